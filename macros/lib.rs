@@ -1,0 +1,1 @@
+//! `#[quoit::main]` and `#[quoit::test]`: an async body in a fresh runtime.
