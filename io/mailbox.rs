@@ -55,6 +55,8 @@ pub(crate) enum Wait {
 pub(crate) enum Message {
     /// The last handle of a stream was dropped elsewhere.
     ReleaseStream(Key),
+    /// The writing half of a stream was dropped elsewhere.
+    FinishStream(Key),
     /// The last handle of a listener was dropped elsewhere.
     ReleaseListener(Key),
     /// A future that waited was dropped elsewhere.

@@ -18,14 +18,14 @@
 //! them until the *terminal* completion: the first one without `MORE`. That rule pays for the `unsafe`
 //! in every `encode` and `attempt`, and `Ring::submit` states it as its contract.
 
+mod basic;
 pub(crate) mod call;
-mod core;
 mod file;
 mod net;
 
 use io_uring::squeue;
 
-pub(crate) use self::core::{Nop, Poll};
+pub(crate) use self::basic::{Nop, Poll};
 pub(crate) use self::file::{
     Allocate, Metadata, Open, ReadAt, SetLength, StatBuffer, Synchronize, WriteAt,
 };
