@@ -6,7 +6,8 @@ use std::io;
 
 /// Why an operation failed, together with the buffer that it had been given.
 ///
-/// `?` turns it into an [`io::Error`] and drops the buffer; [`into_parts`](Self::into_parts) keeps it.
+/// `?` turns it into an [`io::Error`] and drops the buffer; [`into_parts`](Self::into_parts) keeps
+/// it.
 ///
 /// ```
 /// use std::io;
@@ -43,8 +44,9 @@ impl<B> BufError<B> {
 
     /// Takes both apart.
     ///
-    /// The buffer is `None` only when the operation had been started on one core and was then polled
-    /// on another: its memory is still lent there, and is dropped there when the kernel is done.
+    /// The buffer is `None` only when the operation had been started on one core and was then
+    /// polled on another: its memory is still lent there, and is dropped there when the kernel is
+    /// done.
     #[must_use]
     pub fn into_parts(self) -> (io::Error, Option<B>) {
         (self.error, self.buffer)
@@ -70,7 +72,8 @@ impl<B> fmt::Display for BufError<B> {
     }
 }
 
-// Without `B: Debug`, so that `unwrap` works with every buffer; and contents do not belong in a log.
+// Without `B: Debug`, so that `unwrap` works with every buffer; and contents do not belong in a
+// log.
 impl<B> fmt::Debug for BufError<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BufError")

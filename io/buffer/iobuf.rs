@@ -1,8 +1,8 @@
 //! The two traits of buffers that can be lent to the kernel.
 //!
 //! The kernel keeps a bare address while the value that owns the memory moves: from the caller into
-//! the future, into the in-flight slot, and back. So only memory that does *not* move with its owner
-//! qualifies: heap blocks and statics. `[u8; N]` cannot, for it is its own memory.
+//! the future, into the in-flight slot, and back. So only memory that does *not* move with its
+//! owner qualifies: heap blocks and statics. `[u8; N]` cannot, for it is its own memory.
 
 use std::ops::RangeBounds;
 use std::sync::Arc;
@@ -27,8 +27,8 @@ use super::slice::{Slice, resolve};
 /// An implementation promises that:
 ///
 /// * [`stable_ptr`](Self::stable_ptr) points to [`bytes_init`](Self::bytes_init) initialised bytes;
-/// * they stay valid at that address, and nobody writes to them, however the value is moved, until it
-///   is dropped or reached through `&mut`; a value that is leaked keeps them for ever;
+/// * they stay valid at that address, and nobody writes to them, however the value is moved, until
+///   it is dropped or reached through `&mut`; a value that is leaked keeps them for ever;
 /// * both methods answer the same until the value is reached through `&mut`.
 pub unsafe trait IoBuf: Unpin + 'static {
     /// Where the bytes are.
@@ -57,13 +57,13 @@ pub unsafe trait IoBuf: Unpin + 'static {
 ///
 /// | buffer | room for a read | after `n` bytes were read |
 /// |---|---|---|
-/// | `Vec<u8>` | its capacity | `len() == n`, so it holds just what was read |
-/// | `Box<[u8]>`, [`AlignedBuf`](super::AlignedBuf) | its length | same length; the bytes after `n` are the old ones |
-/// | [`Slice<B>`](Slice) | its range | bytes outside the range are untouched; a vector grows if the read went past its end, and never shrinks |
+/// | `Vec<u8>` | its capacity | `len() == n`: it holds just what was read |
+/// | `Box<[u8]>`, [`AlignedBuf`](super::AlignedBuf) | its length | the old bytes follow the `n` |
+/// | [`Slice<B>`](Slice) | its range | a vector grows as needed, never shrinks |
 ///
 /// A read that fails leaves the length as it was. `Vec::new()` has no room: reading into it returns
-/// 0 at once, which looks like the end of the stream; give it a capacity. To append to a vector, read
-/// into what lies behind its bytes:
+/// 0 at once, which looks like the end of the stream; give it a capacity. To append to a vector,
+/// read into what lies behind its bytes:
 ///
 /// ```
 /// use quoit::buffer::IoBufMut;

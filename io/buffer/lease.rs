@@ -7,8 +7,8 @@
 //!   any of them ── no byte left ──► empty: the buffer is returned at once
 //! ```
 //!
-//! Three words and a half: where the bytes are, how many, which buffer, and whose. Leases of one buffer
-//! never overlap, so each owns its bytes alone and may write them.
+//! Three words: where the bytes are, how many, which buffer, and whose. Leases of one
+//! buffer never overlap, so each owns its bytes alone and may write them.
 
 use std::fmt;
 use std::mem;
@@ -23,15 +23,15 @@ use super::shared::Shared;
 /// Received bytes, lent from a core's pool of buffers.
 ///
 /// A receive returns one without copying. It dereferences to exactly the bytes received, can be cut
-/// apart, kept, sent to another thread, sent out again as it is ([`IoBuf`]), or made a `bytes::Bytes`
-/// by `Bytes::from_owner(lease)`. Dropping the last part of it gives the buffer back to the pool, from
-/// any thread, and even after its runtime has ended.
+/// apart, kept, sent to another thread, sent out again as it is ([`IoBuf`]), or made a
+/// `bytes::Bytes` by `Bytes::from_owner(lease)`. Dropping the last part of it gives the buffer back
+/// to the pool, from any thread, and even after its runtime has ended.
 ///
-/// An empty lease is the end of the stream. It holds no buffer, nor does one whose bytes have all been
-/// taken away by [`advance`](Self::advance), [`truncate`](Self::truncate) or a split.
+/// An empty lease is the end of the stream. It holds no buffer, nor does one whose bytes have all
+/// been taken away by [`advance`](Self::advance), [`truncate`](Self::truncate) or a split.
 ///
-/// A lease keeps a whole buffer (16 KiB by default) from other receives, however few bytes it shows.
-/// What is kept for long is better copied, by `to_vec`.
+/// A lease keeps a whole buffer (16 KiB by default) from other receives, however few bytes it
+/// shows. What is kept for long is better copied, by `to_vec`.
 ///
 /// ```
 /// use quoit::buffer::Lease;
@@ -198,8 +198,8 @@ impl Lease {
 
 // SAFETY: a lease owns its bytes alone, as leases of one buffer never overlap. What it points to
 // besides is made for any thread: a private block is in an `Arc`, and of the pool's shared part the
-// share counts, the remote queue and the tally are atomic, while the rest is touched only on the thread
-// that is the core at that moment.
+// share counts, the remote queue and the tally are atomic, while the rest is touched only on the
+// thread that is the core at that moment.
 unsafe impl Send for Lease {}
 // SAFETY: through `&Lease` the bytes are only read, and nothing else changes.
 unsafe impl Sync for Lease {}

@@ -10,7 +10,8 @@
 //!
 //! An owned buffer moves into the slot of its operation and comes back with the result, so that no
 //! dropped future can free memory that the kernel still uses. A lease goes the other way: a core's
-//! pool owns equal buffers, the kernel picks one when bytes arrive, and an idle connection holds none.
+//! pool owns equal buffers, the kernel picks one when bytes arrive, and an idle connection holds
+//! none.
 
 mod aligned;
 mod error;

@@ -6,10 +6,10 @@
 //!                └──────────────── take_returned ◄──────────────────────────┘
 //! ```
 //!
-//! It starts small, since few buffers stay in the cache (128 of 16 KiB measured best), and grows by as
-//! many again each time the proactor finds it exhausted, up to a limit. Beyond that, receives go to
-//! private memory, so that a user who keeps leases slows streams down but never stops them. It does
-//! not shrink.
+//! It starts small, since few buffers stay in the cache (128 of 16 KiB measured best), and grows by
+//! as many again each time the proactor finds it exhausted, up to a limit. Beyond that, receives go
+//! to private memory, so that a user who keeps leases slows streams down but never stops them. It
+//! does not shrink.
 
 use std::fmt;
 use std::io;
@@ -43,7 +43,8 @@ impl Default for PoolConfig {
 pub(crate) struct BufferPool {
     config: PoolConfig,
     slots: Vec<Slot>,
-    /// Leases made in all, and those that were taken back: returned on the core, and from elsewhere.
+    /// Leases made in all, and those that were taken back: returned on the core, and from
+    /// elsewhere.
     lent: u64,
     home: u64,
     remote: u64,
@@ -68,7 +69,8 @@ impl BufferPool {
         Ok(Self { config, slots: Vec::new(), lent: 0, home: 0, remote: 0, shared })
     }
 
-    /// Adds a chunk of buffers and answers them, to be given to the ring. Answers none at the limit.
+    /// Adds a chunk of buffers and answers them, to be given to the ring. Answers none at the
+    /// limit.
     ///
     /// # Errors
     ///
@@ -99,13 +101,13 @@ impl BufferPool {
         Provided { id, address: slot.start.as_ptr(), length: self.config.size }
     }
 
-    /// Turns a buffer that the kernel has filled into a lease of its first `length` bytes. No bytes are
-    /// the end of the stream: the buffer counts as returned at once.
+    /// Turns a buffer that the kernel has filled into a lease of its first `length` bytes. No bytes
+    /// are the end of the stream: the buffer counts as returned at once.
     ///
     /// # Safety
     ///
-    /// A completion has just named this buffer, so the kernel has put `length` bytes into it and will
-    /// not touch it again before it is provided again.
+    /// A completion has just named this buffer, so the kernel has put `length` bytes into it and
+    /// will not touch it again before it is provided again.
     #[inline]
     pub(crate) unsafe fn lease(&mut self, id: u16, length: u32) -> Lease {
         let slot = &mut self.slots[usize::from(id)];
@@ -113,8 +115,8 @@ impl BufferPool {
         assert!(length <= self.config.size, "the ring filled buffer {id} beyond its end");
         slot.is_lent = true;
         self.lent += 1;
-        // SAFETY: the start of this buffer, which is long enough; marked just now, and the kernel is
-        // done with it, says the caller.
+        // SAFETY: the start of this buffer, which is long enough; marked just now, and the kernel
+        // is done with it, says the caller.
         let lease = unsafe { Lease::pooled(slot.start, length, id, self.shared) };
         if length == 0 {
             drop(lease);
@@ -154,16 +156,17 @@ impl BufferPool {
         self.slots.len() >= usize::from(self.config.limit)
     }
 
-    /// Says whether a stream waits for a buffer. Only then does a return from another thread ring the
-    /// doorbell. Ask `has_returned` once more after setting it and before sleeping: what returned just
-    /// before has not rung.
+    /// Says whether a stream waits for a buffer. Only then does a return from another thread ring
+    /// the doorbell. Ask `has_returned` once more after setting it and before sleeping: what
+    /// returned just before has not rung.
     pub(crate) fn set_starved(&mut self, is_starved: bool) {
         self.shared().set_starved(is_starved);
     }
 
     /// Drops the pool but never its memory, to which the kernel may still write. Answers the bytes.
     pub(crate) fn leak(self) -> usize {
-        let pool = ManuallyDrop::new(self);
+        let mut pool = ManuallyDrop::new(self);
+        pool.slots = Vec::new();
         // SAFETY: we own the pool and do not use it again.
         unsafe {
             Shared::close_home(pool.shared);
@@ -197,8 +200,8 @@ impl BufferPool {
 
 impl Drop for BufferPool {
     fn drop(&mut self) {
-        // SAFETY: we own the pool; its kernel requests have ended, or the proactor would have leaked
-        // it; and this is the end of it.
+        // SAFETY: we own the pool; its kernel requests have ended, or the proactor would have
+        // leaked it; and this is the end of it.
         unsafe {
             let home = self.home + self.shared().count_home() as u64;
             Shared::close(self.shared, self.lent - home);

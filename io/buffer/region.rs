@@ -1,7 +1,7 @@
 //! One anonymous mapping: the memory of a chunk of buffers.
 //!
-//! A mapping costs address space when made and memory only where it is touched, so a chunk of buffers
-//! that are never filled stays free.
+//! A mapping costs address space when made and memory only where it is touched, so a chunk of
+//! buffers that are never filled stays free.
 
 use std::io;
 use std::ptr::{self, NonNull};
@@ -52,7 +52,8 @@ pub(super) mod tests {
     use std::cell::Cell;
 
     thread_local! {
-        /// Regions that this thread has unmapped. Per thread, so that tests do not count each other's.
+        /// Regions that this thread has unmapped. Per thread, so that tests do not count each
+        /// other's.
         pub(in super::super) static UNMAPPED: Cell<usize> = const { Cell::new(0) };
     }
 

@@ -8,9 +8,9 @@
 //!   whoever brings the tally to zero after that frees the shared part and unmaps the buffers
 //! ```
 //!
-//! Leases may outlive their core, and yet the usual lease pays for no reference count: the core knows
-//! how many it has lent and how many came home, so only those that return from elsewhere are counted,
-//! and the two are compared once, when the core dies (see [`Tally`]).
+//! Leases may outlive their core, and yet the usual lease pays for no reference count: the core
+//! knows how many it has lent and how many came home, so only those that return from elsewhere are
+//! counted, and the two are compared once, when the core dies (see [`Tally`]).
 
 use std::cell::UnsafeCell;
 use std::ptr::NonNull;
@@ -128,7 +128,8 @@ impl Shared {
     /// Makes a second lease of a buffer possible: each of the two is returned by itself.
     pub(super) fn share(&self, id: u16, is_shared: bool) {
         let shares = &self.shares[usize::from(id)];
-        // Relaxed: who gets the second lease gets it from us, and that orders this before its return.
+        // Relaxed: who gets the second lease gets it from us, and that orders this before its
+        // return.
         if is_shared {
             shares.fetch_add(1, Ordering::Relaxed);
         } else {
@@ -196,13 +197,13 @@ impl Shared {
         }
     }
 
-    /// The core dies while `lent` leases have not returned on it. Frees the shared part, now or with
-    /// the last of them.
+    /// The core dies while `lent` leases have not returned on it. Frees the shared part, now or
+    /// with the last of them.
     ///
     /// # Safety
     ///
-    /// Called once, by the owner of the pool, who does not use it again. Nobody writes to the buffers
-    /// any more, except through leases.
+    /// Called once, by the owner of the pool, who does not use it again. Nobody writes to the
+    /// buffers any more, except through leases.
     pub(super) unsafe fn close(this: NonNull<Self>, lent: u64) {
         // SAFETY: not freed before the tally is told.
         unsafe { Self::close_home(this) };
@@ -230,17 +231,17 @@ impl Shared {
 
 /// Decides who frees the shared part: a reference count that is written only by remote returns.
 ///
-/// *Each frees at most once, and after everybody else.* Let `D` be the leases that have not returned
-/// on the core when it settles; from then on all of them return remotely, so each of these `D` calls
-/// `count_return` exactly once in its life, some `R` of them before the settlement. (A lease that
-/// returned remotely and was lent anew counts as two, in both numbers.)
+/// *Each frees at most once, and after everybody else.* Let `D` be the leases that have not
+/// returned on the core when it settles; from then on all of them return remotely, so each of these
+/// `D` calls `count_return` exactly once in its life, some `R` of them before the settlement. (A
+/// lease that returned remotely and was lent anew counts as two, in both numbers.)
 ///
 /// * Before `settle` the value is minus the returns so far, so no `count_return` sees 1.
 /// * `settle` adds `D` to `-R`. If that makes 0, none is left, and the core frees.
 /// * Otherwise `D - R > 0` returns follow and count down to 0. Only the last sees 1, and it frees.
 ///
-/// A caller's other accesses are sequenced before its call. The calls form one release sequence, as all
-/// are read-modify-writes, so the last one, which acquires, comes after all of them.
+/// A caller's other accesses are sequenced before its call. The calls form one release sequence, as
+/// all are read-modify-writes, so the last one, which acquires, comes after all of them.
 struct Tally(AtomicI64);
 
 impl Tally {

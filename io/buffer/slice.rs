@@ -7,8 +7,8 @@ use super::{IoBuf, IoBufMut};
 
 /// A range of a buffer that owns the whole buffer.
 ///
-/// Made by [`IoBuf::slice`] (a part of the bytes, to write) and [`IoBufMut::slice_mut`] (a part of the
-/// room, to read into). It dereferences to the initialised bytes in its range.
+/// Made by [`IoBuf::slice`] (a part of the bytes, to write) and [`IoBufMut::slice_mut`] (a part of
+/// the room, to read into). It dereferences to the initialised bytes in its range.
 ///
 /// ```
 /// use quoit::buffer::IoBuf;
@@ -20,8 +20,8 @@ use super::{IoBuf, IoBufMut};
 #[derive(Clone)]
 pub struct Slice<B> {
     buffer: B,
-    // Invariant: begin <= buffer.bytes_init(), and end is within the bytes or the room. It lasts since
-    // the buffer is out of reach until `into_inner`, and our `set_init` never shrinks it.
+    // Invariant: begin <= buffer.bytes_init(), and end is within the bytes or the room. It lasts
+    // since the buffer is out of reach until `into_inner`, and our `set_init` never shrinks it.
     begin: usize,
     end: usize,
 }
@@ -90,7 +90,8 @@ impl<B: IoBuf> Deref for Slice<B> {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        // SAFETY: the duty of IoBuf: that many initialised bytes, unwritten while `self` is borrowed.
+        // SAFETY: the duty of IoBuf: that many initialised bytes, unwritten while `self` is
+        // borrowed.
         unsafe { std::slice::from_raw_parts(self.stable_ptr(), self.bytes_init()) }
     }
 }
@@ -107,8 +108,8 @@ impl<B> fmt::Debug for Slice<B> {
     }
 }
 
-/// Turns a range into numbers. It starts within `init` and ends within `total`, which is also where an
-/// open range ends.
+/// Turns a range into numbers. It starts within `init` and ends within `total`, which is also where
+/// an open range ends.
 #[track_caller]
 pub(super) fn resolve(range: impl RangeBounds<usize>, init: usize, total: usize) -> Range<usize> {
     let begin = match range.start_bound() {

@@ -1,5 +1,5 @@
-//! Model checks of what leases do on other threads. Everything returns remotely here: loom's threads
-//! share one thread, and so its current core, which stays zero.
+//! Model checks of what leases do on other threads. Everything returns remotely here: loom's
+//! threads share one thread, and so its current core, which stays zero.
 
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
