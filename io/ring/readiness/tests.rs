@@ -671,3 +671,64 @@ fn a_foreign_core_may_be_rung_through_as_fd() {
     assert_eq!(bench.turn(), [(1, 1, MORE)]);
     assert!(!readable(&bench.ring));
 }
+
+#[test]
+fn no_byte_is_lost_repeated_or_reordered() {
+    const STREAMS: usize = 8;
+    const BYTES: usize = 200_000;
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (ours, theirs): (Vec<_>, Vec<_>) = (0..STREAMS)
+        .map(|_| {
+            let theirs = std::net::TcpStream::connect(address).unwrap();
+            (listener.accept().unwrap().0, theirs)
+        })
+        .unzip();
+    let writer = std::thread::spawn(move || {
+        let mut seed = 7_u64;
+        let mut sent = [0_usize; STREAMS];
+        while sent.iter().any(|sent| *sent < BYTES) {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let stream = (seed >> 33) as usize % STREAMS;
+            // Around the length of one buffer, so that full and short answers mix.
+            let until = (sent[stream] + 1 + (seed >> 40) as usize % (3 * LENGTH)).min(BYTES);
+            let bytes: Vec<_> = (sent[stream]..until).map(|at| at as u8).collect();
+            (&theirs[stream]).write_all(&bytes).unwrap();
+            sent[stream] = until;
+        }
+        // Dropping the sockets sends the ends.
+    });
+
+    let mut bench = Bench::new(3);
+    let mut got = [0_usize; STREAMS];
+    let mut ended = 0;
+    (0..STREAMS).for_each(|stream| bench.receive(stream as u64, &ours[stream]));
+    let mut turn = 0_u64;
+    while ended < STREAMS {
+        turn += 1;
+        bench.wait(Waiting::Until(None));
+        for completion in mem::take(&mut bench.found) {
+            let stream = completion.token.0 as usize;
+            if let Some(id) = completion.flags.buffer() {
+                let length = usize::try_from(completion.result).unwrap();
+                for byte in &bench.memory[usize::from(id)][..length] {
+                    assert_eq!(*byte, got[stream] as u8, "stream {stream} at {}", got[stream]);
+                    got[stream] += 1;
+                }
+                bench.give_back(id);
+            } else if completion.result == 0 {
+                ended += 1;
+            } else {
+                assert!([-libc::ENOBUFS, -libc::ECANCELED].contains(&completion.result));
+                bench.receive(completion.token.0, &ours[stream]);
+            }
+        }
+        if turn % 5 == 0 {
+            bench.ring.cancel(Token(turn / 5 % STREAMS as u64));
+        }
+    }
+    writer.join().unwrap();
+    assert_eq!(got, [BYTES; STREAMS]);
+    assert_eq!(bench.ring.in_flight(), 0);
+    assert_eq!(bench.ring.counters().registrations, STREAMS as u64);
+}
