@@ -1,0 +1,28 @@
+//! Tasks and cores. It knows the proactor as something that turns; it names no request.
+//!
+//! ```text
+//!   builder ─ makes ─► core ─ runs ─► tasks ─ hold ─► task (state, waker, join)
+//!   handle ─── inbox ───►│                run_queue
+//! ```
+
+mod builder;
+mod core;
+mod handle;
+mod inbox;
+mod join;
+mod metrics;
+mod run_queue;
+mod spawn;
+mod state;
+mod sync;
+mod task;
+mod tasks;
+#[cfg(test)]
+mod tests;
+mod waker;
+
+pub use self::builder::{Builder, Report, Runtime, block_on, run};
+pub use self::handle::Handle;
+pub use self::join::{AbortHandle, JoinError, JoinHandle, TaskId, try_id};
+pub use self::metrics::Metrics;
+pub use self::spawn::{spawn, yield_now};
