@@ -33,8 +33,8 @@ impl Alarm {
             }
             if let Some((core, key)) = self.timer {
                 if core == proactor.id() && proactor.with_timers(|timers| timers.is_pending(key)) {
-                    let old =
-                        proactor.with_timers(|timers| timers.replace_waker(key, cx.waker()));
+                    let waker = cx.waker().clone();
+                    let old = proactor.with_timers(|timers| timers.replace_waker(key, waker));
                     drop(old);
                     return Poll::Pending;
                 }

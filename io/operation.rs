@@ -41,12 +41,7 @@ pub(crate) fn open(operations: &mut Operations, payload: Box<dyn Any>, waker: &W
 }
 
 /// Notes the outcome. The waiting future is woken; without one, the payload goes.
-pub(crate) fn finish(
-    operations: &mut Operations,
-    key: Key,
-    outcome: i64,
-    services: &mut Services,
-) {
+pub(crate) fn finish(operations: &mut Operations, key: Key, outcome: i64, services: &mut Services) {
     let Some(operation) = operations.get_mut(key) else { return };
     operation.outcome = Some(outcome);
     services.effects.wake(operation.waker.take());
@@ -146,7 +141,8 @@ impl<P: 'static> Pending<P> {
         let taken = taken.unwrap_or_else(|| Poll::Ready(Err(outside("an I/O operation"))));
         taken.map_ok(|(outcome, payload)| {
             self.key = None;
-            let payload = payload.downcast::<P>().expect("the payload is of the type that was put in");
+            let payload =
+                payload.downcast::<P>().expect("the payload is of the type that was put in");
             (outcome, *payload)
         })
     }

@@ -13,6 +13,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -74,7 +75,7 @@ pub(crate) struct Proactor {
     report: RingReport,
     pool: Arc<Pool>,
     descriptor: RawFd,
-    tables: RefCell<Tables>,
+    tables: RefCell<ManuallyDrop<Tables>>,
     closed: Cell<bool>,
     /// With a stopped clock: the turn before found nothing.
     quiet: Cell<bool>,
@@ -125,12 +126,12 @@ impl Proactor {
             report: config.prepared.report().clone(),
             pool: config.pool.clone(),
             descriptor,
-            tables: RefCell::new(Tables {
+            tables: RefCell::new(ManuallyDrop::new(Tables {
                 services,
                 streams: Slab::new(),
                 listeners: Slab::new(),
                 operations: Slab::new(),
-            }),
+            })),
             closed: Cell::new(false),
             quiet: Cell::new(false),
             completions: Cell::default(),
@@ -228,7 +229,7 @@ impl Proactor {
     }
 
     /// Wakes and drops, with the tables free: either may call back into this proactor.
-    fn run_effects(&self, mut tables: std::cell::RefMut<'_, Tables>) {
+    fn run_effects(&self, mut tables: std::cell::RefMut<'_, ManuallyDrop<Tables>>) {
         let effects = &mut tables.services.effects;
         let mut wakers = std::mem::replace(&mut effects.wakers, self.wakers.take());
         let discarded = std::mem::take(&mut effects.dropped_wakers);
@@ -281,19 +282,19 @@ impl Proactor {
             return Waiting::No;
         }
         let timer = self.next_deadline();
-        if self.clock.is_paused() {
+        if let (true, Some(timer)) = (self.clock.jumps(), timer) {
             // A stopped clock moves only here, when nothing else can happen before the next timer: the
             // ring gets one turn to show that nothing is there.
-            let Some(timer) = timer else { return Waiting::Until(None) };
             if self.quiet.replace(true) {
                 self.clock.advance_to(timer);
             }
             return Waiting::No;
         }
-        Waiting::Until(match (limit, timer) {
+        let next = match (limit, timer) {
             (Some(limit), Some(timer)) => Some(limit.min(timer)),
             (limit, timer) => limit.or(timer),
-        })
+        };
+        Waiting::Until(next.and_then(|next| self.clock.to_system(next)))
     }
 
     fn fire_timers(&self) {
@@ -418,7 +419,8 @@ impl Tables {
     fn on_stranger(&mut self, completion: Completion) {
         self.services.counters.unknown_completions += 1;
         if let Some(buffer) = completion.flags.buffer() {
-            drop(self.services.buffers.lease(buffer, 0));
+            // SAFETY: the completion says that the kernel lends us this buffer.
+            drop(unsafe { self.services.buffers.lease(buffer, 0) });
         }
     }
 
@@ -546,13 +548,11 @@ impl Drop for Proactor {
     fn drop(&mut self) {
         self.mailbox.close();
         let tables = self.tables.get_mut();
-        if tables.services.ring.in_flight() > 0 {
-            // The kernel may still write to what these own, even after the ring is closed. Leaking is
-            // the only sound answer.
-            std::mem::forget(std::mem::replace(&mut tables.operations, Slab::new()));
-            std::mem::forget(std::mem::replace(&mut tables.streams, Slab::new()));
-            std::mem::forget(std::mem::replace(&mut tables.listeners, Slab::new()));
-            tables.services.buffers.leak();
+        // While the kernel holds a request it may write to what the tables own, even after the ring
+        // is closed: then leaking them is the only sound answer.
+        if tables.services.ring.in_flight() == 0 {
+            // SAFETY: nothing touches the tables after this: the proactor is going.
+            unsafe { ManuallyDrop::drop(tables) };
         }
     }
 }

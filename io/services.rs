@@ -40,10 +40,8 @@ impl Kind {
 
     #[inline]
     pub(crate) fn of(token: Token) -> Option<(Self, Key)> {
-        let key = Key {
-            index: token.0 as u32,
-            generation: (token.0 >> 32) as u32 & ((1 << 24) - 1),
-        };
+        let key =
+            Key { index: token.0 as u32, generation: (token.0 >> 32) as u32 & ((1 << 24) - 1) };
         let kind = match (token.0 >> 56) as u8 {
             1 => Self::Receive,
             2 => Self::Send,
@@ -70,6 +68,17 @@ pub(crate) struct Limits {
     pub(crate) send_ahead: usize,
     /// Whether a send is tried at once, and submitted only for what is left.
     pub(crate) send_inline: bool,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            accept_ahead: 64,
+            receive_ahead: 256 * 1024,
+            send_ahead: 256 * 1024,
+            send_inline: true,
+        }
+    }
 }
 
 /// How long a dropped stream waits for its peer's end, unless it says otherwise.
@@ -137,12 +146,7 @@ pub(crate) struct Services {
 }
 
 impl Services {
-    pub(crate) fn new(
-        ring: Ring,
-        buffers: BufferPool,
-        clock: Rc<Clock>,
-        limits: Limits,
-    ) -> Self {
+    pub(crate) fn new(ring: Ring, buffers: BufferPool, clock: Rc<Clock>, limits: Limits) -> Self {
         Self {
             timers: Timers::new(clock.now()),
             ring,

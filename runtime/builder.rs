@@ -7,9 +7,11 @@ use std::panic::Location;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::io::buffer::PoolConfig;
 use crate::io::pool::Pool;
 use crate::io::proactor::{Config, Park, Proactor};
 use crate::io::ring::{Prepared, RingChoice, RingReport, prepare};
+use crate::io::services::Limits;
 use crate::runtime::core::{Core, Pace};
 use crate::runtime::handle::Handle;
 use crate::runtime::join::JoinHandle;
@@ -78,6 +80,8 @@ pub struct Builder {
     ring: RingChoice,
     pace: Pace,
     max_blocking_threads: usize,
+    limits: Limits,
+    buffers: PoolConfig,
 }
 
 impl Builder {
@@ -86,6 +90,8 @@ impl Builder {
             ring: RingChoice::Auto,
             pace: Pace { task_budget: 64, spin: Duration::ZERO },
             max_blocking_threads: 512,
+            limits: Limits::default(),
+            buffers: PoolConfig { count: 128, size: 16 * 1024, limit: 1024 },
         }
     }
 
@@ -124,6 +130,47 @@ impl Builder {
         self
     }
 
+    /// How many connections a listener takes from the kernel ahead of `accept`. Default: 64.
+    pub fn accept_ahead(mut self, connections: usize) -> Self {
+        self.limits.accept_ahead = connections.max(1);
+        self
+    }
+
+    /// How many received bytes may wait in a stream for the program before its receive is suspended.
+    /// It is a high-water mark: one turn may bring more. Default: 256 KiB.
+    pub fn receive_ahead(mut self, bytes: usize) -> Self {
+        self.limits.receive_ahead = bytes.max(1);
+        self
+    }
+
+    /// How many committed bytes may wait in a stream for the kernel before further sends wait. A
+    /// buffer is committed whole when there is any room. Default: 256 KiB.
+    pub fn send_ahead(mut self, bytes: usize) -> Self {
+        self.limits.send_ahead = bytes.max(1);
+        self
+    }
+
+    /// Whether a send is tried at once and submitted only for what the socket did not take, or
+    /// always submitted. Default: tried at once.
+    pub fn send_inline(mut self, inline: bool) -> Self {
+        self.limits.send_inline = inline;
+        self
+    }
+
+    /// The pool that leases come from, per core: it starts with `count` buffers of `size` bytes and
+    /// grows by as many, up to `limit`, when a receive finds none. Default: 128 of 16 KiB, limit
+    /// 1024. When all are lent, receives go to private memory.
+    ///
+    /// # Panics
+    ///
+    /// When `count` or `size` is zero, or `limit` is below `count` or above 32768.
+    pub fn buffers(mut self, count: u16, size: u32, limit: u16) -> Self {
+        assert!(count > 0 && size > 0, "a pool needs buffers of some size");
+        assert!(limit >= count && limit <= 32768, "the limit lies between the count and 32768");
+        self.buffers = PoolConfig { count, size, limit };
+        self
+    }
+
     /// Builds a runtime with one core, driven by this thread.
     ///
     /// # Errors
@@ -139,7 +186,8 @@ impl Builder {
 
     /// One core of a runtime whose ring and pool are settled.
     pub(crate) fn core(&self, ring: Prepared, pool: Arc<Pool>) -> io::Result<Core> {
-        let proactor = Proactor::new(&Config { ring, pool })?;
+        let config = Config { prepared: ring, limits: self.limits, buffers: self.buffers, pool };
+        let proactor = Proactor::new(&config)?;
         Ok(Core::new(proactor, self.pace))
     }
 }
@@ -269,7 +317,9 @@ impl Runtime {
     /// What the core has done so far.
     #[must_use]
     pub fn metrics(&self) -> Metrics {
-        let counts = self.core.tasks().counts();
+        let (counts, proactor) = (self.core.tasks().counts(), self.core.proactor());
+        let [streams_open, listeners_open, operations_open, requests_in_flight, leases_out] =
+            proactor.census();
         Metrics {
             tasks_alive: self.core.tasks().living(),
             tasks_spawned: counts.spawned,
@@ -277,6 +327,13 @@ impl Runtime {
             remote_wakes: counts.mail,
             turns: self.core.turns(),
             parks: self.core.parks(),
+            ring: proactor.ring_counters(),
+            resources: proactor.resource_counters(),
+            streams_open,
+            listeners_open,
+            operations_open,
+            requests_in_flight,
+            leases_out,
         }
     }
 
@@ -305,8 +362,11 @@ impl Runtime {
     fn end(&mut self, deadline: Duration) -> Report {
         let deadline = self.deadline(deadline);
         let mut report = Report::default();
-        let Some((tasks_dropped, _closed)) = self.core.shutdown(deadline) else { return report };
+        let Some((tasks_dropped, closed)) = self.core.shutdown(deadline) else { return report };
         report.tasks_dropped = tasks_dropped;
+        report.connections_closed = closed.connections;
+        report.requests_cancelled = closed.cancelled;
+        report.requests_leaked = closed.leaked;
         if let Some(pool) = self.pool.take() {
             report.blocking_jobs_running = pool.shutdown(deadline);
         }
@@ -347,6 +407,20 @@ impl fmt::Debug for Runtime {
 pub struct Report {
     /// Tasks that had not ended and were dropped.
     pub tasks_dropped: usize,
+    /// Connections that were still open.
+    pub connections_closed: usize,
+    /// Requests that were cancelled at the deadline, or had nobody left to wait for them.
+    pub requests_cancelled: usize,
+    /// Requests that the kernel still held: their memory and descriptors are leaked, never freed.
+    pub requests_leaked: usize,
     /// Blocking jobs that still ran at the deadline; their threads end when they do.
     pub blocking_jobs_running: usize,
+}
+
+impl Report {
+    /// Whether everything has come back: no request is leaked and no blocking job runs on.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.requests_leaked == 0 && self.blocking_jobs_running == 0
+    }
 }

@@ -1,5 +1,8 @@
 //! What a core has done so far, as one plain snapshot.
 
+use crate::io::ring::RingCounters;
+use crate::io::services::ResourceCounters;
+
 /// Counters of one core, from [`Runtime::metrics`](crate::Runtime::metrics). Taking the snapshot and
 /// keeping the counters costs a few plain additions.
 ///
@@ -28,4 +31,18 @@ pub struct Metrics {
     pub turns: u64,
     /// Turns that were allowed to wait, since nothing was ready.
     pub parks: u64,
+    /// What the ring has done.
+    pub ring: RingCounters,
+    /// The books of the core's resources.
+    pub resources: ResourceCounters,
+    /// Streams that are open, or closing in the background.
+    pub streams_open: usize,
+    /// Listeners that are open.
+    pub listeners_open: usize,
+    /// Operations that are in flight or not taken yet.
+    pub operations_open: usize,
+    /// Requests without their terminal completion.
+    pub requests_in_flight: usize,
+    /// Leases that are out.
+    pub leases_out: usize,
 }

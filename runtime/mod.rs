@@ -5,11 +5,13 @@
 //!   handle ─── inbox ───►│                run_queue
 //! ```
 
+mod blocking;
 mod builder;
 mod core;
 mod handle;
 mod inbox;
 mod join;
+pub mod macro_support;
 mod metrics;
 mod run_queue;
 mod spawn;
@@ -19,8 +21,10 @@ mod task;
 mod tasks;
 #[cfg(test)]
 mod tests;
+pub mod time;
 mod waker;
 
+pub use self::blocking::spawn_blocking;
 pub use self::builder::{Builder, Report, Runtime, block_on, run};
 pub use self::handle::Handle;
 pub use self::join::{AbortHandle, JoinError, JoinHandle, TaskId, try_id};

@@ -28,5 +28,5 @@ pub use self::error::BufError;
 pub use self::iobuf::{IoBuf, IoBufMut};
 pub use self::lease::Lease;
 pub(crate) use self::pool::{BufferPool, PoolConfig};
-pub(crate) use self::private::PrivateBuffer;
+
 pub use self::slice::Slice;

@@ -283,17 +283,14 @@ impl Expire for Accept<'_> {
 impl<B: IoBuf> Expire for SendBuffer<'_, B> {
     fn expire(&mut self) -> Poll<Self::Output> {
         match &mut self.state {
-            State::Fresh(buffer) => {
-                Poll::Ready(Err(BufError::new(timed_out(), buffer.take())))
-            }
+            State::Fresh(buffer) => Poll::Ready(Err(BufError::new(timed_out(), buffer.take()))),
             State::Committed { core, operation } => {
                 if let (true, Some(operation)) = (*core == current_core(), operation.key()) {
                     // A stream that is gone has finished the operation: the next poll tells.
                     let _ = self.stream.with(|tables, key| {
                         let entry = tables.streams.get_mut(key)?;
                         let place = (key, entry.number());
-                        let (operations, services) =
-                            (&mut tables.operations, &mut tables.services);
+                        let (operations, services) = (&mut tables.operations, &mut tables.services);
                         entry.send.cancel(place, operation, operations, services);
                         Some(Ok(()))
                     });

@@ -472,4 +472,3 @@ pub(super) async fn detach(handle: &StreamHandle) -> io::Result<()> {
     handle.unbind(unread);
     Ok(())
 }
-

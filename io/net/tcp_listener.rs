@@ -94,7 +94,7 @@ impl TcpListener {
 
     async fn bind_any<A: ToSocketAddrs>(address: A, shared: bool) -> io::Result<Self> {
         let mut last = None;
-        for address in dns::resolve(address).await? {
+        for address in dns::resolve(&address).await? {
             match Self::bind_one(address, shared) {
                 Ok(listener) => return Ok(listener),
                 Err(error) => last = Some(error),

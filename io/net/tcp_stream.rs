@@ -80,7 +80,7 @@ impl TcpStream {
     /// Dropped, the attempt ends and its socket is closed.
     pub async fn connect<A: ToSocketAddrs>(address: A) -> io::Result<Self> {
         let mut last = None;
-        for address in dns::resolve(address).await? {
+        for address in dns::resolve(&address).await? {
             let socket = TcpSocket::for_address(&address)?;
             match socket.connect(address).await {
                 Ok(stream) => return Ok(stream),
@@ -343,13 +343,7 @@ impl TcpStream {
     async fn ready(
         &self,
         wait: Wait,
-        poll: impl Fn(
-            &mut Stream,
-            Key,
-            &mut Option<WaiterId>,
-            &Context<'_>,
-            &mut Services,
-        ) -> Poll<()>,
+        poll: impl Fn(&mut Stream, Key, &mut Option<WaiterId>, &Context<'_>, &mut Services) -> Poll<()>,
     ) -> io::Result<()> {
         let mut place = Place::new(wait);
         poll_fn(|cx| {
@@ -728,10 +722,7 @@ fn has_input(handle: &StreamHandle) -> bool {
 }
 
 /// One read into a slice.
-pub(super) async fn read(
-    handle: &StreamHandle,
-    into: &mut [MaybeUninit<u8>],
-) -> io::Result<usize> {
+pub(super) async fn read(handle: &StreamHandle, into: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
     if into.is_empty() {
         return Ok(0);
     }
@@ -760,4 +751,3 @@ pub(super) fn as_uninit(bytes: &mut [u8]) -> &mut [MaybeUninit<u8>] {
     // SAFETY: the same layout. Nobody here writes anything but initialised bytes through it.
     unsafe { &mut *(std::ptr::from_mut(bytes) as *mut [MaybeUninit<u8>]) }
 }
-

@@ -75,9 +75,8 @@ pub(crate) fn set_option<T: OptionValue>(
 ) -> io::Result<()> {
     let length = size_of::<T>() as libc::socklen_t;
     // SAFETY: `value` is plain data of the stated length.
-    let result = unsafe {
-        libc::setsockopt(descriptor, level, name, (&raw const value).cast(), length)
-    };
+    let result =
+        unsafe { libc::setsockopt(descriptor, level, name, (&raw const value).cast(), length) };
     check(result as isize)?;
     Ok(())
 }

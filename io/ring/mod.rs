@@ -17,8 +17,8 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
-pub use self::choice::{RingChoice, RingKind, RingReport};
 pub(crate) use self::choice::{Prepared, prepare};
+pub use self::choice::{RingChoice, RingKind, RingReport};
 use self::readiness::Readiness;
 use self::uring::Uring;
 use crate::io::mailbox::Mailbox;
@@ -215,4 +215,3 @@ impl std::fmt::Debug for Ring {
         })
     }
 }
-

@@ -257,7 +257,8 @@ impl Receiving {
         }
         if let Some(buffer) = completion.flags.buffer() {
             let length = completion.result.max(0).unsigned_abs();
-            self.push(services.buffers.lease(buffer, length));
+            // SAFETY: the completion says that the kernel filled so much of this buffer and lends it.
+            self.push(unsafe { services.buffers.lease(buffer, length) });
         }
         match completion.result {
             1.. => {}
@@ -316,7 +317,7 @@ impl Receiving {
         if self.state != State::Starved {
             return;
         }
-        if services.buffers.available() > 0 || services.grow_buffers() {
+        if services.buffers.outstanding() < services.buffers.len() || services.grow_buffers() {
             self.state = State::Idle;
             self.arm(key, number, services);
             return;
@@ -491,7 +492,7 @@ impl Receiving {
         }
     }
 
-    fn wait<T>(
+    pub(crate) fn wait<T>(
         &mut self,
         waiter: &mut Option<WaiterId>,
         cx: &Context<'_>,

@@ -61,7 +61,9 @@ pub(crate) enum SendNow {
     /// The kernel has every byte.
     Taken,
     /// There is room: commit the buffer. So many bytes went already.
-    Room { taken: usize },
+    Room {
+        taken: usize,
+    },
     /// No room, or others stand before: wait.
     Wait,
     Failed(io::Error),

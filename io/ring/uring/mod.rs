@@ -57,9 +57,8 @@ impl Uring {
         buffers_max: u16,
     ) -> io::Result<Self> {
         let ring = setup.create()?;
-        let buffers = BufferRing::register(&ring, buffers_max).map_err(|error| {
-            setup::Refusal::of(&error).into_error(error.kind())
-        })?;
+        let buffers = BufferRing::register(&ring, buffers_max)
+            .map_err(|error| setup::Refusal::of(&error).into_error(error.kind()))?;
         Ok(Self {
             ring,
             buffers,
@@ -131,12 +130,10 @@ impl Uring {
 
     #[inline]
     pub(super) fn wants_turn(&mut self) -> bool {
-        let shows_work = self.setup.shows_work();
         let submissions = self.ring.submission();
-        !submissions.is_empty()
-            || submissions.taskrun()
-            || submissions.cq_overflow()
-            || (!shows_work && !self.ring.completion().is_empty())
+        let told = !submissions.is_empty() || submissions.taskrun() || submissions.cq_overflow();
+        drop(submissions);
+        told || (!self.setup.shows_work() && !self.ring.completion().is_empty())
     }
 
     pub(super) fn turn(

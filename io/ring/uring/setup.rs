@@ -175,10 +175,9 @@ impl Refusal {
                 "raise RLIMIT_MEMLOCK (`ulimit -l`); about 60 KiB a core are needed, and rings of \
                  all processes of the user count",
             ),
-            Some(libc::EMFILE | libc::ENFILE) => (
-                "no descriptor is left for a ring".into(),
-                "raise RLIMIT_NOFILE (`ulimit -n`)",
-            ),
+            Some(libc::EMFILE | libc::ENFILE) => {
+                ("no descriptor is left for a ring".into(), "raise RLIMIT_NOFILE (`ulimit -n`)")
+            }
             Some(libc::EINVAL) => (
                 "the kernel refuses every set-up flag that is needed".into(),
                 "run Linux 6.1 or newer",
