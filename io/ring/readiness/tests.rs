@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::io::mailbox::Message;
+use crate::io::request::call::set_option;
 use crate::io::request::{
     Accept, Connect, Interest, Nop, Poll, ReadAt, ReceiveMany, SendBytes, SocketAddress,
     Synchronize, WriteAt,
@@ -72,10 +73,18 @@ impl Bench {
         self.found.iter().map(|c| (c.token.0, c.result, c.flags.more())).collect()
     }
 
-    /// Waits until something completes.
+    /// One turn that sleeps until something happens; that nothing does is a failure, not a hang.
+    fn sleep(&mut self) -> Vec<(u64, i32, bool)> {
+        let limit = system::now() + 10_000_000_000;
+        let found = self.wait(Waiting::Until(Some(limit)));
+        assert!(system::now() < limit, "slept for ever");
+        found
+    }
+
+    /// Sleeps until something completes.
     fn next(&mut self) -> Vec<(u64, i32, bool)> {
         loop {
-            let found = self.wait(Waiting::Until(None));
+            let found = self.sleep();
             if !found.is_empty() {
                 return found;
             }
@@ -101,7 +110,7 @@ impl Bench {
             self.mailbox.doorbell().sleep();
             let message = self.mailbox.pop();
             if message.is_none() {
-                assert_eq!(self.wait(Waiting::Until(None)), []);
+                assert_eq!(self.sleep(), []);
             }
             self.mailbox.doorbell().awake();
             match message {

@@ -14,7 +14,7 @@ fn a_message_costs_one_wait_and_one_receive() {
     let before = bench.ring.counters();
     for round in 0..100_u8 {
         theirs.write_all(&[round; 10]).unwrap();
-        assert_eq!(bench.wait(Waiting::Until(None)), [(7, 10, MORE)]);
+        assert_eq!(bench.sleep(), [(7, 10, MORE)]);
         assert_eq!(bench.bytes(), [round; 10]);
     }
     let after = bench.ring.counters();
@@ -33,7 +33,7 @@ fn a_full_buffer_goes_on_next_turn_and_a_short_one_waits() {
     bench.receive(1, &ours);
     assert_eq!(bench.turn(), [(1, LENGTH as i32, MORE)], "one buffer in one turn");
     assert!(bench.ring.wants_turn());
-    assert_eq!(bench.wait(Waiting::Until(None)), [(1, 3, MORE)], "does not sleep");
+    assert_eq!(bench.sleep(), [(1, 3, MORE)], "does not sleep");
     bench.bytes();
     let calls = bench.calls();
     bench.turn();
@@ -83,13 +83,7 @@ fn a_reset_ends_a_receive_with_its_error() {
     bench.receive(1, &ours);
     assert_eq!(bench.turn(), []);
     let reset = libc::linger { l_onoff: 1, l_linger: 0 };
-    crate::io::request::call::set_option(
-        theirs.as_raw_fd(),
-        libc::SOL_SOCKET,
-        libc::SO_LINGER,
-        reset,
-    )
-    .unwrap();
+    set_option(theirs.as_raw_fd(), libc::SOL_SOCKET, libc::SO_LINGER, reset).unwrap();
     drop(theirs);
     assert_eq!(bench.next(), [(1, -libc::ECONNRESET, LAST)]);
 }
@@ -122,10 +116,7 @@ fn cancel_ends_a_request_once_wherever_it_waits() {
     bench.ring.cancel(Token(99));
     assert_eq!(bench.ring.in_flight(), 2, "the terminal completion is yet to come");
     assert!(bench.ring.wants_turn());
-    assert_eq!(
-        bench.wait(Waiting::Until(None)),
-        [(1, -libc::ECANCELED, LAST), (2, -libc::ECANCELED, LAST)]
-    );
+    assert_eq!(bench.sleep(), [(1, -libc::ECANCELED, LAST), (2, -libc::ECANCELED, LAST)]);
     assert_eq!((bench.ring.in_flight(), bench.calls()), (0, 0));
 
     // While it waits, with bytes arriving: they stay for the next.
@@ -349,7 +340,7 @@ fn no_byte_is_lost_repeated_or_reordered() {
     let mut turn = 0_u64;
     while ended < STREAMS {
         turn += 1;
-        bench.wait(Waiting::Until(None));
+        bench.sleep();
         for completion in mem::take(&mut bench.found) {
             let stream = completion.token.0 as usize;
             if let Some(id) = completion.flags.buffer() {

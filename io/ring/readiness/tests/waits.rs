@@ -11,7 +11,7 @@ fn every_poller_is_told() {
     bench.poll(3, &ours, Interest::Readable, false);
     bench.poll(4, &ours, Interest::Writable, false);
     let writable = (4, i32::from(libc::POLLOUT), LAST);
-    assert_eq!(bench.wait(Waiting::Until(None)), [writable], "the present state, at once");
+    assert_eq!(bench.sleep(), [writable], "the present state, at once");
     assert_eq!(bench.turn(), []);
     let calls = bench.calls();
     theirs.write_all(b"x").unwrap();
@@ -53,6 +53,26 @@ fn pollers_and_a_receive_share_a_side() {
     assert_eq!(bench.next(), [(2, ended, MORE), (3, ended, LAST), (1, 0, LAST)]);
     bench.poll(4, &ours, Interest::Readable, false);
     assert_eq!(bench.next(), [(4, ended, LAST)]);
+}
+
+#[test]
+fn a_poller_learns_of_an_error_that_stands_where_nothing_can_be_received() {
+    // A datagram to a closed port; the refusal stays in the socket's error queue (ip(7)).
+    let closed = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let ours = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    ours.connect(closed).unwrap();
+    set_option(ours.as_raw_fd(), libc::IPPROTO_IP, libc::IP_RECVERR, 1_i32).unwrap();
+    let mut bench = Bench::new(2);
+    bench.receive(1, &ours);
+    assert_eq!(bench.turn(), []);
+    ours.send(b"anyone?").unwrap();
+    assert_eq!(bench.next(), [(1, -libc::ECONNREFUSED, LAST)]);
+    bench.receive(2, &ours);
+    assert_eq!(bench.turn(), []);
+    bench.poll(3, &ours, Interest::Readable, false);
+    assert_eq!(bench.next(), [(3, i32::from(libc::POLLERR), LAST)]);
+    assert_eq!(bench.turn(), [], "and the receive does not spin on it");
+    assert!(!bench.ring.wants_turn());
 }
 
 #[test]
@@ -135,7 +155,7 @@ fn a_pool_without_room_is_asked_again_and_what_it_refused_can_be_cancelled() {
         let request = Synchronize { descriptor: file.as_raw_fd(), data_only: false };
         bench.submit(token, Request::Synchronize(request));
     }
-    assert_eq!(bench.wait(Waiting::Until(None)), [], "nothing else would wake this core");
+    assert_eq!(bench.sleep(), [], "nothing else would wake this core");
     assert!(!bench.ring.wants_turn(), "asking a full pool again at once would be a spin");
     assert_eq!(bench.ring.counters().pool_jobs, 0);
     bench.ring.cancel(Token(5));
