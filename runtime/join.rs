@@ -69,7 +69,6 @@ pub fn try_id() -> Option<TaskId> {
 ///     assert_eq!(task.await.unwrap(), 42);
 /// });
 /// ```
-#[must_use = "dropping a JoinHandle detaches its task; say `drop(..)` if that is meant"]
 pub struct JoinHandle<T> {
     task: RawTask,
     output: PhantomData<T>,

@@ -3,8 +3,6 @@
 use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
 
-use super::lease::Lease;
-
 /// The heap block of a vector, without its length: what private leases share.
 ///
 /// Raw parts, since a `Vec` beside pointers into it would claim the bytes for itself.
@@ -35,34 +33,5 @@ impl Drop for Heap {
     fn drop(&mut self) {
         // SAFETY: the parts of the vector that `new` took apart; no byte needs a drop.
         drop(unsafe { Vec::from_raw_parts(self.memory.as_ptr(), 0, self.capacity) });
-    }
-}
-
-/// Memory for one receive that finds the pool empty, so that exhaustion never stops a stream.
-#[derive(Debug)]
-pub(crate) struct PrivateBuffer(Vec<u8>);
-
-impl PrivateBuffer {
-    /// Allocates room for `length` bytes.
-    pub(crate) fn new(length: u32) -> Self {
-        Self(Vec::with_capacity(length as usize))
-    }
-
-    /// Where the kernel may write. It stays there while the buffer moves.
-    pub(crate) fn address(&mut self) -> *mut u8 {
-        self.0.as_mut_ptr()
-    }
-
-    /// Hands out what was received.
-    ///
-    /// # Safety
-    ///
-    /// The first `length` bytes were written, and nobody writes to the memory any more.
-    pub(crate) unsafe fn into_lease(mut self, length: u32) -> Lease {
-        let length = length as usize;
-        assert!(length <= self.0.capacity(), "the kernel wrote more than it was given room for");
-        // SAFETY: within the capacity, and initialised: the caller's duty.
-        unsafe { self.0.set_len(length) };
-        Lease::from_vec(self.0)
     }
 }

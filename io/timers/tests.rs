@@ -179,7 +179,7 @@ fn fires_at_the_nanosecond_and_never_before() {
         let mut timers = Timers::new(start);
         timers.insert(start + delay, Expiry::Token(delay));
         assert_eq!(timers.next_deadline(), Some(start + delay));
-        assert_eq!(expire(&mut timers, start + delay - 1), []);
+        assert_eq!(expire(&mut timers, start + delay - 1), [0_u64; 0]);
         assert_eq!(timers.next_deadline(), Some(start + delay));
         assert_eq!(expire(&mut timers, start + delay), [delay]);
         assert_eq!(timers.len(), 0);
@@ -201,7 +201,7 @@ fn the_end_of_time_is_a_deadline_like_others() {
     let mut timers = Timers::new(0);
     timers.insert(u64::MAX, Expiry::Token(1));
     timers.insert(u64::MAX - 1, Expiry::Token(2));
-    assert_eq!(expire(&mut timers, 500 * YEAR), []);
+    assert_eq!(expire(&mut timers, 500 * YEAR), [0_u64; 0]);
     assert_eq!(timers.next_deadline(), Some(u64::MAX - 1));
     assert_eq!(expire(&mut timers, u64::MAX - 1), [2]);
     timers.insert(3, Expiry::Token(3));
@@ -232,7 +232,7 @@ fn a_clock_that_goes_back_fires_nothing_early() {
     timers.insert(5, Expiry::Token(1));
     timers.insert(9, Expiry::Token(2));
     timers.insert(20, Expiry::Token(3));
-    assert_eq!(expire(&mut timers, 4), []);
+    assert_eq!(expire(&mut timers, 4), [0_u64; 0]);
     assert_eq!(expire(&mut timers, 5), [1]);
     assert_eq!(timers.next_deadline(), Some(9));
     assert_eq!(expire(&mut timers, 30), [2, 3]);
@@ -251,7 +251,7 @@ fn removed_timers_cost_few_early_turns() {
         previous = key;
         if timers.next_deadline().is_some_and(|next| next <= now) {
             early_turns += 1;
-            assert_eq!(expire(&mut timers, now), []);
+            assert_eq!(expire(&mut timers, now), [0_u64; 0]);
         }
     }
     assert!(early_turns <= 1_000 / 15, "{early_turns} early turns in 1,000 s");

@@ -10,7 +10,11 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use super::*;
+use crate::io::buffer::PoolConfig;
+use crate::io::pool::Pool;
 use crate::io::proactor::{Config, Park};
+use crate::io::ring::{RingChoice, prepare};
+use crate::io::services::Limits;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -42,12 +46,21 @@ impl Wake for Flag {
     }
 }
 
+fn config() -> Config {
+    Config {
+        prepared: prepare(RingChoice::Readiness).expect("readiness is always there"),
+        limits: Limits::default(),
+        buffers: PoolConfig { count: 4, size: 1024, limit: 4 },
+        pool: Pool::new(1, SECOND),
+    }
+}
+
 struct Core(Rc<Proactor>);
 
 impl Core {
     /// A core whose clock stands.
     fn new() -> Self {
-        let core = Self(Proactor::new(&Config::default()).expect("a proactor"));
+        let core = Self(Proactor::new(&config()).expect("a proactor"));
         core.0.clock().pause();
         core
     }

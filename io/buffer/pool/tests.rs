@@ -5,7 +5,6 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 
 use super::*;
-use crate::io::buffer::PrivateBuffer;
 use crate::io::buffer::region::tests::UNMAPPED;
 use crate::io::mailbox::{CoreId, set_current_core};
 
@@ -292,12 +291,7 @@ fn a_leaked_pool_is_never_unmapped() {
 
 #[test]
 fn private_leases_hold_what_was_received() {
-    let mut private = PrivateBuffer::new(64);
-    // SAFETY: five of 64 writable bytes; then as many are there.
-    let mut lease = unsafe {
-        private.address().copy_from_nonoverlapping(b"hello".as_ptr(), 5);
-        private.into_lease(5)
-    };
+    let mut lease = Lease::from_vec(b"hello".to_vec());
     assert_eq!(lease, "hello");
     let tail = lease.split_off(2);
     elsewhere(|| drop(lease));

@@ -299,7 +299,7 @@ fn connect_answers_success_and_refusal() {
     for (to, result) in [(open, 0), (closed, -libc::ECONNREFUSED)] {
         let socket = crate::io::request::call::tcp_socket(true).unwrap();
         let address = SocketAddress::new(&to);
-        let descriptor = socket.as_raw_fd();
+        let descriptor = socket.number();
         bench.submit(1, Request::Connect(Connect { descriptor, address: &raw const address }));
         assert_eq!(bench.next(), [(1, result, LAST)]);
         bench.ring.forget(descriptor);
