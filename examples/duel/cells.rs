@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use crate::cli::{Driver, ModeName, Options, Pin};
 use crate::control::Stats;
+use crate::figures::Range;
 use crate::files::{self, Job};
 use crate::load::{self, Load, Mode, Outcome, Phase};
 use crate::server;
@@ -186,6 +187,21 @@ pub(crate) fn plan(options: &Options, allowed: &[usize], descriptors: u64) -> Ve
         }
     }
     cells
+}
+
+/// What a sweep asks after its ping-pong cells: the tails at half and at four fifths of what the
+/// slower contender can do, which is the only fair way to compare tails.
+pub(crate) fn open_loop(done: &[Measured]) -> Vec<Cell> {
+    let busiest = done.iter().find(|measured| {
+        let cell = &measured.cell;
+        let plain = cell.work == Work::Pingpong && cell.spin == 0 && !cell.is_cost();
+        plain && cell.connections == 64 && cell.length == 64
+    });
+    let Some(Measured { cell, rows }) = busiest else { return Vec::new() };
+    let peaks = rows.iter().map(|row| Range::of(row, |run| run.per_second).median);
+    let peak = peaks.fold(f64::INFINITY, f64::min);
+    let at = |share: f64| Cell { rate: Some((peak * share) as u64), ..cell.clone() };
+    if peak.is_finite() && peak > 10.0 { vec![at(0.5), at(0.8)] } else { Vec::new() }
 }
 
 /// The lists of the command line, to be multiplied.

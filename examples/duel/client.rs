@@ -122,7 +122,11 @@ impl<'a> Client<'a> {
         }));
         if self.load.mode == Mode::Churn {
             // One trial, so that a server that is not there is an error and not a statistic.
-            return TcpStream::connect_timeout(&self.load.address, STALL).map(drop);
+            let address = self.load.address;
+            let trial = TcpStream::connect_timeout(&address, STALL).map(drop);
+            return trial.map_err(|error| {
+                io::Error::new(error.kind(), format!("connecting to {address}: {error}"))
+            });
         }
         self.quota = 1;
         for first in (0..total).step_by(WAVE) {
@@ -133,7 +137,7 @@ impl<'a> Client<'a> {
                 self.turn(STALL)?;
             }
             if let Some(failure) = self.failures.first() {
-                let text = format!("while connecting: {}", failure.cause);
+                let text = format!("connecting to {}: {}", self.load.address, failure.cause);
                 return Err(io::Error::new(io::ErrorKind::ConnectionAborted, text));
             }
         }
@@ -174,7 +178,13 @@ impl<'a> Client<'a> {
                 break;
             }
         }
-        Ok(())
+        match self.failures.first() {
+            Some(failure) if self.live == 0 && self.load.mode != Mode::Churn => {
+                let text = format!("all connections were lost: {}", failure.cause);
+                Err(io::Error::new(io::ErrorKind::ConnectionAborted, text))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Open loop: issues what is due at `now`, and says when the next message is.

@@ -30,8 +30,11 @@ mod report;
 mod server;
 mod system;
 mod table;
+#[cfg(test)]
+mod tests;
 mod timeline;
 
+use std::collections::VecDeque;
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
@@ -84,7 +87,12 @@ fn run(options: &Options) -> io::Result<()> {
     let cells = duel(options, &plan, &drivers, effort, style)?;
     let traces = if options.trace > 0 { record(options, &drivers)? } else { Vec::new() };
     let results = Results { machine, effort, cells, traces };
-    write(options, &results, style)
+    write(options, &results, style)?;
+    let runs = results.cells.iter().flat_map(|cell| &cell.rows).flat_map(|row| &row.runs);
+    match runs.flat_map(|run| &run.errors).map(|(_, count)| count).sum() {
+        0_u64 => Ok(()),
+        lost => Err(io::Error::other(format!("{lost} connections were lost; see the table"))),
+    }
 }
 
 /// Who takes part, and what to say about io_uring: its flags, or why it is not there.
@@ -114,7 +122,10 @@ fn duel(
     effort: Effort,
     style: Style,
 ) -> io::Result<Vec<Measured>> {
-    std::fs::create_dir_all(&options.out)?;
+    std::fs::create_dir_all(&options.out).map_err(|error| {
+        let folder = options.out.display();
+        io::Error::new(error.kind(), format!("{folder}: {error}; choose another with --out"))
+    })?;
     let file = match plan.iter().any(Cell::is_file) {
         true => Some(files::prepare(&options.out, options.file_size << 20)?),
         false => None,
@@ -122,17 +133,24 @@ fn duel(
     let progress = progress(cells::runs(plan, drivers, effort), style);
     print!("{}", table::heading(style));
     let mut done = Vec::with_capacity(plan.len());
-    for cell in plan {
-        let name = table::name(cell);
+    let mut left: VecDeque<Cell> = plan.iter().cloned().collect();
+    let mut asked = !options.sweep || options.rate.is_some();
+    while let Some(cell) = left.pop_front() {
+        let name = table::name(&cell);
         // Repainted between runs only: a ticking thread would run on the measured cores.
         let measured =
-            cells::measure(cell, drivers, effort, file.as_deref(), &mut |driver: Driver| {
+            cells::measure(&cell, drivers, effort, file.as_deref(), &mut |driver: Driver| {
                 progress.set_message(format!("{name}: {}", driver.name()));
                 progress.inc(1);
             })
             .map_err(|error| io::Error::new(error.kind(), format!("{name}: {error}")))?;
         progress.suspend(|| print!("{}", table::cell(&measured, style)));
         done.push(measured);
+        if left.is_empty() && !asked {
+            asked = true;
+            left.extend(cells::open_loop(&done));
+            progress.inc_length(cells::runs(left.make_contiguous(), drivers, effort) as u64);
+        }
     }
     progress.finish_and_clear();
     if style != Style::Quiet {

@@ -186,7 +186,7 @@ pub(crate) fn bars(title: &str, y: &str, groups: &[Group]) -> io::Result<String>
             .margin(12)
             .x_label_area_size(30)
             .y_label_area_size(64)
-            .build_cartesian_2d(0.0..groups.len() as f64, 0.0..top * 1.2)
+            .build_cartesian_2d(0.0..groups.len() as f64, 0.0..top * 1.4)
             .map_err(failed)?;
         chart
             .configure_mesh()

@@ -26,6 +26,20 @@ svg { display: block; max-width: 100%; height: auto; }
 </style>
 ";
 
+const COST_NOTE: &str = "With a core each, the client is as busy as the server and both models stop \
+    at the same speed; sharing one core shows what a message costs. Lines are medians, bands the \
+    range of all runs.";
+const LATENCY_NOTE: &str = "Each step to the right is one more nine. Without a rate the loop is \
+    closed: these are service times at that many connections, not response times at a rate.";
+const CALLS_NOTE: &str = "Counted by the ring. Readiness receives and sends each message with a call \
+    of its own and shares only the waiting; completion can share one call among all that is ready.";
+const IDLE_NOTE: &str = "Resident memory of the server with all connections less that with a third \
+    of them, each having echoed one message.";
+const FILES_NOTE: &str = "A regular file is always ready, so readiness needs a thread for each read \
+    that the page cache cannot answer; completion does not.";
+const TURNS_NOTE: &str = "Two turns of the loop as they happened, to one scale. Every edge between the \
+    lanes is a crossing into the kernel or back.";
+
 /// Writes the page.
 pub(crate) fn write(results: &Results, path: &Path) -> io::Result<()> {
     let mut page = HEAD.to_owned();
@@ -36,13 +50,13 @@ pub(crate) fn write(results: &Results, path: &Path) -> io::Result<()> {
         escape(&results.machine.lines())
     );
     verdicts(results, &mut page);
-    section(&mut page, "Throughput and cost", &throughput(results)?);
-    section(&mut page, "Latency", &latency(results)?);
-    section(&mut page, "System calls per message", &[syscalls(results)?]);
-    section(&mut page, "Memory of an idle connection", &[idle(results)?]);
-    section(&mut page, "4 KiB random reads", &files(results)?);
+    section(&mut page, "Throughput and cost", COST_NOTE, &throughput(results)?);
+    section(&mut page, "Latency", LATENCY_NOTE, &latency(results)?);
+    section(&mut page, "System calls per message", CALLS_NOTE, &[syscalls(results)?]);
+    section(&mut page, "Memory of an idle connection", IDLE_NOTE, &[idle(results)?]);
+    section(&mut page, "4 KiB random reads", FILES_NOTE, &files(results)?);
     let turns = timeline::draw_turns(&results.traces)?;
-    section(&mut page, "Recorded turns", &[turns]);
+    section(&mut page, "Recorded turns", TURNS_NOTE, &[turns]);
     let _ = writeln!(page, "<h2>All figures</h2>\n<pre>{}", table::heading(Style::Plain));
     for measured in &results.cells {
         page.push_str(&escape(&table::cell(measured, Style::Plain)));
@@ -64,11 +78,11 @@ fn verdicts(results: &Results, page: &mut String) {
 }
 
 /// Pictures without data are empty and left out, and so is a section without pictures.
-fn section(page: &mut String, title: &str, pictures: &[String]) {
+fn section(page: &mut String, title: &str, note: &str, pictures: &[String]) {
     if pictures.iter().all(String::is_empty) {
         return;
     }
-    let _ = writeln!(page, "<h2>{title}</h2>");
+    let _ = writeln!(page, "<h2>{title}</h2>\n<p>{note}</p>");
     for picture in pictures.iter().filter(|picture| !picture.is_empty()) {
         let _ = writeln!(page, "<figure>{picture}</figure>");
     }
