@@ -73,6 +73,7 @@ pub(crate) struct Run {
     pub(crate) cpu_us_per_message: f64,
     pub(crate) switches_per_message: f64,
     pub(crate) syscalls_per_message: f64,
+    pub(crate) turns_per_message: f64,
     pub(crate) enters_per_message: f64,
     pub(crate) direct_per_message: f64,
     /// Microseconds.
@@ -372,6 +373,7 @@ fn spent(run: Run, messages: u64, elapsed: Duration, used: Stats) -> Run {
         cpu_us_per_message: each(used.cpu_ns) / 1e3,
         switches_per_message: each(used.switches),
         syscalls_per_message: each(calls.system_calls()),
+        turns_per_message: each(calls.turns),
         enters_per_message: each(calls.enters),
         direct_per_message: each(calls.direct),
         ..run

@@ -51,7 +51,9 @@ pub(crate) struct Stats {
 /// System calls for I/O, as the ring counts them.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Calls {
-    /// `io_uring_enter` or `epoll_wait`: the turns of the loop that went to the kernel.
+    /// Turns of the loop.
+    pub(crate) turns: u64,
+    /// `io_uring_enter` or `epoll_wait`.
     pub(crate) enters: u64,
     /// Direct non-blocking calls: `recv`, `send`, `accept`, `preadv2`.
     pub(crate) direct: u64,
@@ -69,6 +71,7 @@ impl Calls {
 
     fn since(self, earlier: Self) -> Self {
         Self {
+            turns: self.turns - earlier.turns,
             enters: self.enters - earlier.enters,
             direct: self.direct - earlier.direct,
             registrations: self.registrations - earlier.registrations,

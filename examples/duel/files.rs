@@ -14,6 +14,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
+use quoit::Runtime;
 use quoit::buffer::AlignedBuf;
 use quoit::fs::File;
 use serde::{Deserialize, Serialize};
@@ -94,7 +95,8 @@ pub(crate) fn measure(job: &Job) -> io::Result<Reads> {
 pub(crate) fn work(job: &str) -> io::Result<()> {
     let job: Job = serde_json::from_str(job)?;
     let driver = if job.ring == "uring" { Driver::Uring } else { Driver::Readiness };
-    let reads = server::runtime(driver, 0)?.block_on(read_all(&job))?;
+    let runtime = server::runtime(driver, 0)?;
+    let reads = runtime.block_on(read_all(&job, &runtime))?;
     serde_json::to_writer(io::stdout(), &reads).map_err(io::Error::from)
 }
 
@@ -110,18 +112,18 @@ async fn open(job: &Job) -> io::Result<File> {
     })
 }
 
-async fn read_all(job: &Job) -> io::Result<Reads> {
+async fn read_all(job: &Job, runtime: &Runtime) -> io::Result<Reads> {
     let file = Rc::new(open(job).await?);
     let blocks = fs::metadata(&job.path)?.len() / BLOCK as u64;
     if job.depth == 0 || blocks == 0 {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "nothing to read"));
     }
     phase(&file, blocks, job.depth, job.warmup).await?;
-    let before = Stats::of_this_process(Some(server::calls()))?;
+    let before = Stats::of_this_process(Some(server::calls(runtime)))?;
     let started = Instant::now();
     let histogram = phase(&file, blocks, job.depth, job.duration).await?;
     let elapsed = started.elapsed();
-    let after = Stats::of_this_process(Some(server::calls()))?;
+    let after = Stats::of_this_process(Some(server::calls(runtime)))?;
     let quantile = |quantile| histogram.value_at_quantile(quantile) as f64 / 1e3;
     Ok(Reads {
         reads: histogram.len(),
@@ -145,7 +147,7 @@ async fn phase(
         .collect();
     let mut sum = new_histogram()?;
     for reader in readers {
-        let part = reader.await.map_err(io::Error::other)??;
+        let part = reader.await??;
         sum.add(part).map_err(io::Error::other)?;
     }
     Ok(sum)

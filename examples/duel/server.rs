@@ -1,6 +1,7 @@
 //! The server process: this executable again, with `--serve`.
 
 use std::io;
+use std::pin::pin;
 use std::process::Command;
 use std::sync::mpsc;
 use std::thread;
@@ -8,6 +9,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
+use futures::future::{Either, select};
 use quoit::net::TcpListener;
 use quoit::{RingChoice, Runtime};
 
@@ -65,34 +67,38 @@ pub(crate) fn run(driver: Driver, options: &Options) -> io::Result<()> {
         let cubic = system::set_cubic(&listener);
         hello.port = listener.local_addr()?.port();
         if options.control {
-            drop(quoit::spawn(tell(questions)));
             thread::spawn(move || control_thread(&hello, &sender));
         } else {
             println!("echo on 127.0.0.1:{}, ring {}: {}", hello.port, hello.ring, hello.reason);
             if let Err(error) = cubic {
                 println!("the machine's default congestion control stays: {error}");
             }
+            drop(sender); // nobody will ask
         }
-        echo::serve(listener).await
+        match select(pin!(echo::serve(listener)), pin!(tell(questions, &runtime))).await {
+            Either::Left((outcome, _)) => outcome,
+            Either::Right(((), serving)) => serving.await,
+        }
     })
 }
 
-/// The ring's counters belong to its core, so a task there reads them.
-async fn tell(mut questions: UnboundedReceiver<mpsc::Sender<Calls>>) {
+/// The ring's counters belong to its core, so they are read there.
+async fn tell(mut questions: UnboundedReceiver<mpsc::Sender<Calls>>, runtime: &Runtime) {
     while let Some(answer) = questions.next().await {
         // The asker may have given up.
-        let _ = answer.send(calls());
+        let _ = answer.send(calls(runtime));
     }
 }
 
-/// The counters of the ring of the calling thread's core.
-pub(crate) fn calls() -> Calls {
-    let ring = quoit::ring_counters();
+/// What the runtime has asked of the kernel so far.
+pub(crate) fn calls(runtime: &Runtime) -> Calls {
+    let metrics = runtime.metrics();
     Calls {
-        enters: ring.enters,
-        direct: ring.direct_calls,
-        registrations: ring.registrations,
-        pool_jobs: ring.pool_jobs,
+        turns: metrics.turns,
+        enters: metrics.ring.enters,
+        direct: metrics.ring.direct_calls,
+        registrations: metrics.ring.registrations,
+        pool_jobs: metrics.ring.pool_jobs,
     }
 }
 
