@@ -129,8 +129,9 @@ impl Effort {
 
 /// Bytes in flight above which a cell would measure the kernel's memory limits.
 const IN_FLIGHT_MAX: usize = 256 << 20;
-/// Connections of the idle cell: a client has 20,000 descriptors on many machines.
-const IDLE_CONNECTIONS: usize = 15_000;
+/// Connections of the idle cell, in the short run and in the sweep; a client has 20,000 descriptors
+/// on many machines.
+const IDLE_CONNECTIONS: [usize; 2] = [6_000, 15_000];
 
 /// The cells to run. `allowed` are the cores this process may use, `descriptors` its limit.
 pub(crate) fn plan(options: &Options, allowed: &[usize], descriptors: u64) -> Vec<Cell> {
@@ -167,7 +168,8 @@ pub(crate) fn plan(options: &Options, allowed: &[usize], descriptors: u64) -> Ve
             ModeName::Idle => {
                 let most = usize::try_from(descriptors).unwrap_or(usize::MAX).saturating_sub(512);
                 let wanted = options.connections.first().copied().filter(|_| explicit);
-                let connections = wanted.unwrap_or(IDLE_CONNECTIONS).min(most).max(3);
+                let connections =
+                    wanted.unwrap_or(IDLE_CONNECTIONS[usize::from(sweep)]).min(most).max(3);
                 cells.push(Cell { connections, ..cell(Work::Idle, grid.placements.last()) });
             }
             ModeName::File => {
@@ -264,12 +266,7 @@ fn placements(pin: Option<Pin>, allowed: &[usize]) -> Vec<Option<(usize, usize)>
 
 /// How many runs a plan comes to.
 pub(crate) fn runs(cells: &[Cell], drivers: &[Driver], effort: Effort) -> usize {
-    cells.iter().map(|cell| reps(cell, effort)).sum::<usize>() * drivers.len()
-}
-
-/// Memory does not vary from run to run as time does.
-fn reps(cell: &Cell, effort: Effort) -> usize {
-    if cell.work == Work::Idle { effort.reps.min(2) } else { effort.reps }
+    cells.len() * effort.reps * drivers.len()
 }
 
 /// Runs one cell. `file` is the file that file cells read; `step` is called before each run.
@@ -282,7 +279,7 @@ pub(crate) fn measure(
 ) -> io::Result<Measured> {
     let new_row = |driver: &Driver| Row { driver: driver.name(), runs: vec![], histogram: None };
     let mut rows: Vec<Row> = drivers.iter().map(new_row).collect();
-    for rep in 0..reps(cell, effort) {
+    for rep in 0..effort.reps {
         for turn in 0..drivers.len() {
             let index = if rep % 2 == 0 { turn } else { drivers.len() - 1 - turn };
             let (driver, row) = (drivers[index], &mut rows[index]);
@@ -384,8 +381,8 @@ fn ratio(amount: f64, of: f64) -> f64 {
     if of > 0.0 { amount / of } else { 0.0 }
 }
 
-/// Memory at all connections less memory at a third of them: what one more connection costs, without
-/// the start-up and the shared pool.
+/// Memory at all connections less memory at a third of them: what one more connection costs,
+/// without the start-up and the shared pool.
 fn idle(cell: &Cell, driver: Driver) -> io::Result<Run> {
     let memory_at = |connections: usize| -> io::Result<u64> {
         let mut server = server::start(driver, cell.cores.map(|(server, _)| server), 0, 0)?;

@@ -144,7 +144,8 @@ impl<'a> Client<'a> {
         Ok(())
     }
 
-    /// Keeps every connection busy for `time` or `limit` messages, then waits for what is in flight.
+    /// Keeps every connection busy for `time` or `limit` messages, then waits for what is in
+    /// flight.
     pub(super) fn drive(&mut self, time: Duration, limit: u64) -> io::Result<()> {
         self.reset();
         self.quota = u64::MAX;
@@ -360,8 +361,9 @@ impl<'a> Client<'a> {
         }
     }
 
-    /// Connects slot `id` and gives it its first message. The connect is not waited for: until it is
-    /// through, a send would block like any other, and its failure is the send's or receive's error.
+    /// Connects slot `id` and gives it its first message. The connect is not waited for: until it
+    /// is through, a send would block like any other, and its failure is the send's or receive's
+    /// error.
     fn open(&mut self, id: usize) -> io::Result<()> {
         let now = self.now();
         let stream = self.connect()?;

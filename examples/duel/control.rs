@@ -10,7 +10,8 @@
 //! ```
 //!
 //! One JSON object per line on stdin and stdout. A server that outlives its parent sees the end of
-//! stdin and goes. Another package may include this file: it needs `libc`, `serde` and `serde_json`.
+//! stdin and goes. Another package may include this file: it needs `libc`, `serde` and
+//! `serde_json`.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::mem::MaybeUninit;
@@ -210,7 +211,8 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.questions = None;
-        // The end of stdin ends it; the signal is for one that hangs. Both may find it gone already.
+        // The end of stdin ends it; the signal is for one that hangs. Both may find it gone
+        // already.
         for _ in 0..100 {
             if !matches!(self.child.try_wait(), Ok(None)) {
                 return;
@@ -222,8 +224,8 @@ impl Drop for Server {
     }
 }
 
-/// The child's side: says hello and answers until stdin ends, then ends the process. Runs on a thread
-/// of its own; `calls` and `trace` are asked on that thread.
+/// The child's side: says hello and answers until stdin ends, then ends the process. Runs on a
+/// thread of its own; `calls` and `trace` are asked on that thread.
 pub(crate) fn answer(
     hello: &Hello,
     calls: impl Fn() -> Option<Calls>,

@@ -48,11 +48,16 @@ pub(crate) struct Verdict {
     pub(crate) text: String,
 }
 
+/// See [`verdict`].
+const RUNS_FOR_A_VERDICT: usize = 4;
+
 /// Compares the last contender with the first; `None` where there is only one.
 ///
-/// The figure is the one that the cell can tell apart: what a message costs where both share a core,
-/// messages per second where not (there the client is as busy as the server), bytes where idle. A
-/// difference counts only when every run of one lies beyond every run of the other.
+/// The figure is the one that the cell can tell apart: what a message costs where both share a
+/// core, messages per second where not (there the client is as busy as the server), bytes where
+/// idle. A difference counts only when every run of one lies beyond every run of the other, and is
+/// a per cent at least. Of two equal contenders that happens by chance in 1 of 3 cells with two
+/// runs each, in 1 of 35 with four: fewer runs than that get no verdict.
 pub(crate) fn verdict(measured: &Measured) -> Option<Verdict> {
     let [first, .., last] = measured.rows.as_slice() else { return None };
     let cell = &measured.cell;
@@ -71,14 +76,19 @@ pub(crate) fn verdict(measured: &Measured) -> Option<Verdict> {
     };
     let (base, other) = (Range::of(first, figure), Range::of(last, figure));
     let ratio = if base.median > 0.0 { other.median / base.median } else { 0.0 };
-    let single = first.runs.len() < 2 || last.runs.len() < 2;
-    let differs = !single && !base.overlaps(other);
-    let text = if single {
-        format!("{} {ratio:.2}x {} in {what} (one run each: no verdict)", last.driver, first.driver)
+    let few = first.runs.len().min(last.runs.len()) < RUNS_FOR_A_VERDICT;
+    let differs = !few && !base.overlaps(other) && (ratio - 1.0).abs() >= 0.01;
+    let text = if few {
+        format!(
+            "{} {ratio:.2}x {} in {what} (too few runs for a verdict)",
+            last.driver, first.driver
+        )
     } else if differs {
         format!("{} {ratio:.2}x {} in {what}", last.driver, first.driver)
-    } else {
+    } else if base.overlaps(other) {
         format!("no difference in {what}: ranges overlap (medians {ratio:.2}x)")
+    } else {
+        format!("no difference in {what}: less than a per cent")
     };
     Some(Verdict { ratio, differs, text })
 }

@@ -134,8 +134,9 @@ impl Load {
 ///
 /// # Errors
 ///
-/// When the server cannot be reached, answers wrong bytes, stops answering for ten seconds, or drops
-/// every connection. Single lost connections do not end the run; they are in [`Outcome::errors`].
+/// When the server cannot be reached, answers wrong bytes, stops answering for ten seconds, or
+/// drops every connection. Single lost connections do not end the run; they are in
+/// [`Outcome::errors`].
 pub(crate) fn run(load: &Load) -> io::Result<Outcome> {
     run_with(load, &mut |_| Ok(()))
 }

@@ -17,7 +17,8 @@ const HEAD: &str = "<!doctype html>
 <title>duel: completion against readiness</title>
 <style>
 :root { color-scheme: light dark; }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 1280px; margin: 2rem auto; padding: 0 1rem; }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 1280px; margin: 2rem auto; }
+body { padding: 0 1rem; }
 pre { overflow-x: auto; font-size: 12.5px; line-height: 1.35; }
 figure { display: inline-block; margin: 0 1rem 1rem 0; max-width: 100%; background: #fff;
   border: 1px solid #8884; border-radius: 6px; overflow: hidden; }
@@ -26,19 +27,25 @@ svg { display: block; max-width: 100%; height: auto; }
 </style>
 ";
 
-const COST_NOTE: &str = "With a core each, the client is as busy as the server and both models stop \
-    at the same speed; sharing one core shows what a message costs. Lines are medians, bands the \
-    range of all runs.";
-const LATENCY_NOTE: &str = "Each step to the right is one more nine. Without a rate the loop is \
-    closed: these are service times at that many connections, not response times at a rate.";
-const CALLS_NOTE: &str = "Counted by the ring. Readiness receives and sends each message with a call \
-    of its own and shares only the waiting; completion can share one call among all that is ready.";
-const IDLE_NOTE: &str = "Resident memory of the server with all connections less that with a third \
-    of them, each having echoed one message.";
-const FILES_NOTE: &str = "A regular file is always ready, so readiness needs a thread for each read \
-    that the page cache cannot answer; completion does not.";
-const TURNS_NOTE: &str = "Two turns of the loop as they happened, to one scale. Every edge between the \
-    lanes is a crossing into the kernel or back.";
+const COST_NOTE: &str = "\
+    With a core each, the client is as busy as the server and both models stop at the same \
+    speed; sharing one core shows what a message costs. Lines are medians, bands the range \
+    of all runs.";
+const LATENCY_NOTE: &str = "\
+    Each step to the right is one more nine. Without a rate the loop is closed: these are \
+    service times at that many connections, not response times at a rate.";
+const CALLS_NOTE: &str = "\
+    Counted by the ring. Readiness receives and sends each message with a call of its own \
+    and shares only the waiting; completion can share one call among all that is ready.";
+const IDLE_NOTE: &str = "\
+    Resident memory of the server with all connections less that with a third of them, each \
+    having echoed one message.";
+const FILES_NOTE: &str = "\
+    A regular file is always ready, so readiness needs a thread for each read that the page \
+    cache cannot answer; completion does not.";
+const TURNS_NOTE: &str = "\
+    Two turns of the loop as they happened, to one scale. Every edge between the lanes is a \
+    crossing into the kernel or back.";
 
 /// Writes the page.
 pub(crate) fn write(results: &Results, path: &Path) -> io::Result<()> {

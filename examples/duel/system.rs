@@ -1,4 +1,5 @@
-//! What the load generator and the measurement ask of Linux: epoll, cores, limits, congestion control.
+//! What the load generator and the measurement ask of Linux: epoll, cores, limits, congestion
+//! control.
 
 use std::io;
 use std::mem::MaybeUninit;
