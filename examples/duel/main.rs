@@ -26,6 +26,7 @@ mod json;
 mod load;
 mod machine;
 mod plots;
+mod reads;
 mod report;
 mod server;
 mod system;
