@@ -1,0 +1,105 @@
+//! What was measured on what: the header of every result.
+
+use std::path::Path;
+use std::process::Command;
+use std::{env, fs, io};
+
+use serde::Serialize;
+
+/// The machine and the build.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(crate) struct Machine {
+    pub(crate) cpu: String,
+    /// Cores that this process may use.
+    pub(crate) cores: Vec<usize>,
+    pub(crate) kernel: String,
+    pub(crate) rustc: String,
+    pub(crate) commit: Option<String>,
+    pub(crate) congestion: String,
+    /// Of the io_uring contender: the granted set-up flags, or why there is none.
+    pub(crate) ring: String,
+    pub(crate) optimized: bool,
+}
+
+impl Machine {
+    /// Looks around; what cannot be read is left out and never an error.
+    pub(crate) fn look(ring: String) -> Self {
+        let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let cpu = cpu.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+        let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        Self {
+            cpu: cpu.map_or("unknown CPU", |(_, name)| name).to_owned(),
+            cores: allowed_cores(),
+            kernel: kernel.trim().to_owned(),
+            rustc: compiler().unwrap_or_else(|| "unknown rustc".to_owned()),
+            commit: commit(),
+            congestion: congestion().unwrap_or_else(|error| format!("default ({error})")),
+            ring,
+            optimized: !cfg!(debug_assertions),
+        }
+    }
+
+    /// The lines above the table.
+    pub(crate) fn lines(&self) -> String {
+        let commit = self.commit.as_deref().map(|id| format!(", commit {id}")).unwrap_or_default();
+        let warning = if self.optimized { "" } else { "\nNOT OPTIMIZED: use cargo run --release" };
+        format!(
+            "{}, {} cores, Linux {}, {}{commit}\nTCP over loopback, {}; io_uring: {}{warning}",
+            self.cpu,
+            self.cores.len(),
+            self.kernel,
+            self.rustc,
+            self.congestion,
+            self.ring,
+        )
+    }
+}
+
+/// The cores this process may run on, from /proc/self/status.
+pub(crate) fn allowed_cores() -> Vec<usize> {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+    let mut cores = Vec::new();
+    for part in list.unwrap_or_default().trim().split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        if let (Ok(first), Ok(last)) = (first.parse::<usize>(), last.parse::<usize>()) {
+            cores.extend(first..=last);
+        }
+    }
+    cores
+}
+
+/// The compiler of this very executable, which leaves its name in the `.comment` section.
+fn compiler() -> Option<String> {
+    let bytes = fs::read(env::current_exe().ok()?).ok()?;
+    let mark = b"rustc version ";
+    let places = bytes.windows(mark.len()).enumerate().filter(|(_, window)| window == mark);
+    for (place, _) in places {
+        let rest = &bytes[place + mark.len()..];
+        if rest.first().is_some_and(u8::is_ascii_digit) {
+            let end = rest.iter().position(|byte| matches!(byte, 0 | b' '))?;
+            return Some(format!("rustc {}", String::from_utf8_lossy(&rest[..end])));
+        }
+    }
+    None
+}
+
+fn commit() -> Option<String> {
+    let folder = env::var_os("CARGO_MANIFEST_DIR")?;
+    let output = Command::new("git")
+        .arg("-C")
+        .arg(Path::new(&folder))
+        .args(["describe", "--always", "--dirty", "--abbrev=10"])
+        .output()
+        .ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    Some(text.trim().to_owned()).filter(|text| output.status.success() && !text.is_empty())
+}
+
+/// What the kernel says after cubic was asked for.
+fn congestion() -> io::Result<String> {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
+    crate::system::set_cubic(&socket)?;
+    let name = socket.tcp_congestion()?;
+    Ok(String::from_utf8_lossy(&name).trim_end_matches('\0').to_owned())
+}
