@@ -211,9 +211,8 @@ pub fn fairness(options: &FairnessOptions) -> io::Result<()> {
     }
     common.done();
     println!("{connections} connections x {size} bytes x depth {depth}, same core\n");
-    println!(
-        "| contender | most / fewest messages | min-max | fewest | most |\n|---|---:|---:|---:|---:|"
-    );
+    println!("| contender | most / fewest messages | min-max | fewest | most |");
+    println!("|---|---:|---:|---:|---:|");
     for (contender, samples) in chosen.iter().zip(&samples) {
         let median = |figure: &dyn Fn(&Sample) -> f64| {
             Spread::of(&samples.iter().map(figure).collect::<Vec<_>>())

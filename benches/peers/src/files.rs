@@ -307,8 +307,9 @@ fn prepare(path: &Path, size: u64) -> io::Result<()> {
 }
 
 fn print(chosen: &[&Contender], samples: &[Sample], options: &Options) {
-    println!("4 KiB random reads: medians of {} rounds (min-max)\n", options.common.rounds);
-    println!("| file | depth | contender | reads/s | min-max | reads per CPU-s | ratio to first |");
+    println!("4 KiB random reads: medians of {} rounds (min-max);", options.common.rounds);
+    println!("ratio: reads/s against the first contender, by default the bare ring\n");
+    println!("| file | depth | contender | reads/s | min-max | reads per CPU-s | ratio |");
     println!("|---|---:|---|---:|---:|---:|---:|");
     for &access in &options.modes {
         for &depth in &options.depths {

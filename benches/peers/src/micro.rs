@@ -1,18 +1,20 @@
 //! Small operations: what a runtime costs when nothing waits for the kernel.
 //!
 //! The loops are written once, over [`Subject`], so that only the runtime differs. Each row is the
-//! median of batches; a process of its own runs them, pinned to one core.
+//! median of batches, taken twice: from the future that `block_on` polls, and from a task. Runtimes
+//! treat the two differently (spawning from a task costs compio a hundred times as much), so the
+//! better one counts. A process of its own runs them, pinned to one core.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::future::{Future, Ready, poll_fn};
-use std::hint::black_box;
 use std::io;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
+use futures_lite::future::yield_now;
 use serde::{Deserialize, Serialize};
 
 use crate::contenders::{self, Contender};
@@ -23,14 +25,17 @@ const BATCHES: usize = 21;
 const ITERATIONS: usize = 10_000;
 const SLEEPS: usize = 101;
 
+/// Their wakers are not thread-safe (monoio's with its `sync` feature are), which is cheaper.
+const LOCAL_WAKERS: [&str; 2] = ["monoio", "kimojio"];
+
 /// What a runtime must offer to be measured here.
 pub trait Subject: 'static {
     /// Starts a task; the returned future is its end.
     fn spawn(future: impl Future<Output = ()> + 'static) -> impl Future<Output = ()>;
 
-    /// The runtime's own where it has one.
-    fn yield_now() -> impl Future<Output = ()> {
-        futures_lite::future::yield_now()
+    /// The runtime's own, where it has one: it may poll the kernel too, or go behind others.
+    fn yield_now() -> Option<impl Future<Output = ()>> {
+        None::<Ready<()>>
     }
 
     fn sleep(time: Duration) -> impl Future<Output = ()>;
@@ -47,6 +52,7 @@ pub struct Rows {
     pub spawn_join: Option<f64>,
     pub yield_1: Option<f64>,
     pub yield_100: Option<f64>,
+    pub own_yield: Option<f64>,
     pub wake_round_trip: Option<f64>,
     pub timer: Option<f64>,
     pub sleep_1ms: Option<f64>,
@@ -54,11 +60,27 @@ pub struct Rows {
 }
 
 impl Rows {
-    fn named(&self) -> [(&'static str, Option<f64>); 7] {
+    /// Row by row.
+    fn better(&self, other: &Self) -> Self {
+        let least = |a: Option<f64>, b: Option<f64>| a.zip(b).map(|(a, b)| a.min(b)).or(a).or(b);
+        Self {
+            spawn_join: least(self.spawn_join, other.spawn_join),
+            yield_1: least(self.yield_1, other.yield_1),
+            yield_100: least(self.yield_100, other.yield_100),
+            own_yield: least(self.own_yield, other.own_yield),
+            wake_round_trip: least(self.wake_round_trip, other.wake_round_trip),
+            timer: least(self.timer, other.timer),
+            sleep_1ms: least(self.sleep_1ms, other.sleep_1ms),
+            nop: least(self.nop, other.nop),
+        }
+    }
+
+    fn named(&self) -> [(&'static str, Option<f64>); 8] {
         [
             ("spawn + join", self.spawn_join),
             ("yield, 1 task", self.yield_1),
             ("yield, 100 tasks", self.yield_100),
+            ("its own yield, 1 task", self.own_yield),
             ("local wake, round trip", self.wake_round_trip),
             ("timer, create + drop", self.timer),
             ("sleep(1 ms) takes", self.sleep_1ms),
@@ -69,24 +91,28 @@ impl Rows {
 
 /// Runs all the loops on the runtime that polls this future.
 pub async fn measure<S: Subject>() -> Rows {
-    let rows = Rc::new(RefCell::new(Rows::default()));
-    let filled = Rc::clone(&rows);
-    // In a task: what `block_on` itself polls is treated differently by most runtimes.
+    let from_root = rows::<S>().await;
+    let slot = Rc::new(RefCell::new(Rows::default()));
+    let filled = Rc::clone(&slot);
     S::spawn(async move {
-        let nop = if S::nop().is_some() { Some(nops::<S>().await) } else { None };
-        let measured = Rows {
-            spawn_join: Some(spawns::<S>().await),
-            yield_1: Some(yields::<S>(1).await),
-            yield_100: Some(yields::<S>(100).await),
-            wake_round_trip: Some(wakes::<S>().await),
-            timer: Some(timers::<S>().await),
-            sleep_1ms: Some(sleeps::<S>().await),
-            nop,
-        };
-        *filled.borrow_mut() = measured;
+        let rows = rows::<S>().await;
+        filled.replace(rows);
     })
     .await;
-    rows.take()
+    from_root.better(&slot.take())
+}
+
+async fn rows<S: Subject>() -> Rows {
+    Rows {
+        spawn_join: Some(spawns::<S>().await),
+        yield_1: Some(yields::<S>(1).await),
+        yield_100: Some(yields::<S>(100).await),
+        own_yield: if S::yield_now().is_some() { Some(own_yields::<S>().await) } else { None },
+        wake_round_trip: Some(wakes::<S>().await),
+        timer: Some(timers::<S>().await),
+        sleep_1ms: Some(sleeps::<S>().await),
+        nop: if S::nop().is_some() { Some(nops::<S>().await) } else { None },
+    }
 }
 
 async fn spawns<S: Subject>() -> f64 {
@@ -107,7 +133,7 @@ async fn yields<S: Subject>(tasks: usize) -> f64 {
             .map(|_| {
                 S::spawn(async move {
                     for _ in 0..each {
-                        S::yield_now().await;
+                        yield_now().await;
                     }
                 })
             })
@@ -115,6 +141,21 @@ async fn yields<S: Subject>(tasks: usize) -> f64 {
         for task in tasks {
             task.await;
         }
+    }
+    batches.median()
+}
+
+async fn own_yields<S: Subject>() -> f64 {
+    let mut batches = Batches::new(ITERATIONS);
+    while batches.next() {
+        let task = S::spawn(async {
+            for _ in 0..ITERATIONS {
+                if let Some(own) = S::yield_now() {
+                    own.await;
+                }
+            }
+        });
+        task.await;
     }
     batches.median()
 }
@@ -181,7 +222,7 @@ async fn timers<S: Subject>() -> f64 {
             .await;
         }
         // Some runtimes only mark a dropped timer; let them do the rest inside the measurement.
-        S::yield_now().await;
+        yield_now().await;
     }
     batches.median()
 }
@@ -201,7 +242,7 @@ async fn nops<S: Subject>() -> f64 {
     while batches.next() {
         for _ in 0..ITERATIONS {
             if let Some(nop) = S::nop() {
-                black_box(nop.await);
+                nop.await;
             }
         }
     }
@@ -281,7 +322,8 @@ pub fn child(name: &str) -> io::Result<Rows> {
 }
 
 fn print(chosen: &[&Contender], samples: &BTreeMap<(usize, &str), Vec<f64>>) {
-    println!("nanoseconds per operation: median of the rounds (min-max)\n");
+    println!("nanoseconds per operation: median of the rounds (min-max)");
+    println!("wakers that no other thread may use: {}\n", LOCAL_WAKERS.join(", "));
     println!("| row | contender | ns | min-max |\n|---|---|---:|---:|");
     for (row, _) in Rows::default().named() {
         for (place, contender) in chosen.iter().enumerate() {

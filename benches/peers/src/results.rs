@@ -206,9 +206,9 @@ impl Results {
             Cores::Same => ("better", "worse"),
             Cores::Two => ("worse", "better"),
         };
-        if ratio.median > own.max.max(1.0) {
+        if ratio.median > own.max {
             more
-        } else if ratio.median < own.min.min(1.0) {
+        } else if ratio.median < own.min {
             less
         } else {
             "="
@@ -241,7 +241,8 @@ impl Results {
         if figures.is_empty() { None } else { Some(figures.iter().sum::<f64>() / count) }
     }
 
-    /// Second run over first run, round by round.
+    /// Second run over first run, round by round. The range holds the inverses too: which of two
+    /// equal runs came first says nothing, and few rounds would leave it on one side of 1.
     fn own_range(&self, cell: Cell, name: &str) -> Option<Spread> {
         let again = self.of(cell, name).filter(|sample| sample.again);
         let ratios: Vec<_> = again
@@ -251,7 +252,10 @@ impl Results {
                 Some(second.figure(self.cores)? / first.figure(self.cores)?)
             })
             .collect();
-        Spread::of(&ratios)
+        let mut both = ratios.clone();
+        both.extend(ratios.iter().map(|ratio| ratio.recip()));
+        let range = Spread::of(&both)?;
+        Some(Spread { median: Spread::of(&ratios)?.median, ..range })
     }
 
     fn line(&self, cell: Cell, name: &str, reference: Option<&str>) -> Option<Line> {

@@ -90,12 +90,12 @@ impl Subject for Kimojio {
         async { handle.await.map_err(drop).expect("no task here panics") }
     }
 
-    fn yield_now() -> impl Future<Output = ()> {
-        operations::yield_io()
+    fn yield_now() -> Option<impl Future<Output = ()>> {
+        Some(operations::yield_io())
     }
 
-    fn sleep(time: Duration) -> impl Future<Output = ()> {
-        async move { operations::sleep(time).await.expect("never cancelled") }
+    async fn sleep(time: Duration) {
+        operations::sleep(time).await.expect("never cancelled");
     }
 
     fn nop() -> Option<impl Future<Output = ()>> {

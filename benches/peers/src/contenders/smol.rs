@@ -88,9 +88,7 @@ impl Subject for Smol {
         spawn(future)
     }
 
-    fn sleep(time: Duration) -> impl Future<Output = ()> {
-        async move {
-            Timer::after(time).await;
-        }
+    async fn sleep(time: Duration) {
+        Timer::after(time).await;
     }
 }

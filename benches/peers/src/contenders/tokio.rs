@@ -99,8 +99,8 @@ impl Subject for Tokio {
         async { handle.await.expect("no task here panics") }
     }
 
-    fn yield_now() -> impl Future<Output = ()> {
-        tokio::task::yield_now()
+    fn yield_now() -> Option<impl Future<Output = ()>> {
+        Some(tokio::task::yield_now())
     }
 
     fn sleep(time: Duration) -> impl Future<Output = ()> {
