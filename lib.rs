@@ -1,1 +1,67 @@
-//! quoit
+//! An io_uring completion-based, thread-per-core async runtime for Linux, with a readiness (epoll)
+//! twin that is chosen at run time.
+//!
+//! ```
+//! use quoit::net::{TcpListener, TcpStream};
+//!
+//! quoit::block_on(async {
+//!     let listener = TcpListener::bind("127.0.0.1:0").await?;
+//!     let address = listener.local_addr()?;
+//!     quoit::spawn(async move {
+//!         let (stream, _) = listener.accept().await?;
+//!         let lease = stream.recv().await?;
+//!         stream.send_all(lease).await
+//!     });
+//!     let stream = TcpStream::connect(address).await?;
+//!     stream.send_all("around the ring").await?;
+//!     assert_eq!(&stream.recv().await?[..], b"around the ring");
+//!     std::io::Result::Ok(())
+//! })
+//! # .unwrap();
+//! ```
+//!
+//! # Reading the code
+//!
+//! The folders are the architecture: `io/` is the proactor and everything that does I/O, `runtime/` is
+//! tasks, cores and time. Read `lib.rs`, `runtime/core.rs` (the loop), `io/proactor.rs` (who waits for
+//! which request), `io/request/` (what can be asked, in both forms) and `io/ring/` (who answers).
+
+extern crate self as quoit;
+
+mod io;
+mod runtime;
+
+pub use io::ring::{RingChoice, RingCounters, RingKind, RingReport};
+pub use io::services::ResourceCounters;
+#[cfg(feature = "macros")]
+pub use quoit_macros::{main, test};
+pub use runtime::{Builder, Handle, Metrics, Report, Runtime, block_on, run, spawn};
+
+/// Buffers: leases from the core's pool, and buffers of yours that are lent to the kernel.
+pub mod buffer {
+    pub use crate::io::buffer::{AlignedBuf, BufError, IoBuf, IoBufMut, Lease, Slice};
+}
+
+pub mod net {
+    #![doc = include_str!("io/net/guide.md")]
+    pub use crate::io::dns::lookup_host;
+    pub use crate::io::net::{
+        Accept, DetachError, OwnedReadHalf, OwnedWriteHalf, Placement, ReadHalf, Recv,
+        ReuniteError, SendBuffer, TcpListener, TcpSocket, TcpStream, Timed, ToSocketAddrs,
+        WriteHalf,
+    };
+}
+
+/// Tasks: spawning, joining, blocking work.
+pub mod task {
+    pub use crate::runtime::{
+        AbortHandle, JoinError, JoinHandle, TaskId, spawn_blocking, try_id, yield_now,
+    };
+}
+
+pub use runtime::time;
+
+#[doc(hidden)]
+pub mod __private {
+    pub use crate::runtime::macro_support::*;
+}

@@ -1,0 +1,232 @@
+//! What other threads tell a core, and the doorbell that wakes it.
+//!
+//! A message is pushed first, then the bell is rung; the bell costs a system call only when the core
+//! sleeps. The protocol is a Dekker pair, so neither side can miss the other:
+//!
+//! ```text
+//!  sender                         core
+//!  push(message)                  state = SLEEPING
+//!  fence(SeqCst)                  fence(SeqCst)
+//!  state == SLEEPING?             queues still empty?
+//!    yes: state = RUNG, signal      yes: wait in the kernel   no: do not sleep
+//! ```
+//!
+//! The queue is bounded by what exists: a handle posts one release in its life, a waiter one
+//! withdrawal, a timer one removal, a pool job one completion. Nothing can post without owning one of
+//! those, so there is no further limit to state and a post never blocks or fails while the core lives.
+
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+// Not loom's: a static, and no part of the protocol.
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, LazyLock, PoisonError, RwLock};
+
+use crossbeam_queue::SegQueue;
+
+use crate::io::sync::{AtomicU32, Ordering, fence};
+use crate::io::timers::TimerKey;
+
+/// Names a core for ever: ids are never used again, so a message can meet a dead core but never the
+/// wrong one. Zero is no core.
+pub(crate) type CoreId = u64;
+
+/// One entry of a core's table: where it is, and which of those that were there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub(crate) struct Key {
+    pub(crate) index: u32,
+    pub(crate) generation: u32,
+}
+
+/// Names one future that waits at a resource. Numbers are per core and never reused.
+pub(crate) type WaiterId = u64;
+
+/// Which list of a resource a future waits in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Wait {
+    Accept,
+    Read,
+    Write,
+    Readable,
+    Writable,
+}
+
+/// What another thread may tell a core.
+#[derive(Debug)]
+pub(crate) enum Message {
+    /// The last handle of a stream was dropped elsewhere.
+    ReleaseStream(Key),
+    /// The writing half of a stream was dropped elsewhere.
+    FinishStream(Key),
+    /// The last handle of a listener was dropped elsewhere.
+    ReleaseListener(Key),
+    /// A future that waited was dropped elsewhere.
+    Withdraw { key: Key, wait: Wait, waiter: WaiterId },
+    /// A `read_exact` that had taken bytes was dropped elsewhere: they go back in front.
+    Unread { key: Key, waiter: WaiterId, bytes: Vec<u8> },
+    /// The future of an operation was dropped elsewhere.
+    ReleaseOperation(Key),
+    /// A timer was dropped elsewhere, or moved to another core.
+    RemoveTimer(TimerKey),
+    /// A pool thread finished a request of the readiness ring.
+    Complete { token: u64, result: i32 },
+}
+
+/// The part of a core that any thread may touch.
+pub(crate) struct Mailbox {
+    core: CoreId,
+    messages: SegQueue<Message>,
+    doorbell: Arc<Doorbell>,
+}
+
+impl Mailbox {
+    /// Opens the mailbox of a new core and lists it, so that `post` finds it.
+    pub(crate) fn open() -> io::Result<Arc<Self>> {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let core = NEXT.fetch_add(1, Relaxed);
+        let doorbell = Arc::new(Doorbell::new()?);
+        let mailbox = Arc::new(Self { core, messages: SegQueue::new(), doorbell });
+        cores().insert(core, mailbox.clone());
+        Ok(mailbox)
+    }
+
+    /// Strikes the core from the list: later posts answer that it is gone.
+    pub(crate) fn close(&self) {
+        cores().remove(&self.core);
+    }
+
+    pub(crate) fn core(&self) -> CoreId {
+        self.core
+    }
+
+    pub(crate) fn doorbell(&self) -> &Arc<Doorbell> {
+        &self.doorbell
+    }
+
+    pub(crate) fn push(&self, message: Message) {
+        self.messages.push(message);
+        self.doorbell.ring();
+    }
+
+    pub(crate) fn pop(&self) -> Option<Message> {
+        self.messages.pop()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+    }
+}
+
+impl std::fmt::Debug for Mailbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Mailbox").field("core", &self.core).finish_non_exhaustive()
+    }
+}
+
+static CORES: LazyLock<RwLock<HashMap<CoreId, Arc<Mailbox>>>> = LazyLock::new(RwLock::default);
+
+fn cores() -> std::sync::RwLockWriteGuard<'static, HashMap<CoreId, Arc<Mailbox>>> {
+    CORES.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The mailbox of a core, while it lives.
+pub(crate) fn find(core: CoreId) -> Option<Arc<Mailbox>> {
+    CORES.read().unwrap_or_else(PoisonError::into_inner).get(&core).cloned()
+}
+
+/// Posts to a core from any thread. The message comes back when the core is gone.
+pub(crate) fn post(core: CoreId, message: Message) -> Result<(), Message> {
+    match find(core) {
+        Some(mailbox) => {
+            mailbox.push(message);
+            Ok(())
+        }
+        None => Err(message),
+    }
+}
+
+thread_local! {
+    static CURRENT: Cell<CoreId> = const { Cell::new(0) };
+}
+
+/// The core whose program runs on this thread right now; zero outside.
+#[inline]
+pub(crate) fn current_core() -> CoreId {
+    CURRENT.get()
+}
+
+/// Makes `core` the current one and answers the one before. Only the proactor's entry guard calls it:
+/// that a core is current proves that this thread owns its tables.
+pub(crate) fn set_current_core(core: CoreId) -> CoreId {
+    CURRENT.replace(core)
+}
+
+/// Wakes one core.
+pub(crate) struct Doorbell {
+    state: AtomicU32,
+    event: OwnedFd,
+}
+
+const AWAKE: u32 = 0;
+const SLEEPING: u32 = 1;
+const RUNG: u32 = 2;
+
+impl Doorbell {
+    fn new() -> io::Result<Self> {
+        // SAFETY: eventfd takes no pointers.
+        let number = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
+        if number < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the kernel just gave us this number; nobody else owns it.
+        let event = unsafe { OwnedFd::from_raw_fd(number) };
+        Ok(Self { state: AtomicU32::new(AWAKE), event })
+    }
+
+    /// Wakes the core if it sleeps. Push what it shall find before calling.
+    pub(crate) fn ring(&self) {
+        // Pairs with the fence in `sleep`: either we see SLEEPING, or the core sees what was pushed.
+        fence(Ordering::SeqCst);
+        if self.state.load(Ordering::Relaxed) == SLEEPING
+            && self
+                .state
+                .compare_exchange(SLEEPING, RUNG, Ordering::AcqRel, Ordering::Relaxed)
+                .is_ok()
+        {
+            self.signal();
+        }
+    }
+
+    /// Announces that the core is about to wait. Look at every queue after this, then wait.
+    pub(crate) fn sleep(&self) {
+        self.state.store(SLEEPING, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+    }
+
+    /// The core is awake again; rings cost nothing until the next `sleep`.
+    pub(crate) fn awake(&self) {
+        // A core that skips the wait may leave the counter raised: one wait returns early, no more,
+        // since both engines watch the eventfd for edges.
+        self.state.store(AWAKE, Ordering::Relaxed);
+    }
+
+    fn signal(&self) {
+        let one = 1_u64;
+        // SAFETY: eight readable bytes. A full counter (EAGAIN) is a raised one already, and there is
+        // nobody to tell of other errors: the descriptor is ours and valid.
+        unsafe { libc::write(self.event.as_raw_fd(), (&raw const one).cast(), 8) };
+    }
+}
+
+impl AsFd for Doorbell {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.event.as_fd()
+    }
+}
+
+impl std::fmt::Debug for Doorbell {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Doorbell").finish_non_exhaustive()
+    }
+}

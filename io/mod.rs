@@ -1,0 +1,35 @@
+//! The proactor and all that does I/O. It knows `Waker`, never a task.
+//!
+//! ```text
+//!   net/ fs/ ...    resources: state machines that own their requests
+//!       │  ▲
+//!       ▼  │ dispatch
+//!   proactor.rs     the tables, and the turn
+//!       │  ▲
+//!       ▼  │ completions
+//!   ring/           who answers: io_uring, or epoll       request/   what can be asked, both forms
+//! ```
+//!
+//! The words: a *request* is asked of the kernel, and a *submission* is a request handed in; a
+//! *completion* is its answer, and the *terminal* one is the last. *Readiness* says that a request may
+//! be tried. *Multishot* requests have many answers. A *lease* is a provided buffer that the kernel
+//! filled, lent to the program until it is dropped. A *core* is one thread with its own proactor.
+
+mod alarm;
+pub(crate) mod buffer;
+pub(crate) mod clock;
+mod descriptor;
+pub(crate) mod dns;
+pub(crate) mod mailbox;
+pub(crate) mod net;
+mod operation;
+pub(crate) mod pool;
+pub(crate) mod proactor;
+mod request;
+pub(crate) mod ring;
+pub(crate) mod services;
+mod slab;
+mod sync;
+pub(crate) mod system;
+pub(crate) mod timers;
+mod waiters;

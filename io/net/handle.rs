@@ -1,0 +1,309 @@
+//! What a user holds of a stream or a listener: shared ownership of the descriptor, and a binding to
+//! the core that serves it.
+//!
+//! ```text
+//!   unbound ──first I/O poll, by compare-exchange──► bound to (core, entry) ──detach──► unbound
+//! ```
+//!
+//! Both are plain integers, so handles are `Send` and `Sync` without a promise of ours, and a stream
+//! accepted on one core can be used on another. Polled on a core that does not own it, an operation
+//! answers with an error that names the owner.
+
+use std::io;
+use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::listener::Listener;
+use super::stream::{Socket, Stream};
+use crate::io::descriptor::Descriptor;
+use crate::io::mailbox::{self, CoreId, Key, Message, Wait, WaiterId};
+use crate::io::proactor::{Proactor, Tables, off_core, outside};
+use crate::io::request::call;
+
+/// To which core, and which entry of its table. Zero is unbound.
+#[derive(Debug)]
+struct Binding {
+    core: AtomicU64,
+    key: AtomicU64,
+    release: Release,
+}
+
+/// How the owner is told that the last handle is gone: by a message, or directly on its own core.
+#[derive(Clone, Copy, Debug)]
+struct Release {
+    message: fn(Key) -> Message,
+    here: fn(&mut Tables, Key),
+}
+
+impl Binding {
+    fn new(message: fn(Key) -> Message, here: fn(&mut Tables, Key)) -> Self {
+        let release = Release { message, here };
+        Self { core: AtomicU64::new(0), key: AtomicU64::new(0), release }
+    }
+
+    /// The entry on this core, making one at the first use.
+    #[inline]
+    fn bind(
+        &self,
+        what: &str,
+        proactor: &Proactor,
+        insert: impl FnOnce(&mut Tables) -> Key,
+    ) -> io::Result<Key> {
+        let here = proactor.id();
+        if self.core.load(Ordering::Relaxed) == here {
+            return Ok(self.key());
+        }
+        match self.core.compare_exchange(0, here, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => {
+                let key = proactor.with_tables(insert);
+                let packed = u64::from(key.index) | u64::from(key.generation) << 32;
+                // Only this core reads the entry, so no order is needed between the two.
+                self.key.store(packed, Ordering::Relaxed);
+                Ok(key)
+            }
+            Err(owner) if owner == here => Ok(self.key()),
+            Err(owner) => Err(off_core(what, owner)),
+        }
+    }
+
+    #[inline]
+    fn key(&self) -> Key {
+        let packed = self.key.load(Ordering::Relaxed);
+        Key { index: packed as u32, generation: (packed >> 32) as u32 }
+    }
+
+    fn core(&self) -> CoreId {
+        self.core.load(Ordering::Acquire)
+    }
+
+    fn unbind(&self) {
+        self.core.store(0, Ordering::Release);
+    }
+}
+
+/// The last handle is gone: the owner lets go.
+impl Drop for Binding {
+    fn drop(&mut self) {
+        let (owner, key, release) = (self.core(), self.key(), self.release);
+        if owner == 0 {
+            return;
+        }
+        if mailbox::current_core() == owner {
+            Proactor::with_current(|proactor| {
+                proactor.with_tables(|tables| (release.here)(tables, key));
+            });
+        } else {
+            // A core that is gone has closed its side already.
+            let _ = mailbox::post(owner, (release.message)(key));
+        }
+    }
+}
+
+/// A future's place in the lines of a resource. Dropped on any thread, it leaves the line.
+#[derive(Debug)]
+pub(crate) struct Place {
+    pub(crate) waiter: Option<WaiterId>,
+    wait: Wait,
+    core: CoreId,
+    key: Key,
+}
+
+impl Place {
+    pub(crate) fn new(wait: Wait) -> Self {
+        Self { waiter: None, wait, core: 0, key: Key { index: 0, generation: 0 } }
+    }
+
+    /// Leaves the line, giving back what a read had already taken.
+    pub(crate) fn leave(&mut self, unread: Vec<u8>) {
+        let Some(waiter) = self.waiter.take() else { return };
+        let (key, wait) = (self.key, self.wait);
+        let message = if unread.is_empty() {
+            Message::Withdraw { key, wait, waiter }
+        } else {
+            Message::Unread { key, waiter, bytes: unread }
+        };
+        if mailbox::current_core() == self.core {
+            Proactor::with_current(|proactor| {
+                proactor.with_tables(|tables| tables.on_message(message));
+            });
+        } else {
+            let _ = mailbox::post(self.core, message);
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.leave(Vec::new());
+    }
+}
+
+/// What stream, halves and futures share.
+#[derive(Debug)]
+pub(crate) struct StreamHandle {
+    socket: Arc<Socket>,
+    binding: Binding,
+    /// Bytes that a detached stream had received and not read.
+    unread: Mutex<Vec<u8>>,
+}
+
+impl StreamHandle {
+    pub(crate) fn new(descriptor: Descriptor) -> Arc<Self> {
+        Arc::new(Self {
+            socket: Arc::new(Socket::new(descriptor)),
+            binding: Binding::new(Message::ReleaseStream, Tables::release_stream),
+            unread: Mutex::default(),
+        })
+    }
+
+    #[inline]
+    pub(crate) fn number(&self) -> RawFd {
+        self.socket.number()
+    }
+
+    pub(crate) fn socket(&self) -> &Socket {
+        &self.socket
+    }
+
+    pub(crate) fn is_bound(&self) -> bool {
+        self.binding.core() != 0
+    }
+
+    /// Runs `f` on the stream's entry, binding it to this core at the first use.
+    #[inline]
+    pub(crate) fn with<R>(
+        &self,
+        f: impl FnOnce(&mut Tables, Key) -> Option<io::Result<R>>,
+    ) -> io::Result<R> {
+        let done = Proactor::with_current(|proactor| {
+            let key = self.binding.bind("this stream", proactor, |tables| {
+                let unread = std::mem::take(&mut *self.lock_unread());
+                tables.streams.insert(Stream::new(self.socket.clone(), unread))
+            })?;
+            proactor.with_tables(|tables| f(tables, key)).unwrap_or_else(|| Err(gone()))
+        });
+        done.unwrap_or_else(|| Err(outside("a stream")))
+    }
+
+    /// As `with`, for a future that may wait.
+    #[inline]
+    pub(crate) fn with_place<R>(
+        &self,
+        place: &mut Place,
+        f: impl FnOnce(&mut Tables, Key, &mut Option<WaiterId>) -> Option<io::Result<R>>,
+    ) -> io::Result<R> {
+        if place.waiter.is_some() && place.core != mailbox::current_core() {
+            return Err(off_core("this future", place.core));
+        }
+        self.with(|tables, key| {
+            let result = f(tables, key, &mut place.waiter);
+            if place.waiter.is_some() {
+                place.key = key;
+                place.core = mailbox::current_core();
+            }
+            result
+        })
+    }
+
+    /// Takes the stream off its core: nothing is in flight any more.
+    pub(crate) fn unbind(&self, unread: Vec<u8>) {
+        *self.lock_unread() = unread;
+        self.binding.unbind();
+    }
+
+    /// The writing half is gone: FIN follows what is committed.
+    pub(crate) fn finish(&self) {
+        let (owner, key) = (self.binding.core(), self.binding.key());
+        if owner == 0 {
+            // A connection that is already down has nothing to finish.
+            let _ = call::shutdown(self.number(), std::net::Shutdown::Write);
+        } else if mailbox::current_core() == owner {
+            Proactor::with_current(|proactor| {
+                proactor.with_tables(|tables| tables.on_message(Message::FinishStream(key)));
+            });
+        } else {
+            let _ = mailbox::post(owner, Message::FinishStream(key));
+        }
+    }
+
+    pub(crate) fn has_unread(&self) -> bool {
+        !self.lock_unread().is_empty()
+    }
+
+    fn lock_unread(&self) -> std::sync::MutexGuard<'_, Vec<u8>> {
+        self.unread.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The descriptor itself, when nobody else holds it.
+    pub(crate) fn into_descriptor(self: Arc<Self>) -> Result<Descriptor, Arc<Self>> {
+        if self.is_bound() || self.has_unread() {
+            return Err(self);
+        }
+        let handle = Arc::try_unwrap(self)?;
+        let Self { socket, .. } = handle;
+        let socket = Arc::into_inner(socket).expect("an unbound stream is on no table");
+        Ok(socket.descriptor)
+    }
+}
+
+/// What a listener and its futures share.
+#[derive(Debug)]
+pub(crate) struct ListenerHandle {
+    descriptor: Arc<Descriptor>,
+    binding: Binding,
+}
+
+impl ListenerHandle {
+    pub(crate) fn new(descriptor: Descriptor) -> Self {
+        let binding = Binding::new(Message::ReleaseListener, Tables::release_listener);
+        Self { descriptor: Arc::new(descriptor), binding }
+    }
+
+    pub(crate) fn number(&self) -> RawFd {
+        self.descriptor.number()
+    }
+
+    pub(crate) fn descriptor(&self) -> &Arc<Descriptor> {
+        &self.descriptor
+    }
+
+    pub(crate) fn is_bound(&self) -> bool {
+        self.binding.core() != 0
+    }
+
+    pub(crate) fn with<R>(
+        &self,
+        f: impl FnOnce(&mut Tables, Key) -> Option<io::Result<R>>,
+    ) -> io::Result<R> {
+        let done = Proactor::with_current(|proactor| {
+            let key = self.binding.bind("this listener", proactor, |tables| {
+                tables.listeners.insert(Listener::new(self.descriptor.clone()))
+            })?;
+            proactor.with_tables(|tables| f(tables, key)).unwrap_or_else(|| Err(gone()))
+        });
+        done.unwrap_or_else(|| Err(outside("a listener")))
+    }
+
+    pub(crate) fn with_place<R>(
+        &self,
+        place: &mut Place,
+        f: impl FnOnce(&mut Tables, Key, &mut Option<WaiterId>) -> Option<io::Result<R>>,
+    ) -> io::Result<R> {
+        if place.waiter.is_some() && place.core != mailbox::current_core() {
+            return Err(off_core("this future", place.core));
+        }
+        self.with(|tables, key| {
+            let result = f(tables, key, &mut place.waiter);
+            if place.waiter.is_some() {
+                place.key = key;
+                place.core = mailbox::current_core();
+            }
+            result
+        })
+    }
+}
+
+fn gone() -> io::Error {
+    io::Error::new(io::ErrorKind::NotConnected, "the runtime that served this is shut down")
+}

@@ -1,0 +1,250 @@
+//! A listening socket: it owns its accept request and the connections that nobody has taken yet.
+//!
+//! ```text
+//!           accept()              ahead of the program by the limit
+//!   Idle ─────────────► Armed ─────────────────────────────────────► Cancelling
+//!    ▲                    │ no descriptor, no memory                     │
+//!    │                    ▼                                              │
+//!    ├── time passed ── BackingOff                                       │
+//!    └──────────────── terminal completion, room again ◄─────────────────┘
+//! ```
+//!
+//! A dropped `accept()` loses nothing: what arrives waits here for the next one. Running out of
+//! descriptors is told to who waits, with the remedy; the connection stays in the kernel's queue, and
+//! the next try waits a while, so a loop around `accept` does not spin.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use crate::io::descriptor::Descriptor;
+use crate::io::mailbox::{Key, WaiterId};
+use crate::io::operation::{self, Operations};
+use crate::io::request::{Accept, Completion, Request};
+use crate::io::services::{Kind, Services};
+use crate::io::timers::TimerKey;
+use crate::io::waiters::Waiters;
+
+const BACK_OFF_MIN: Duration = Duration::from_millis(10);
+const BACK_OFF_MAX: Duration = Duration::from_secs(1);
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    Idle,
+    Armed,
+    Cancelling,
+    BackingOff(TimerKey),
+}
+
+pub(crate) struct Listener {
+    descriptor: Arc<Descriptor>,
+    /// Connections ahead of the program; bounded by `Limits::accept_ahead`, overshot by what one turn
+    /// brings.
+    queue: VecDeque<Descriptor>,
+    waiters: Waiters,
+    state: State,
+    error: Option<i32>,
+    back_off: Duration,
+    closing: bool,
+    /// Who waits for the close, and gets what nobody took.
+    closed: Option<Key>,
+}
+
+impl Listener {
+    pub(crate) fn new(descriptor: Arc<Descriptor>) -> Self {
+        Self {
+            descriptor,
+            queue: VecDeque::new(),
+            waiters: Waiters::default(),
+            state: State::Idle,
+            error: None,
+            back_off: BACK_OFF_MIN,
+            closing: false,
+            closed: None,
+        }
+    }
+
+    pub(crate) fn number(&self) -> RawFd {
+        self.descriptor.number()
+    }
+
+    /// The next connection.
+    pub(crate) fn poll_accept(
+        &mut self,
+        key: Key,
+        waiter: &mut Option<WaiterId>,
+        cx: &Context<'_>,
+        services: &mut Services,
+    ) -> Poll<io::Result<Descriptor>> {
+        if self.waiters.may_go(*waiter) {
+            let next = match self.queue.pop_front() {
+                Some(connection) => {
+                    services.counters.connections_delivered += 1;
+                    Some(Ok(connection))
+                }
+                None => self.error.take().map(|error| Err(explain(error))),
+            };
+            if self.state == State::Idle && self.queue.len() <= services.limits.accept_ahead / 2 {
+                self.arm(key, services);
+            }
+            if let Some(next) = next {
+                if let Some(id) = waiter.take() {
+                    self.withdraw(id, services);
+                }
+                return Poll::Ready(next);
+            }
+        }
+        let id = services.waiter(waiter);
+        let old = self.waiters.enrol(id, cx.waker());
+        services.effects.discard(old);
+        Poll::Pending
+    }
+
+    pub(crate) fn on_accept(&mut self, key: Key, completion: Completion, services: &mut Services) {
+        if completion.is_terminal() {
+            self.state = State::Idle;
+        }
+        match completion.result {
+            number if number >= 0 => {
+                services.counters.connections_accepted += 1;
+                self.back_off = BACK_OFF_MIN;
+                // SAFETY: the kernel has just made this number for us.
+                self.queue.push_back(unsafe { Descriptor::from_raw(number) });
+            }
+            error if is_shortage(-error) => self.back_off(key, -error, services),
+            error if is_of_the_connection(-error) || error == -libc::ECANCELED => {}
+            error => self.error = Some(-error),
+        }
+        if !self.queue.is_empty() || self.error.is_some() {
+            services.effects.wake(self.waiters.notify_first());
+        }
+        let full = self.queue.len() >= services.limits.accept_ahead;
+        match self.state {
+            State::Armed if full || self.closing => {
+                self.state = State::Cancelling;
+                services.cancel(Kind::Accept, key);
+            }
+            State::Idle if !full && self.error.is_none() => self.arm(key, services),
+            _ => {}
+        }
+    }
+
+    /// No descriptor or no memory for a connection: tell, and leave the kernel alone for a while.
+    fn back_off(&mut self, key: Key, error: i32, services: &mut Services) {
+        self.error = Some(error);
+        if self.state == State::Idle && !self.closing {
+            let timer = services.start_timer(Kind::AcceptAgain, key, self.back_off);
+            self.state = State::BackingOff(timer);
+            self.back_off = (self.back_off * 2).min(BACK_OFF_MAX);
+        }
+    }
+
+    pub(crate) fn on_back_off_over(&mut self, key: Key, services: &mut Services) {
+        if let State::BackingOff(_) = self.state {
+            self.state = State::Idle;
+            self.arm(key, services);
+        }
+    }
+
+    fn arm(&mut self, key: Key, services: &mut Services) {
+        if self.state != State::Idle || self.closing || services.closing {
+            return;
+        }
+        self.state = State::Armed;
+        let request = Request::Accept(Accept { descriptor: self.number() });
+        // SAFETY: the listener stays on the table, with its descriptor, until this is terminal.
+        unsafe { services.submit(Kind::Accept, key, &request) };
+    }
+
+    pub(crate) fn withdraw(&mut self, waiter: WaiterId, services: &mut Services) {
+        let (waker, was_first) = self.waiters.strike(waiter);
+        services.effects.discard(waker);
+        if was_first && (!self.queue.is_empty() || self.error.is_some()) {
+            services.effects.wake(self.waiters.notify_first());
+        }
+    }
+
+    /// The last handle is gone.
+    pub(crate) fn release(&mut self, key: Key, services: &mut Services) {
+        self.closing = true;
+        match self.state {
+            State::Armed => {
+                self.state = State::Cancelling;
+                services.cancel(Kind::Accept, key);
+            }
+            State::BackingOff(timer) => {
+                services.stop_timer(Some(timer));
+                self.state = State::Idle;
+            }
+            State::Idle | State::Cancelling => {}
+        }
+    }
+
+    /// As `release`, and `closed` gets the connections that nobody took.
+    pub(crate) fn release_for(&mut self, key: Key, closed: Key, services: &mut Services) {
+        self.closed = Some(closed);
+        self.release(key, services);
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.closing && self.state == State::Idle
+    }
+
+    /// Off the table: undelivered connections go to who closed the listener, or are closed and
+    /// counted.
+    pub(crate) fn close(mut self, operations: &mut Operations, services: &mut Services) {
+        self.waiters.notify_all(&mut services.effects.wakers);
+        let Some(closed) = self.closed else {
+            services.counters.connections_undelivered += self.queue.len() as u64;
+            return;
+        };
+        if let Some(undelivered) = operation::payload_mut::<Vec<Descriptor>>(operations, closed) {
+            services.counters.connections_delivered += self.queue.len() as u64;
+            undelivered.extend(self.queue.drain(..));
+        }
+        operation::finish(operations, closed, 0, services);
+    }
+}
+
+/// Nothing is wrong with the listener or the connection; the process or the system is out of
+/// something (accept(2)).
+fn is_shortage(error: i32) -> bool {
+    [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM].contains(&error)
+}
+
+/// The error belongs to the connection that would have been accepted: the next one may be fine
+/// (accept(2), "Error handling").
+fn is_of_the_connection(error: i32) -> bool {
+    [
+        libc::ECONNABORTED,
+        libc::EPROTO,
+        libc::ENETDOWN,
+        libc::ENOPROTOOPT,
+        libc::EHOSTDOWN,
+        libc::ENONET,
+        libc::EHOSTUNREACH,
+        libc::ENETUNREACH,
+        libc::EPERM,
+        libc::ETIMEDOUT,
+        libc::EINTR,
+        libc::EAGAIN,
+    ]
+    .contains(&error)
+}
+
+fn explain(number: i32) -> io::Error {
+    let error = io::Error::from_raw_os_error(number);
+    match number {
+        libc::EMFILE | libc::ENFILE => io::Error::new(
+            error.kind(),
+            format!(
+                "accept: {error}; the connection stays queued and accept tries again by itself; \
+                 close descriptors or raise the limit (`ulimit -n`)"
+            ),
+        ),
+        _ => error,
+    }
+}

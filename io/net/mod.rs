@@ -1,0 +1,19 @@
+//! TCP: listeners, streams, and the state machines behind them. `guide.md` is the public text.
+
+pub(crate) mod handle;
+pub(crate) mod listener;
+pub(crate) mod stream;
+
+mod futures;
+mod options;
+mod split;
+mod tcp_listener;
+mod tcp_socket;
+mod tcp_stream;
+
+pub use self::futures::{Accept, Recv, SendBuffer, Timed};
+pub use self::split::{OwnedReadHalf, OwnedWriteHalf, ReadHalf, ReuniteError, WriteHalf};
+pub use self::tcp_listener::{Placement, TcpListener};
+pub use self::tcp_socket::TcpSocket;
+pub use self::tcp_stream::{DetachError, TcpStream};
+pub use crate::io::dns::ToSocketAddrs;

@@ -1,0 +1,242 @@
+//! A connected stream: it owns at most one receive and one send in flight, what has been received
+//! and not taken, and what is committed and not sent.
+//!
+//! ```text
+//!           last handle dropped
+//!   Open ─────────────────────► Sending ──► Lingering ──► Ending ──► off the table, closed
+//!                                  │  committed  FIN sent,   cancelled,   every request terminal,
+//!                                  │  bytes go   input       waiting for  then forget the number,
+//!                                  │  out        discarded   the kernel   then close it
+//!                                  └── nothing unsent, nothing unread: straight to Ending
+//! ```
+//!
+//! The order at the end is the only right one: a number that is closed with a receive armed sends no
+//! FIN, and a number that the engine still knows may soon serve a stranger.
+
+mod receive;
+mod send;
+
+use std::net::Shutdown;
+use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+pub(crate) use self::receive::Receiving;
+pub(crate) use self::send::{Commit, SendNow, Sending};
+use crate::io::descriptor::Descriptor;
+use crate::io::mailbox::{Key, Wait, WaiterId};
+use crate::io::operation::{self, Operations};
+use crate::io::request::{Completion, call};
+use crate::io::services::{Kind, LINGER, Services};
+use crate::io::timers::TimerKey;
+
+/// What handle and table share of a connection.
+#[derive(Debug)]
+pub(crate) struct Socket {
+    pub(crate) descriptor: Descriptor,
+    linger_ms: AtomicU32,
+}
+
+impl Socket {
+    pub(crate) fn new(descriptor: Descriptor) -> Self {
+        Self { descriptor, linger_ms: AtomicU32::new(LINGER.as_millis() as u32) }
+    }
+
+    #[inline]
+    pub(crate) fn number(&self) -> RawFd {
+        self.descriptor.number()
+    }
+
+    pub(crate) fn linger(&self) -> Duration {
+        Duration::from_millis(self.linger_ms.load(Ordering::Relaxed).into())
+    }
+
+    pub(crate) fn set_linger(&self, linger: Duration) {
+        let milliseconds = u32::try_from(linger.as_millis()).unwrap_or(u32::MAX);
+        self.linger_ms.store(milliseconds, Ordering::Relaxed);
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Phase {
+    Open,
+    Sending,
+    Lingering,
+    Ending,
+}
+
+pub(crate) struct Stream {
+    socket: Arc<Socket>,
+    pub(crate) receive: Receiving,
+    pub(crate) send: Sending,
+    phase: Phase,
+    linger: Option<TimerKey>,
+    /// Who waits for the close, and what became of it.
+    closing: Option<Key>,
+    close_error: i32,
+}
+
+impl Stream {
+    pub(crate) fn new(socket: Arc<Socket>, unread: Vec<u8>) -> Self {
+        let mut receive = Receiving::default();
+        receive.unread(unread);
+        Self {
+            socket,
+            receive,
+            send: Sending::default(),
+            phase: Phase::Open,
+            linger: None,
+            closing: None,
+            close_error: 0,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn number(&self) -> RawFd {
+        self.socket.number()
+    }
+
+    /// No request is in flight: the kernel holds nothing of this stream.
+    fn is_idle(&self) -> bool {
+        self.receive.is_idle() && self.send.is_idle()
+    }
+
+    pub(crate) fn unread(&mut self, bytes: Vec<u8>) {
+        self.receive.unread(bytes);
+    }
+
+    #[inline]
+    pub(crate) fn on_receive(&mut self, key: Key, completion: Completion, services: &mut Services) {
+        self.receive.on_receive(key, self.socket.number(), completion, services);
+    }
+
+    pub(crate) fn on_readable(&mut self, completion: Completion, services: &mut Services) {
+        self.receive.on_readable(completion, services);
+    }
+
+    pub(crate) fn on_writable(&mut self, completion: Completion, services: &mut Services) {
+        self.send.on_writable(completion, services);
+    }
+
+    pub(crate) fn on_send(
+        &mut self,
+        key: Key,
+        completion: Completion,
+        operations: &mut Operations,
+        services: &mut Services,
+    ) {
+        self.send.on_send(key, self.socket.number(), completion, operations, services);
+    }
+
+    pub(crate) fn feed(&mut self, key: Key, services: &mut Services) {
+        self.receive.feed(key, self.socket.number(), services);
+    }
+
+    /// A waiting future was dropped. If it stood first, the wake it may have had passes on.
+    pub(crate) fn withdraw(&mut self, wait: Wait, waiter: WaiterId, services: &mut Services) {
+        match wait {
+            Wait::Read | Wait::Readable => self.receive.withdraw(waiter, services),
+            Wait::Write | Wait::Writable | Wait::Accept => self.send.withdraw(waiter, services),
+        }
+    }
+
+    /// The last handle is gone: send what is committed, tell the peer, and close.
+    pub(crate) fn release(&mut self, key: Key, services: &mut Services) {
+        if self.phase == Phase::Open {
+            self.phase = Phase::Sending;
+            self.advance(key, services);
+        }
+    }
+
+    /// As `release`, and `closing` is told when it is over.
+    pub(crate) fn release_for(&mut self, key: Key, closing: Key, services: &mut Services) {
+        self.closing = Some(closing);
+        self.release(key, services);
+    }
+
+    /// Resets the connection now.
+    pub(crate) fn abort(&mut self, key: Key, services: &mut Services) {
+        // A socket that is not connected any more has nothing to reset.
+        let _ = call::reset_on_close(self.number());
+        self.end(key, services);
+    }
+
+    /// The next step of closing, as far as it goes now.
+    fn advance(&mut self, key: Key, services: &mut Services) {
+        if self.phase == Phase::Sending {
+            let unsent = self.send.has_unsent();
+            if (unsent || self.receive.has_unread(self.number())) && !self.send.has_failed() {
+                if self.linger.is_none() {
+                    let linger = self.socket.linger();
+                    self.linger = Some(services.start_timer(Kind::Linger, key, linger));
+                }
+                if unsent {
+                    return;
+                }
+                self.phase = Phase::Lingering;
+                if call::shutdown(self.number(), Shutdown::Write).is_ok() {
+                    self.receive.discard(key, self.socket.number(), services);
+                } else {
+                    self.end(key, services);
+                }
+            } else {
+                self.close_error = self.send.error();
+                self.end(key, services);
+            }
+        }
+        if self.phase == Phase::Lingering && self.receive.has_ended() {
+            self.end(key, services);
+        }
+    }
+
+    fn end(&mut self, key: Key, services: &mut Services) {
+        if self.phase == Phase::Ending {
+            return;
+        }
+        self.phase = Phase::Ending;
+        services.stop_timer(self.linger.take());
+        self.receive.end(key, services);
+        self.send.end(key, services);
+    }
+
+    /// Lingering took too long, or the core is closing.
+    pub(crate) fn on_linger_over(&mut self, key: Key, services: &mut Services) {
+        if self.send.has_unsent() || self.phase == Phase::Lingering {
+            self.close_error = libc::ETIMEDOUT;
+        }
+        self.end(key, services);
+    }
+
+    /// After any event: takes the next step of closing. `true` when the stream can go.
+    pub(crate) fn settle(&mut self, key: Key, services: &mut Services) -> bool {
+        if self.phase == Phase::Open {
+            return false;
+        }
+        self.advance(key, services);
+        self.phase == Phase::Ending && self.is_idle()
+    }
+
+    /// Off the table: tells who waits and lets the descriptor go.
+    pub(crate) fn close(self, operations: &mut Operations, services: &mut Services) {
+        let Self { receive, send, closing, close_error, linger, .. } = self;
+        services.stop_timer(linger);
+        receive.close(services);
+        send.close(operations, services);
+        if let Some(closing) = closing {
+            operation::finish(operations, closing, -i64::from(close_error), services);
+        }
+    }
+
+    /// For moving to another core: asks for everything in flight to end. `true` when nothing is.
+    pub(crate) fn quiesce(&mut self, key: Key, services: &mut Services) -> bool {
+        self.receive.quiesce(key, services);
+        self.send.unwatch(key, services);
+        self.is_idle()
+    }
+
+    /// Takes what was received and not read, for the handle to keep.
+    pub(crate) fn take_unread(&mut self) -> Vec<u8> {
+        self.receive.take_unread()
+    }
+}

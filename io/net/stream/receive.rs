@@ -1,0 +1,590 @@
+//! The receiving half: one multishot receive, and what it brought.
+//!
+//! ```text
+//!            poll_lease                 budget passed
+//!   Idle ───────────────► Armed ───────────────────────► Cancelling
+//!    ▲                      │ ENOBUFS                        │
+//!    │                      ▼                                │
+//!    │                   Starved ── buffer, or private ──►   │
+//!    └──────────────── terminal completion ◄─────────────────┘
+//! ```
+//!
+//! Leases are the fast tier: the kernel fills provided buffers, and what nobody has taken waits here
+//! for the next read of any tier. Slices are served by direct receives, told by a watch (a multishot
+//! poll) when to try; the kernel never sees a slice. The two never run together: a direct receive
+//! while a multishot is armed could overtake bytes that are already on their way.
+
+use std::collections::VecDeque;
+use std::mem::MaybeUninit;
+use std::os::fd::RawFd;
+use std::task::{Context, Poll};
+use std::{io, mem};
+
+use crate::io::buffer::Lease;
+use crate::io::mailbox::{Key, WaiterId};
+use crate::io::request::{self, Completion, Interest, ReceiveMany, Request, call};
+use crate::io::services::{Kind, Services};
+use crate::io::waiters::Waiters;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+enum State {
+    #[default]
+    Idle,
+    Armed,
+    Cancelling,
+    Starved,
+}
+
+/// How the stream of bytes ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum End {
+    Eof,
+    Error(i32),
+}
+
+/// A multishot poll that tells when a direct receive may find something.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) enum Watch {
+    #[default]
+    Idle,
+    Armed,
+    Cancelling,
+}
+
+/// The size of a private receive when every provided buffer is lent.
+const PRIVATE: usize = 16 * 1024;
+
+pub(crate) struct Receiving {
+    first: Option<Lease>,
+    rest: Option<Box<VecDeque<Lease>>>,
+    /// Bytes received and not taken.
+    bytes: usize,
+    waiters: Waiters,
+    end: Option<End>,
+    state: State,
+    watch: Watch,
+    /// A direct receive may find something.
+    ready: bool,
+    /// Leases are wanted: keep the multishot armed ahead of the reader.
+    ahead: bool,
+    /// Nobody will read any more: what comes is dropped.
+    discarding: bool,
+}
+
+impl Default for Receiving {
+    fn default() -> Self {
+        Self {
+            first: None,
+            rest: None,
+            bytes: 0,
+            waiters: Waiters::default(),
+            end: None,
+            state: State::Idle,
+            watch: Watch::Idle,
+            ready: true,
+            ahead: false,
+            discarding: false,
+        }
+    }
+}
+
+impl Receiving {
+    /// The next lease: what came, in order; empty at the end of the stream.
+    pub(crate) fn poll_lease(
+        &mut self,
+        key: Key,
+        number: RawFd,
+        waiter: &mut Option<WaiterId>,
+        cx: &Context<'_>,
+        services: &mut Services,
+    ) -> Poll<io::Result<Lease>> {
+        if self.waiters.may_go(*waiter) {
+            self.ahead = true;
+            if let Some(lease) = self.pop() {
+                self.served(waiter, services);
+                if self.state == State::Idle && self.bytes <= services.limits.receive_ahead / 2 {
+                    self.arm(key, number, services);
+                }
+                return Poll::Ready(Ok(lease));
+            }
+            if let Some(end) = self.end {
+                self.served(waiter, services);
+                return Poll::Ready(end.answer().map(|()| Lease::empty()));
+            }
+            self.arm(key, number, services);
+        }
+        self.wait(waiter, cx, services)
+    }
+
+    /// Reads into a slice. With `keep_place` the reader stays first in line, for reads that want more
+    /// than one call gives.
+    pub(crate) fn poll_slice(
+        &mut self,
+        key: Key,
+        number: RawFd,
+        (waiter, keep_place): (&mut Option<WaiterId>, bool),
+        into: &mut [MaybeUninit<u8>],
+        cx: &Context<'_>,
+        services: &mut Services,
+    ) -> Poll<io::Result<usize>> {
+        if self.waiters.may_go(*waiter) {
+            match self.try_slice(key, number, into, services) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => {
+                    if keep_place && result.is_ok() {
+                        let id = services.waiter(waiter);
+                        let old = self.waiters.enrol(id, cx.waker());
+                        services.effects.discard(old);
+                    } else {
+                        self.served(waiter, services);
+                    }
+                    return Poll::Ready(result);
+                }
+            }
+        }
+        self.wait(waiter, cx, services)
+    }
+
+    /// Reads what is there. `WouldBlock` arms what will tell when to try again.
+    pub(crate) fn try_slice(
+        &mut self,
+        key: Key,
+        number: RawFd,
+        into: &mut [MaybeUninit<u8>],
+        services: &mut Services,
+    ) -> io::Result<usize> {
+        if self.bytes > 0 {
+            let count = self.copy(into, true);
+            if self.ahead
+                && self.state == State::Idle
+                && self.bytes <= services.limits.receive_ahead / 2
+                && self.end.is_none()
+            {
+                self.arm(key, number, services);
+            }
+            return Ok(count);
+        }
+        if let Some(end) = self.end {
+            return end.answer().map(|()| 0);
+        }
+        if self.state != State::Idle {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        if !self.ready {
+            self.arm_watch(key, number, services);
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        services.direct_calls += 1;
+        let result = call::receive(number, into, false);
+        self.after_direct(key, number, result, into.len(), services)
+    }
+
+    /// Looks at what is there without taking it.
+    pub(crate) fn poll_peek(
+        &mut self,
+        key: Key,
+        number: RawFd,
+        waiter: &mut Option<WaiterId>,
+        into: &mut [MaybeUninit<u8>],
+        cx: &Context<'_>,
+        services: &mut Services,
+    ) -> Poll<io::Result<usize>> {
+        if self.waiters.may_go(*waiter) {
+            let peeked = if self.bytes > 0 {
+                Ok(self.copy(into, false))
+            } else if let Some(end) = self.end {
+                end.answer().map(|()| 0)
+            } else if self.state == State::Idle && self.ready {
+                services.direct_calls += 1;
+                match call::receive(number, into, true) {
+                    0 => Ok(0),
+                    count if count > 0 => Ok(count as usize),
+                    // An error is left for the read that takes it.
+                    error if request::would_block(error) => {
+                        self.after_direct(key, number, error, into.len(), services)
+                    }
+                    error => Err(io::Error::from_raw_os_error(-error)),
+                }
+            } else {
+                if self.state == State::Idle {
+                    self.arm_watch(key, number, services);
+                }
+                Err(io::ErrorKind::WouldBlock.into())
+            };
+            if !peeked.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
+                self.served(waiter, services);
+                return Poll::Ready(peeked);
+            }
+        }
+        self.wait(waiter, cx, services)
+    }
+
+    /// Waits until a read would not wait.
+    pub(crate) fn poll_ready(
+        &mut self,
+        key: Key,
+        number: RawFd,
+        waiter: &mut Option<WaiterId>,
+        cx: &Context<'_>,
+        services: &mut Services,
+    ) -> Poll<()> {
+        let direct = self.state == State::Idle && self.ready && self.watch == Watch::Armed;
+        if self.bytes > 0 || self.end.is_some() || direct {
+            self.served(waiter, services);
+            return Poll::Ready(());
+        }
+        if self.state == State::Idle {
+            // The watch answers at once when something is there already.
+            self.ready = false;
+            self.arm_watch(key, number, services);
+        }
+        let id = services.waiter(waiter);
+        let old = self.waiters.enrol(id, cx.waker());
+        services.effects.discard(old);
+        Poll::Pending
+    }
+
+    /// A completion of the multishot receive.
+    pub(crate) fn on_receive(
+        &mut self,
+        key: Key,
+        number: RawFd,
+        completion: Completion,
+        services: &mut Services,
+    ) {
+        if completion.is_terminal() {
+            self.state = State::Idle;
+        }
+        if let Some(buffer) = completion.flags.buffer() {
+            let length = completion.result.max(0).unsigned_abs();
+            // SAFETY: the completion says that the kernel filled so much of this buffer and lends it.
+            self.push(unsafe { services.buffers.lease(buffer, length) });
+        }
+        match completion.result {
+            1.. => {}
+            0 => self.end = Some(End::Eof),
+            error if error == -libc::ENOBUFS => {
+                services.counters.buffers_exhausted += 1;
+                self.state = State::Starved;
+                services.starved.push_back(key);
+            }
+            // Cancelled, interrupted, or not now: nothing is wrong with the stream.
+            error if [libc::ECANCELED, libc::EINTR, libc::EAGAIN].contains(&-error) => {}
+            error => self.end = Some(End::Error(-error)),
+        }
+        self.after_event(key, number, services);
+    }
+
+    fn after_event(&mut self, key: Key, number: RawFd, services: &mut Services) {
+        if self.bytes > 0 || self.end.is_some() {
+            services.effects.wake(self.waiters.notify_first());
+        } else if self.state == State::Idle && !self.waiters.is_empty() && !self.ahead {
+            // A slice reader waited out the receive: it goes on by direct receives.
+            services.effects.wake(self.waiters.notify_first());
+        }
+        let over = self.bytes >= services.limits.receive_ahead && !self.discarding;
+        match self.state {
+            // The budget is a high-water mark: what the kernel has already taken still comes. A
+            // waiting reader will take it at once, and then needs the receive again.
+            State::Armed if over && self.waiters.is_empty() => {
+                self.state = State::Cancelling;
+                services.cancel(Kind::Receive, key);
+            }
+            State::Idle if !over && self.ahead && self.end.is_none() => {
+                self.arm(key, number, services);
+            }
+            _ => {}
+        }
+    }
+
+    /// A completion of the watch.
+    pub(crate) fn on_readable(&mut self, completion: Completion, services: &mut Services) {
+        if completion.is_terminal() {
+            self.watch = Watch::Idle;
+        }
+        if completion.result != -libc::ECANCELED {
+            self.ready = true;
+        }
+        if self.state == State::Starved {
+            return;
+        }
+        services.effects.wake(self.waiters.notify_first());
+    }
+
+    /// The stream found no provided buffer. Now: from the pool if it has some again or may grow, else
+    /// by a direct receive into private memory, so that exhaustion is never the user's error.
+    pub(crate) fn feed(&mut self, key: Key, number: RawFd, services: &mut Services) {
+        if self.state != State::Starved {
+            return;
+        }
+        if services.buffers.outstanding() < services.buffers.len() || services.grow_buffers() {
+            self.state = State::Idle;
+            self.arm(key, number, services);
+            return;
+        }
+        if !self.ready && self.watch == Watch::Armed {
+            // The watch will tell; until then only a returned buffer can help.
+            services.starved.push_back(key);
+            return;
+        }
+        let mut memory = Vec::with_capacity(PRIVATE);
+        services.direct_calls += 1;
+        match call::receive(number, memory.spare_capacity_mut(), false) {
+            error if request::would_block(error) => {
+                self.ready = false;
+                self.arm_watch(key, number, services);
+                services.starved.push_back(key);
+            }
+            count if count > 0 => {
+                // SAFETY: the kernel has just written that many bytes.
+                unsafe { memory.set_len(count as usize) };
+                memory.shrink_to_fit();
+                services.counters.private_receives += 1;
+                self.push(Lease::from_vec(memory));
+                if self.bytes < services.limits.receive_ahead {
+                    services.starved.push_back(key);
+                } else {
+                    self.state = State::Idle;
+                }
+                services.effects.wake(self.waiters.notify_first());
+            }
+            end => {
+                self.state = State::Idle;
+                self.end = Some(if end == 0 { End::Eof } else { End::Error(-end) });
+                services.effects.wake(self.waiters.notify_first());
+            }
+        }
+    }
+
+    /// Bytes go back in front, for the next read.
+    pub(crate) fn unread(&mut self, bytes: Vec<u8>) {
+        if bytes.is_empty() {
+            return;
+        }
+        self.bytes += bytes.len();
+        if let Some(first) = self.first.replace(Lease::from_vec(bytes)) {
+            self.rest.get_or_insert_default().push_front(first);
+        }
+    }
+
+    pub(crate) fn withdraw(&mut self, waiter: WaiterId, services: &mut Services) {
+        let (waker, was_first) = self.waiters.strike(waiter);
+        services.effects.discard(waker);
+        if was_first {
+            services.effects.wake(self.waiters.notify_first());
+        }
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        matches!(self.state, State::Idle | State::Starved) && self.watch == Watch::Idle
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.end.is_some()
+    }
+
+    pub(super) fn has_unread(&self, number: RawFd) -> bool {
+        self.bytes > 0 || (self.end.is_none() && call::unread(number) > 0)
+    }
+
+    /// Nobody reads any more: what is here and what comes is dropped, until the peer's end.
+    pub(super) fn discard(&mut self, key: Key, number: RawFd, services: &mut Services) {
+        self.discarding = true;
+        self.ahead = true;
+        self.clear();
+        if self.state == State::Idle && self.end.is_none() {
+            self.arm(key, number, services);
+        }
+    }
+
+    /// Asks for everything in flight to end, for good.
+    pub(super) fn end(&mut self, key: Key, services: &mut Services) {
+        self.discarding = true;
+        self.clear();
+        self.end.get_or_insert(End::Error(libc::ECANCELED));
+        self.quiesce(key, services);
+    }
+
+    /// Asks for everything in flight to end. What it brings is kept.
+    pub(super) fn quiesce(&mut self, key: Key, services: &mut Services) {
+        self.ahead = false;
+        match self.state {
+            State::Armed => {
+                self.state = State::Cancelling;
+                services.cancel(Kind::Receive, key);
+            }
+            State::Starved => self.state = State::Idle,
+            State::Idle | State::Cancelling => {}
+        }
+        if self.watch == Watch::Armed {
+            self.watch = Watch::Cancelling;
+            services.cancel(Kind::WatchReadable, key);
+        }
+    }
+
+    pub(super) fn close(mut self, services: &mut Services) {
+        self.clear();
+        self.waiters.notify_all(&mut services.effects.wakers);
+    }
+
+    pub(super) fn take_unread(&mut self) -> Vec<u8> {
+        let mut unread = Vec::with_capacity(self.bytes);
+        while let Some(lease) = self.pop() {
+            unread.extend_from_slice(&lease);
+        }
+        unread
+    }
+
+    /// What a direct receive came to.
+    fn after_direct(
+        &mut self,
+        key: Key,
+        number: RawFd,
+        result: i32,
+        asked: usize,
+        services: &mut Services,
+    ) -> io::Result<usize> {
+        match result {
+            error if request::would_block(error) => {
+                self.ready = false;
+                self.arm_watch(key, number, services);
+                Err(io::ErrorKind::WouldBlock.into())
+            }
+            0 => {
+                self.end = Some(End::Eof);
+                Ok(0)
+            }
+            count if count > 0 => {
+                let count = count as usize;
+                // A short answer emptied the socket. Under an armed watch the next bytes will tell of
+                // themselves, so asking again before that is a wasted call.
+                if count < asked && self.watch == Watch::Armed {
+                    self.ready = false;
+                }
+                Ok(count)
+            }
+            error => {
+                self.end = Some(End::Error(-error));
+                Err(io::Error::from_raw_os_error(-error))
+            }
+        }
+    }
+
+    fn arm(&mut self, key: Key, number: RawFd, services: &mut Services) {
+        if self.state != State::Idle || (services.closing && !self.discarding) {
+            return;
+        }
+        self.state = State::Armed;
+        if self.watch == Watch::Armed {
+            self.watch = Watch::Cancelling;
+            services.cancel(Kind::WatchReadable, key);
+        }
+        let request = Request::ReceiveMany(ReceiveMany { descriptor: number });
+        // SAFETY: the stream stays on the table, with its descriptor, until this request is terminal;
+        // the buffers are the pool's, which outlives the ring.
+        unsafe { services.submit(Kind::Receive, key, &request) };
+    }
+
+    fn arm_watch(&mut self, key: Key, number: RawFd, services: &mut Services) {
+        if self.watch == Watch::Idle {
+            self.watch = Watch::Armed;
+            submit_watch(Kind::WatchReadable, key, number, services);
+        }
+    }
+
+    pub(crate) fn wait<T>(
+        &mut self,
+        waiter: &mut Option<WaiterId>,
+        cx: &Context<'_>,
+        services: &mut Services,
+    ) -> Poll<T> {
+        let id = services.waiter(waiter);
+        let old = self.waiters.enrol(id, cx.waker());
+        services.effects.discard(old);
+        Poll::Pending
+    }
+
+    /// The reader has what it came for: the next in line may find more.
+    fn served(&mut self, waiter: &mut Option<WaiterId>, services: &mut Services) {
+        let Some(id) = waiter.take() else { return };
+        let (waker, _) = self.waiters.strike(id);
+        services.effects.discard(waker);
+        services.effects.wake(self.waiters.notify_first());
+    }
+
+    fn push(&mut self, lease: Lease) {
+        if lease.is_empty() || self.discarding {
+            return;
+        }
+        self.bytes += lease.len();
+        if self.first.is_none() {
+            self.first = Some(lease);
+        } else {
+            self.rest.get_or_insert_default().push_back(lease);
+        }
+    }
+
+    fn pop(&mut self) -> Option<Lease> {
+        let lease = self.first.take()?;
+        self.bytes -= lease.len();
+        self.first = self.rest.as_mut().and_then(|rest| rest.pop_front());
+        Some(lease)
+    }
+
+    fn clear(&mut self) {
+        self.first = None;
+        self.rest = None;
+        self.bytes = 0;
+    }
+
+    /// Copies from the front, as far as it goes.
+    fn copy(&mut self, into: &mut [MaybeUninit<u8>], take: bool) -> usize {
+        let mut count = 0;
+        if !take {
+            let rest = self.rest.iter().flat_map(|rest| rest.iter());
+            for lease in self.first.iter().chain(rest) {
+                count += copy_front(&mut into[count..], lease);
+            }
+            return count;
+        }
+        while let Some(first) = &mut self.first {
+            let copied = copy_front(&mut into[count..], first);
+            if copied == 0 {
+                break;
+            }
+            count += copied;
+            if copied == first.len() {
+                self.pop();
+            } else {
+                first.advance(copied);
+                self.bytes -= copied;
+            }
+        }
+        count
+    }
+}
+
+impl End {
+    fn answer(self) -> io::Result<()> {
+        match self {
+            Self::Eof => Ok(()),
+            Self::Error(number) => Err(io::Error::from_raw_os_error(number)),
+        }
+    }
+}
+
+pub(super) fn submit_watch(kind: Kind, key: Key, number: RawFd, services: &mut Services) {
+    let interest =
+        if kind == Kind::WatchReadable { Interest::Readable } else { Interest::Writable };
+    let poll = request::Poll { descriptor: number, interest, multishot: true };
+    // SAFETY: the stream stays on the table, with its descriptor, until this request is terminal.
+    unsafe { services.submit(kind, key, &Request::Poll(poll)) };
+}
+
+fn copy_front(into: &mut [MaybeUninit<u8>], from: &[u8]) -> usize {
+    let count = into.len().min(from.len());
+    // SAFETY: `MaybeUninit<u8>` has the layout of `u8`, and any byte is a valid one.
+    let from = unsafe { mem::transmute::<&[u8], &[MaybeUninit<u8>]>(&from[..count]) };
+    into[..count].copy_from_slice(from);
+    count
+}

@@ -1,0 +1,413 @@
+//! The sending half: what is committed, in order, and at most one send in flight.
+//!
+//! ```text
+//!   send(buffer) ── nothing before it: tried at once ──► all taken: done, nothing was queued
+//!        │                                                │ the rest
+//!        └── room ──► committed: owned here, goes out ◄───┘
+//!                     whole, even if the future is dropped
+//!   write(slice) ── waits until nothing is committed, then direct: what it reports taken, is taken
+//! ```
+//!
+//! Two sends in flight on one socket interleave their bytes, so there is one. A failure is kept: every
+//! later write, flush and close says so.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::os::fd::RawFd;
+use std::task::{Context, Poll};
+
+use super::receive::{Watch, submit_watch};
+use crate::io::mailbox::{Key, WaiterId};
+use crate::io::operation::{self, Operations};
+use crate::io::request::{self, Completion, Request, SendBytes, call};
+use crate::io::services::{Kind, Services};
+use crate::io::waiters::Waiters;
+
+/// The most that one send offers; the rest follows when it is taken.
+const OFFER_MAX: usize = 1 << 30;
+
+/// A committed buffer, whose bytes belong to an operation's payload.
+#[derive(Debug)]
+struct Outgoing {
+    address: *const u8,
+    remaining: usize,
+    taken: usize,
+    operation: Key,
+    cancelled: bool,
+}
+
+impl Outgoing {
+    /// All taken, or stopped by its owner: the count. Else the stream's failure.
+    fn outcome(&self, error: i32) -> i64 {
+        if self.remaining == 0 || self.cancelled {
+            self.taken as i64
+        } else {
+            -i64::from(if error == 0 { libc::ECONNABORTED } else { error })
+        }
+    }
+}
+
+/// A buffer that shall be committed: where its unsent bytes are, and how many went already.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Commit {
+    pub(crate) address: *const u8,
+    pub(crate) remaining: usize,
+    pub(crate) taken: usize,
+}
+
+/// What became of a send that was tried.
+#[derive(Debug)]
+pub(crate) enum SendNow {
+    /// The kernel has every byte.
+    Taken,
+    /// There is room: commit the buffer. So many bytes went already.
+    Room {
+        taken: usize,
+    },
+    /// No room, or others stand before: wait.
+    Wait,
+    Failed(io::Error),
+}
+
+#[derive(Default)]
+pub(crate) struct Sending {
+    queue: Option<Box<VecDeque<Outgoing>>>,
+    /// Committed bytes that the kernel has not taken.
+    bytes: usize,
+    in_flight: bool,
+    watch: Watch,
+    /// A direct send found the socket full; the watch will tell.
+    full: bool,
+    ended: bool,
+    /// FIN follows the last committed byte.
+    finish: bool,
+    error: i32,
+    waiters: Waiters,
+}
+
+impl Sending {
+    /// Tries to send a buffer, or finds out what it has to wait for.
+    pub(crate) fn try_send(
+        &mut self,
+        number: RawFd,
+        waiter: Option<WaiterId>,
+        bytes: &[u8],
+        services: &mut Services,
+    ) -> SendNow {
+        if let Err(error) = self.check() {
+            return SendNow::Failed(error);
+        }
+        if !self.waiters.may_go(waiter) || self.bytes >= services.limits.send_ahead {
+            return SendNow::Wait;
+        }
+        if self.bytes > 0 || self.in_flight || !services.limits.send_inline {
+            return SendNow::Room { taken: 0 };
+        }
+        services.direct_calls += 1;
+        match call::send(number, bytes) {
+            count if count >= 0 && count as usize == bytes.len() => SendNow::Taken,
+            count if count >= 0 => SendNow::Room { taken: count as usize },
+            error if request::would_block(error) => SendNow::Room { taken: 0 },
+            error => SendNow::Failed(self.fail(-error)),
+        }
+    }
+
+    /// Takes a buffer over: it goes out whole before any later write.
+    pub(crate) fn commit(
+        &mut self,
+        (key, number): (Key, RawFd),
+        operation: Key,
+        commit: Commit,
+        operations: &mut Operations,
+        services: &mut Services,
+    ) {
+        let Commit { address, remaining, taken } = commit;
+        self.bytes += remaining;
+        let outgoing = Outgoing { address, remaining, taken, operation, cancelled: false };
+        self.queue.get_or_insert_default().push_back(outgoing);
+        self.go_on(key, number, operations, services);
+    }
+
+    /// Writes a slice by a direct call, when nothing committed stands before it.
+    pub(crate) fn poll_write(
+        &mut self,
+        (key, number): (Key, RawFd),
+        waiter: &mut Option<WaiterId>,
+        parts: &[IoSlice<'_>],
+        cx: &Context<'_>,
+        services: &mut Services,
+    ) -> Poll<io::Result<usize>> {
+        if self.waiters.may_go(*waiter) {
+            match self.try_write((key, number), parts, services) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => {
+                    self.served(waiter, services);
+                    return Poll::Ready(result);
+                }
+            }
+        }
+        self.wait(waiter, cx, services)
+    }
+
+    pub(crate) fn try_write(
+        &mut self,
+        (key, number): (Key, RawFd),
+        parts: &[IoSlice<'_>],
+        services: &mut Services,
+    ) -> io::Result<usize> {
+        self.check()?;
+        if self.bytes > 0 || self.in_flight {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        if self.full {
+            self.arm_watch(key, number, services);
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        services.direct_calls += 1;
+        let result = match parts {
+            [part] => call::send(number, part),
+            parts => call::send_vectored(number, parts),
+        };
+        match result {
+            count if count >= 0 => Ok(count as usize),
+            error if request::would_block(error) => {
+                self.full = true;
+                self.arm_watch(key, number, services);
+                Err(io::ErrorKind::WouldBlock.into())
+            }
+            error => Err(self.fail(-error)),
+        }
+    }
+
+    /// Waits until everything committed is taken by the kernel.
+    pub(crate) fn poll_flush(
+        &mut self,
+        waiter: &mut Option<WaiterId>,
+        cx: &Context<'_>,
+        services: &mut Services,
+    ) -> Poll<io::Result<()>> {
+        let done = self.check().and_then(|()| {
+            if self.has_unsent() { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+        });
+        match done {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.wait(waiter, cx, services)
+            }
+            result => {
+                self.served(waiter, services);
+                Poll::Ready(result)
+            }
+        }
+    }
+
+    /// Waits until a write would not wait.
+    pub(crate) fn poll_ready(
+        &mut self,
+        (key, number): (Key, RawFd),
+        waiter: &mut Option<WaiterId>,
+        cx: &Context<'_>,
+        services: &mut Services,
+    ) -> Poll<()> {
+        if self.error != 0 || (!self.has_unsent() && !self.full) {
+            self.served(waiter, services);
+            return Poll::Ready(());
+        }
+        if self.full {
+            self.arm_watch(key, number, services);
+        }
+        self.wait(waiter, cx, services)
+    }
+
+    /// Waits for room.
+    pub(crate) fn wait<T>(
+        &mut self,
+        waiter: &mut Option<WaiterId>,
+        cx: &Context<'_>,
+        services: &mut Services,
+    ) -> Poll<T> {
+        let id = services.waiter(waiter);
+        let old = self.waiters.enrol(id, cx.waker());
+        services.effects.discard(old);
+        Poll::Pending
+    }
+
+    /// The writer has what it came for: the next in line may find room too.
+    pub(crate) fn served(&mut self, waiter: &mut Option<WaiterId>, services: &mut Services) {
+        let Some(id) = waiter.take() else { return };
+        self.withdraw(id, services);
+    }
+
+    pub(crate) fn withdraw(&mut self, waiter: WaiterId, services: &mut Services) {
+        let (waker, was_first) = self.waiters.strike(waiter);
+        services.effects.discard(waker);
+        if was_first {
+            services.effects.wake(self.waiters.notify_first());
+        }
+    }
+
+    /// Stops a committed buffer. What the kernel has taken stays taken; the count comes with the
+    /// operation's outcome, at once when the buffer was only queued.
+    pub(crate) fn cancel(
+        &mut self,
+        (key, number): (Key, RawFd),
+        operation: Key,
+        operations: &mut Operations,
+        services: &mut Services,
+    ) {
+        let Some(queue) = &mut self.queue else { return };
+        let Some(place) = queue.iter().position(|outgoing| outgoing.operation == operation) else {
+            return;
+        };
+        if place == 0 && self.in_flight {
+            queue[0].cancelled = true;
+            services.cancel(Kind::Send, key);
+            return;
+        }
+        let outgoing = queue.remove(place).expect("just found");
+        self.bytes -= outgoing.remaining;
+        operation::finish(operations, operation, outgoing.taken as i64, services);
+        self.go_on(key, number, operations, services);
+    }
+
+    /// A completion of the send.
+    pub(crate) fn on_send(
+        &mut self,
+        key: Key,
+        number: RawFd,
+        completion: Completion,
+        operations: &mut Operations,
+        services: &mut Services,
+    ) {
+        self.in_flight = false;
+        let front = self.queue.as_mut().and_then(|queue| queue.front_mut());
+        let front = front.expect("what is in flight stands first");
+        match completion.result {
+            count if count >= 0 => {
+                let count = (count as usize).min(front.remaining);
+                // SAFETY: within the buffer: the kernel has taken that many bytes of it.
+                front.address = unsafe { front.address.add(count) };
+                front.remaining -= count;
+                front.taken += count;
+                self.bytes -= count;
+            }
+            error if [libc::ECANCELED, libc::EINTR, libc::EAGAIN].contains(&-error) => {}
+            error => {
+                self.fail(-error);
+            }
+        }
+        self.go_on(key, number, operations, services);
+    }
+
+    /// Retires what is finished, submits what is next, and tells who waits.
+    fn go_on(
+        &mut self,
+        key: Key,
+        number: RawFd,
+        operations: &mut Operations,
+        services: &mut Services,
+    ) {
+        while let Some(queue) = self.queue.as_mut() {
+            let Some(front) = queue.front() else { break };
+            let over = front.remaining == 0 || front.cancelled || self.ended;
+            if self.in_flight || !(over || self.error != 0) {
+                break;
+            }
+            let front = queue.pop_front().expect("just seen");
+            self.bytes -= front.remaining;
+            let outcome = front.outcome(self.error);
+            operation::finish(operations, front.operation, outcome, services);
+        }
+        let front = self.queue.as_ref().and_then(|queue| queue.front());
+        if let (Some(front), false) = (front, self.in_flight) {
+            self.in_flight = true;
+            let length = front.remaining.min(OFFER_MAX) as u32;
+            let request = SendBytes { descriptor: number, address: front.address, length };
+            // SAFETY: the operation's payload owns the bytes until `finish`, which comes only after
+            // this request's completion; the stream keeps the descriptor.
+            unsafe { services.submit(Kind::Send, key, &Request::SendBytes(request)) };
+        }
+        if self.finish && !self.has_unsent() {
+            self.finish(number);
+        }
+        if self.error != 0 || self.bytes < services.limits.send_ahead {
+            services.effects.wake(self.waiters.notify_first());
+        }
+    }
+
+    /// Nothing will be written any more: FIN goes out after what is committed.
+    pub(crate) fn finish(&mut self, number: RawFd) {
+        self.finish = true;
+        if !self.has_unsent() {
+            // A connection that is already down has nothing to finish.
+            let _ = call::shutdown(number, std::net::Shutdown::Write);
+        }
+    }
+
+    /// A completion of the watch.
+    pub(crate) fn on_writable(&mut self, completion: Completion, services: &mut Services) {
+        if completion.is_terminal() {
+            self.watch = Watch::Idle;
+        }
+        if completion.result != -libc::ECANCELED {
+            self.full = false;
+        }
+        services.effects.wake(self.waiters.notify_first());
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        !self.in_flight && self.watch == Watch::Idle
+    }
+
+    pub(crate) fn has_unsent(&self) -> bool {
+        self.error == 0 && (self.bytes > 0 || self.in_flight)
+    }
+
+    pub(super) fn has_failed(&self) -> bool {
+        self.error != 0
+    }
+
+    pub(super) fn error(&self) -> i32 {
+        self.error
+    }
+
+    /// Asks for everything in flight to end, for good.
+    pub(super) fn end(&mut self, key: Key, services: &mut Services) {
+        self.ended = true;
+        if self.in_flight {
+            services.cancel(Kind::Send, key);
+        }
+        self.unwatch(key, services);
+    }
+
+    pub(super) fn unwatch(&mut self, key: Key, services: &mut Services) {
+        if self.watch == Watch::Armed {
+            self.watch = Watch::Cancelling;
+            services.cancel(Kind::WatchWritable, key);
+        }
+    }
+
+    /// Off the table: nothing is in flight any more. What was never offered is told so.
+    pub(super) fn close(mut self, operations: &mut Operations, services: &mut Services) {
+        self.waiters.notify_all(&mut services.effects.wakers);
+        for outgoing in self.queue.into_iter().flat_map(|queue| *queue) {
+            let outcome = outgoing.outcome(self.error);
+            operation::finish(operations, outgoing.operation, outcome, services);
+        }
+    }
+
+    fn check(&self) -> io::Result<()> {
+        if self.error == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(self.error)) }
+    }
+
+    fn fail(&mut self, error: i32) -> io::Error {
+        self.error = error;
+        io::Error::from_raw_os_error(error)
+    }
+
+    fn arm_watch(&mut self, key: Key, number: RawFd, services: &mut Services) {
+        if self.watch == Watch::Idle {
+            self.watch = Watch::Armed;
+            submit_watch(Kind::WatchWritable, key, number, services);
+        }
+    }
+}

@@ -1,0 +1,753 @@
+//! `TcpStream`: a connection.
+
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::net::{Shutdown, SocketAddr};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use super::futures::{Recv, SendBuffer, flatten, unflatten};
+use super::handle::{Place, StreamHandle};
+use super::options;
+use super::split::{self, OwnedReadHalf, OwnedWriteHalf, ReadHalf, WriteHalf};
+use super::{TcpSocket, ToSocketAddrs};
+use crate::io::buffer::{BufError, IoBuf, IoBufMut};
+use crate::io::descriptor::Descriptor;
+use crate::io::dns;
+use crate::io::mailbox::{Key, Wait, WaiterId};
+use crate::io::net::stream::Stream;
+use crate::io::operation::{self, Pending, outcome_to_result};
+use crate::io::request::call;
+use crate::io::services::Services;
+
+/// A TCP connection.
+///
+/// The handle is `Send` and `Sync`; the connection is served by the core whose program first reads or
+/// writes, and answers elsewhere with an error that names that core. [`detach`](Self::detach) frees
+/// it to be used on another one. All operations take `&self`, so one task may read while another
+/// writes; concurrent reads are served in the order of their first poll, and writes go out in the
+/// order of theirs.
+///
+/// `TCP_NODELAY` is on from the start.
+///
+/// # Dropping
+///
+/// Nothing that was received or committed is lost by dropping a *future*. Dropping the *stream* with
+/// bytes unsent or input unread sends the committed bytes, then FIN, then discards input until the
+/// peer's end or the [linger time](Self::set_linger) (5 seconds), then closes; otherwise it closes at
+/// once. [`close`](Self::close) does the same and reports errors; [`abort`](Self::abort) resets.
+///
+/// # Examples
+///
+/// ```
+/// use quoit::net::{TcpListener, TcpStream};
+///
+/// # quoit::block_on(async {
+/// let listener = TcpListener::bind("127.0.0.1:0").await?;
+/// let client = TcpStream::connect(listener.local_addr()?).await?;
+/// let (server, _) = listener.accept().await?;
+///
+/// client.send_all("hello").await?;
+/// let lease = server.recv().await?;
+/// assert_eq!(&lease[..], b"hello");
+/// # std::io::Result::Ok(())
+/// # }).unwrap();
+/// ```
+#[derive(Debug)]
+pub struct TcpStream {
+    pub(super) handle: Arc<StreamHandle>,
+}
+
+impl TcpStream {
+    pub(crate) fn from_descriptor(descriptor: Descriptor) -> Self {
+        Self { handle: StreamHandle::new(descriptor) }
+    }
+
+    /// Connects to a remote address.
+    ///
+    /// A name is resolved off the loop, and each of its addresses is tried in turn; the error is that
+    /// of the last one.
+    ///
+    /// # Errors
+    ///
+    /// As connect(2), and [`InvalidInput`](io::ErrorKind::InvalidInput) when a name has no address.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped, the attempt ends and its socket is closed.
+    pub async fn connect<A: ToSocketAddrs>(address: A) -> io::Result<Self> {
+        let mut last = None;
+        for address in dns::resolve(&address).await? {
+            let socket = TcpSocket::for_address(&address)?;
+            match socket.connect(address).await {
+                Ok(stream) => return Ok(stream),
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(last.unwrap_or_else(|| {
+            io::Error::new(io::ErrorKind::InvalidInput, "the name resolves to no address")
+        }))
+    }
+
+    /// Connects to one address, giving up after `limit`.
+    ///
+    /// # Errors
+    ///
+    /// As connect(2); [`TimedOut`](io::ErrorKind::TimedOut) when the limit has passed.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped, the attempt ends and its socket is closed.
+    pub async fn connect_timeout(address: &SocketAddr, limit: Duration) -> io::Result<Self> {
+        TcpSocket::for_address(address)?.connect_within(*address, Some(limit)).await
+    }
+
+    /// The next received bytes, lent from the core's pool: no copy, and no buffer to pass. An empty
+    /// lease is the end of the stream.
+    ///
+    /// # Errors
+    ///
+    /// As recv(2). Bytes that came before an error are given out first.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped, it loses nothing: what arrives waits for the next read of any tier.
+    #[inline]
+    pub fn recv(&self) -> Recv<'_> {
+        Recv::new(&self.handle)
+    }
+
+    /// Reads into a buffer of yours, and gives it back with the count; 0 is the end of the stream, or
+    /// a buffer without room.
+    ///
+    /// # Errors
+    ///
+    /// As recv(2), together with the buffer.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped, it drops the buffer and no byte: what arrives waits for the next read of any tier.
+    pub async fn recv_into<B: IoBufMut>(&self, mut buffer: B) -> Result<(usize, B), BufError<B>> {
+        let (address, room) = (buffer.stable_mut_ptr(), buffer.bytes_total());
+        // SAFETY: `IoBufMut` promises that many writable bytes there, and nobody else touches them
+        // while we hold the buffer.
+        let into = unsafe { std::slice::from_raw_parts_mut(address.cast(), room) };
+        match read(&self.handle, into).await {
+            Ok(count) => {
+                // SAFETY: the read has initialised that many bytes, from the start.
+                unsafe { buffer.set_init(count) };
+                Ok((count, buffer))
+            }
+            Err(error) => Err(BufError::new(error, Some(buffer))),
+        }
+    }
+
+    /// Sends a whole buffer and gives it back with its length. A lease can be sent as it is.
+    ///
+    /// The buffer commits at the first poll that finds room: from then on it belongs to the stream and
+    /// goes out whole, before any later write. The future resolves when the kernel has taken the last
+    /// byte. [`SendBuffer::timeout`] stops it and tells the exact count.
+    ///
+    /// # Errors
+    ///
+    /// As send(2), together with the buffer. After a failure every later write says so.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before it commits, nothing is sent; dropped later, everything is.
+    #[inline]
+    pub fn send<B: IoBuf>(&self, buffer: B) -> SendBuffer<'_, B> {
+        SendBuffer::new(&self.handle, buffer)
+    }
+
+    /// As [`send`](Self::send), for those who need neither count nor buffer back.
+    ///
+    /// # Errors
+    ///
+    /// As send(2).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`send`](Self::send).
+    pub async fn send_all<B: IoBuf>(&self, buffer: B) -> io::Result<()> {
+        self.send(buffer).await?;
+        Ok(())
+    }
+
+    /// Reads into a slice: what is there, at least one byte; 0 is the end of the stream, or an empty
+    /// slice.
+    ///
+    /// # Errors
+    ///
+    /// As recv(2).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped, it loses nothing.
+    pub async fn read(&self, into: &mut [u8]) -> io::Result<usize> {
+        read(&self.handle, as_uninit(into)).await
+    }
+
+    /// Fills a slice.
+    ///
+    /// # Errors
+    ///
+    /// As recv(2), and [`UnexpectedEof`](io::ErrorKind::UnexpectedEof). What had been read before an
+    /// error goes back to the stream.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped half-way, what it had read goes back to the stream: the next read of any tier continues
+    /// at the exact byte. (`AsyncReadExt::read_exact` of other crates has its own loop and no such
+    /// promise.)
+    pub async fn read_exact(&self, into: &mut [u8]) -> io::Result<()> {
+        split::read_exact(&self.handle, into).await
+    }
+
+    /// Reads up to and with `delimiter`, at most `limit` bytes, and appends them to `into`. Returns
+    /// the count; without the delimiter at the end, the stream has ended before it came.
+    ///
+    /// # Errors
+    ///
+    /// As recv(2); [`InvalidData`](io::ErrorKind::InvalidData) when the first `limit` bytes hold no
+    /// delimiter: they stay in the stream.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped half-way, what it had read goes back to the stream, and `into` is as it was.
+    pub async fn read_until(
+        &self,
+        delimiter: u8,
+        limit: usize,
+        into: &mut Vec<u8>,
+    ) -> io::Result<usize> {
+        split::read_until(&self.handle, delimiter, limit, into).await
+    }
+
+    /// Looks at the next bytes without taking them.
+    ///
+    /// # Errors
+    ///
+    /// As recv(2).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped, it loses nothing.
+    pub async fn peek(&self, into: &mut [u8]) -> io::Result<usize> {
+        if into.is_empty() {
+            return Ok(0);
+        }
+        let mut place = Place::new(Wait::Read);
+        poll_fn(|cx| {
+            flatten(self.handle.with_place(&mut place, |tables, key, waiter| {
+                let (entry, into) = (tables.streams.get_mut(key)?, as_uninit(into));
+                let (number, services) = (entry.number(), &mut tables.services);
+                let polled = entry.receive.poll_peek(key, number, waiter, into, cx, services);
+                Some(unflatten(polled))
+            }))
+        })
+        .await
+    }
+
+    /// Writes from a slice: as much as the socket takes at once, at least one byte. What is reported
+    /// is what the kernel has taken; nothing is queued.
+    ///
+    /// # Errors
+    ///
+    /// As send(2).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped while it waits, nothing of the slice was sent.
+    pub async fn write(&self, bytes: &[u8]) -> io::Result<usize> {
+        self.write_vectored(&[IoSlice::new(bytes)]).await
+    }
+
+    /// Writes several slices as one, in one system call.
+    ///
+    /// # Errors
+    ///
+    /// As sendmsg(2).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped while it waits, nothing was sent.
+    pub async fn write_vectored(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        split::write(&self.handle, parts).await
+    }
+
+    /// Writes a whole slice.
+    ///
+    /// # Errors
+    ///
+    /// As send(2).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped half-way, a part of the slice may have been sent; how much is not known. Use
+    /// [`send`](Self::send) where that matters.
+    pub async fn write_all(&self, bytes: &[u8]) -> io::Result<()> {
+        split::write_all(&self.handle, bytes).await
+    }
+
+    /// Waits until everything committed is taken by the kernel.
+    ///
+    /// # Errors
+    ///
+    /// That of an earlier write whose future nobody awaited to its end.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped, it changes nothing.
+    pub async fn flush(&self) -> io::Result<()> {
+        split::flush(&self.handle).await
+    }
+
+    /// Waits until a read would not wait.
+    ///
+    /// # Errors
+    ///
+    /// Only when the stream belongs to another core or is gone; its own errors are left to the read.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped, it changes nothing.
+    pub async fn readable(&self) -> io::Result<()> {
+        self.ready(Wait::Readable, |entry, key, waiter, cx, services| {
+            let number = entry.number();
+            entry.receive.poll_ready(key, number, waiter, cx, services)
+        })
+        .await
+    }
+
+    /// Waits until a write would not wait.
+    ///
+    /// # Errors
+    ///
+    /// As [`readable`](Self::readable).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped, it changes nothing.
+    pub async fn writable(&self) -> io::Result<()> {
+        self.ready(Wait::Writable, |entry, key, waiter, cx, services| {
+            let number = entry.number();
+            entry.send.poll_ready((key, number), waiter, cx, services)
+        })
+        .await
+    }
+
+    async fn ready(
+        &self,
+        wait: Wait,
+        poll: impl Fn(&mut Stream, Key, &mut Option<WaiterId>, &Context<'_>, &mut Services) -> Poll<()>,
+    ) -> io::Result<()> {
+        let mut place = Place::new(wait);
+        poll_fn(|cx| {
+            flatten(self.handle.with_place(&mut place, |tables, key, waiter| {
+                let entry = tables.streams.get_mut(key)?;
+                Some(Ok(poll(entry, key, waiter, cx, &mut tables.services)))
+            }))
+        })
+        .await
+    }
+
+    /// Reads what is there.
+    ///
+    /// # Errors
+    ///
+    /// As recv(2); [`WouldBlock`](io::ErrorKind::WouldBlock) when nothing is: wait for
+    /// [`readable`](Self::readable).
+    pub fn try_read(&self, into: &mut [u8]) -> io::Result<usize> {
+        if into.is_empty() {
+            return Ok(0);
+        }
+        self.handle.with(|tables, key| {
+            let entry = tables.streams.get_mut(key)?;
+            let number = entry.number();
+            Some(entry.receive.try_slice(key, number, as_uninit(into), &mut tables.services))
+        })
+    }
+
+    /// Writes what the socket takes at once.
+    ///
+    /// # Errors
+    ///
+    /// As send(2); [`WouldBlock`](io::ErrorKind::WouldBlock) when it takes nothing, or committed
+    /// bytes stand before: wait for [`writable`](Self::writable).
+    pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        self.handle.with(|tables, key| {
+            let entry = tables.streams.get_mut(key)?;
+            let (number, parts) = (entry.number(), [IoSlice::new(bytes)]);
+            Some(entry.send.try_write((key, number), &parts, &mut tables.services))
+        })
+    }
+
+    /// Ends one or both directions. Ending the writing one first waits until everything committed is
+    /// taken, then sends FIN.
+    ///
+    /// # Errors
+    ///
+    /// As shutdown(2), or that of an earlier write.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped while it waits for committed bytes, nothing is ended.
+    pub async fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        if how != Shutdown::Read {
+            self.flush().await?;
+        }
+        call::shutdown(self.handle.number(), how)
+    }
+
+    /// Closes as dropping does, and tells what became of it: with bytes unsent or input unread it sends
+    /// the committed bytes, then FIN, and discards input until the peer's end or the linger time.
+    ///
+    /// # Errors
+    ///
+    /// That of an earlier write that nobody saw, or [`TimedOut`](io::ErrorKind::TimedOut) when the
+    /// linger time passed before the bytes were taken or the peer ended.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped, the stream closes all the same, as if it had been dropped.
+    pub async fn close(self) -> io::Result<()> {
+        if !self.handle.is_bound() && !self.handle.has_unread() && !has_input(&self.handle) {
+            return Ok(());
+        }
+        let mut closing: Option<Pending<()>> = None;
+        poll_fn(|cx| {
+            if let Some(closing) = &mut closing {
+                return closing.poll(cx).map(|closed| {
+                    closed.and_then(|(outcome, ())| outcome_to_result(outcome).map(drop))
+                });
+            }
+            let opened = self.handle.with(|tables, key| {
+                let entry = tables.streams.get_mut(key)?;
+                let operation = operation::open(&mut tables.operations, Box::new(()), cx.waker());
+                entry.release_for(key, operation, &mut tables.services);
+                tables.settle_stream(key);
+                Some(Ok(operation))
+            });
+            match opened {
+                Ok(operation) => {
+                    let pending =
+                        closing.insert(Pending::new(crate::io::mailbox::current_core(), operation));
+                    pending.poll(cx).map(|closed| {
+                        closed.and_then(|(outcome, ())| outcome_to_result(outcome).map(drop))
+                    })
+                }
+                Err(error) => Poll::Ready(Err(error)),
+            }
+        })
+        .await
+    }
+
+    /// Resets the connection now: what is unsent or unread is thrown away, and the peer sees
+    /// `ECONNRESET`.
+    pub fn abort(self) {
+        let aborted = self.handle.with(|tables, key| {
+            tables.streams.get_mut(key)?.abort(key, &mut tables.services);
+            tables.settle_stream(key);
+            Some(Ok(()))
+        });
+        if aborted.is_err() {
+            // Not ours to serve: the close that the drop brings is made a reset.
+            let _ = call::reset_on_close(self.handle.number());
+        }
+    }
+
+    /// Frees the stream from its core, so that it can be used on another one, or converted: sends
+    /// what is committed, ends what is in flight, and keeps received bytes with the handle.
+    ///
+    /// # Errors
+    ///
+    /// As [`flush`](Self::flush).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped half-way, the stream stays usable where it was.
+    pub async fn detach(&self) -> io::Result<()> {
+        split::detach(&self.handle).await
+    }
+
+    /// Splits by reference into a reading and a writing half.
+    pub fn split(&mut self) -> (ReadHalf<'_>, WriteHalf<'_>) {
+        (ReadHalf(self), WriteHalf(self))
+    }
+
+    /// Splits into two halves that may live in different tasks of a core. Dropping the writing half
+    /// sends what is committed, then FIN.
+    #[must_use]
+    pub fn into_split(self) -> (OwnedReadHalf, OwnedWriteHalf) {
+        split::into_split(self)
+    }
+
+    /// The address of this end.
+    ///
+    /// # Errors
+    ///
+    /// As getsockname(2).
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        call::local_address(self.handle.number())
+    }
+
+    /// The address of the other end.
+    ///
+    /// # Errors
+    ///
+    /// As getpeername(2).
+    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
+        call::peer_address(self.handle.number())
+    }
+
+    /// Whether small writes go out at once (`TCP_NODELAY`, tcp(7)); on unless changed.
+    ///
+    /// # Errors
+    ///
+    /// As getsockopt(2).
+    pub fn nodelay(&self) -> io::Result<bool> {
+        options::nodelay(self.handle.number())
+    }
+
+    /// Sets `TCP_NODELAY`.
+    ///
+    /// # Errors
+    ///
+    /// As setsockopt(2).
+    pub fn set_nodelay(&self, on: bool) -> io::Result<()> {
+        options::set_nodelay(self.handle.number(), on)
+    }
+
+    /// Whether idle connections are probed (`SO_KEEPALIVE`).
+    ///
+    /// # Errors
+    ///
+    /// As getsockopt(2).
+    pub fn keepalive(&self) -> io::Result<bool> {
+        options::keepalive(self.handle.number())
+    }
+
+    /// Sets `SO_KEEPALIVE`.
+    ///
+    /// # Errors
+    ///
+    /// As setsockopt(2).
+    pub fn set_keepalive(&self, on: bool) -> io::Result<()> {
+        options::set_keepalive(self.handle.number(), on)
+    }
+
+    /// Probes idle connections: after `idle`, every `interval`, and gives up after `probes` without
+    /// an answer (tcp(7)). Times are whole seconds, at least one.
+    ///
+    /// # Errors
+    ///
+    /// As setsockopt(2).
+    pub fn set_keepalive_times(
+        &self,
+        idle: Duration,
+        interval: Duration,
+        probes: u32,
+    ) -> io::Result<()> {
+        options::set_keepalive_times(self.handle.number(), idle, interval, probes)
+    }
+
+    /// The hop limit of outgoing packets.
+    ///
+    /// # Errors
+    ///
+    /// As getsockopt(2).
+    pub fn ttl(&self) -> io::Result<u32> {
+        options::ttl(self.handle.number())
+    }
+
+    /// Sets the hop limit of outgoing packets.
+    ///
+    /// # Errors
+    ///
+    /// As setsockopt(2).
+    pub fn set_ttl(&self, hops: u32) -> io::Result<()> {
+        options::set_ttl(self.handle.number(), hops)
+    }
+
+    /// The kernel's send buffer in bytes (`SO_SNDBUF`; Linux doubles what is set, socket(7)).
+    ///
+    /// # Errors
+    ///
+    /// As getsockopt(2).
+    pub fn send_buffer_size(&self) -> io::Result<usize> {
+        options::send_buffer_size(self.handle.number())
+    }
+
+    /// Sets the kernel's send buffer in bytes.
+    ///
+    /// # Errors
+    ///
+    /// As setsockopt(2).
+    pub fn set_send_buffer_size(&self, bytes: usize) -> io::Result<()> {
+        options::set_send_buffer_size(self.handle.number(), bytes)
+    }
+
+    /// The kernel's receive buffer in bytes (`SO_RCVBUF`; Linux doubles what is set, socket(7)).
+    ///
+    /// # Errors
+    ///
+    /// As getsockopt(2).
+    pub fn recv_buffer_size(&self) -> io::Result<usize> {
+        options::recv_buffer_size(self.handle.number())
+    }
+
+    /// Sets the kernel's receive buffer in bytes.
+    ///
+    /// # Errors
+    ///
+    /// As setsockopt(2).
+    pub fn set_recv_buffer_size(&self, bytes: usize) -> io::Result<()> {
+        options::set_recv_buffer_size(self.handle.number(), bytes)
+    }
+
+    /// How long a dropped or closing stream waits for its bytes to be taken and its peer to end.
+    #[must_use]
+    pub fn linger(&self) -> Duration {
+        self.handle.socket().linger()
+    }
+
+    /// Sets the linger time; 5 seconds unless changed, in whole milliseconds, at most 49 days.
+    pub fn set_linger(&self, linger: Duration) {
+        self.handle.socket().set_linger(linger);
+    }
+
+    /// Takes the socket's pending error (`SO_ERROR`).
+    ///
+    /// # Errors
+    ///
+    /// As getsockopt(2).
+    pub fn take_error(&self) -> io::Result<Option<io::Error>> {
+        options::take_error(self.handle.number())
+    }
+
+    /// Takes over a connected stream of the standard library, which is switched to non-blocking.
+    ///
+    /// # Errors
+    ///
+    /// As fcntl(2).
+    pub fn from_std(stream: std::net::TcpStream) -> io::Result<Self> {
+        stream.set_nonblocking(true)?;
+        Ok(Self::from_descriptor(OwnedFd::from(stream).into()))
+    }
+
+    /// Gives the stream to the standard library, blocking as that expects.
+    ///
+    /// # Errors
+    ///
+    /// The handle comes back when the stream is bound to a core or holds unread bytes:
+    /// [`detach`](Self::detach) it and read them first.
+    pub fn into_std(self) -> Result<std::net::TcpStream, DetachError> {
+        let descriptor = self.into_owned_fd()?;
+        let stream = std::net::TcpStream::from(descriptor);
+        // A switch that fails leaves the stream non-blocking, which std's methods report themselves.
+        let _ = stream.set_nonblocking(false);
+        Ok(stream)
+    }
+
+    /// Gives the descriptor away, non-blocking.
+    ///
+    /// # Errors
+    ///
+    /// As [`into_std`](Self::into_std).
+    pub fn into_owned_fd(self) -> Result<OwnedFd, DetachError> {
+        match self.handle.into_descriptor() {
+            Ok(descriptor) => Ok(descriptor.into()),
+            Err(handle) => Err(DetachError(Self { handle })),
+        }
+    }
+}
+
+impl TryFrom<OwnedFd> for TcpStream {
+    type Error = io::Error;
+
+    /// Takes over a connected stream socket, which is switched to non-blocking.
+    fn try_from(owned: OwnedFd) -> io::Result<Self> {
+        Self::from_std(owned.into())
+    }
+}
+
+impl AsFd for TcpStream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.handle.socket().descriptor.as_fd()
+    }
+}
+
+impl AsRawFd for TcpStream {
+    fn as_raw_fd(&self) -> RawFd {
+        self.handle.number()
+    }
+}
+
+/// A stream could not be taken from its core; the stream comes back.
+#[derive(Debug)]
+pub struct DetachError(TcpStream);
+
+impl DetachError {
+    /// The stream, as it was.
+    #[must_use]
+    pub fn into_stream(self) -> TcpStream {
+        self.0
+    }
+}
+
+impl std::fmt::Display for DetachError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.0.handle.is_bound() {
+            "the stream is served by a core; detach it first"
+        } else {
+            "the stream holds received bytes; read them first"
+        })
+    }
+}
+
+impl std::error::Error for DetachError {}
+
+impl From<DetachError> for io::Error {
+    fn from(error: DetachError) -> Self {
+        Self::other(error)
+    }
+}
+
+fn has_input(handle: &StreamHandle) -> bool {
+    call::unread(handle.number()) > 0
+}
+
+/// One read into a slice.
+pub(super) async fn read(handle: &StreamHandle, into: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
+    if into.is_empty() {
+        return Ok(0);
+    }
+    let mut place = Place::new(Wait::Read);
+    poll_fn(|cx| poll_read(handle, &mut place, false, into, cx)).await
+}
+
+#[inline]
+pub(super) fn poll_read(
+    handle: &StreamHandle,
+    place: &mut Place,
+    keep_place: bool,
+    into: &mut [MaybeUninit<u8>],
+    cx: &Context<'_>,
+) -> Poll<io::Result<usize>> {
+    flatten(handle.with_place(place, |tables, key, waiter| {
+        let entry = tables.streams.get_mut(key)?;
+        let (number, services) = (entry.number(), &mut tables.services);
+        let place = (waiter, keep_place);
+        Some(unflatten(entry.receive.poll_slice(key, number, place, into, cx, services)))
+    }))
+}
+
+/// Bytes that are there anyway, as room for new ones.
+pub(super) fn as_uninit(bytes: &mut [u8]) -> &mut [MaybeUninit<u8>] {
+    // SAFETY: the same layout. Nobody here writes anything but initialised bytes through it.
+    unsafe { &mut *(std::ptr::from_mut(bytes) as *mut [MaybeUninit<u8>]) }
+}

@@ -1,0 +1,184 @@
+//! One request with one answer, and the future that waits for it.
+//!
+//! ```text
+//!              submit                terminal completion             poll
+//!   (payload) ────────► InFlight ──────────────────────► Finished ────────► payload handed back
+//!                          │ future dropped                  │ future dropped
+//!                          ▼                                 ▼
+//!                       Orphaned ── terminal completion ──► payload dropped
+//! ```
+//!
+//! The slot owns the payload: the buffer, the descriptor and every auxiliary struct that the kernel
+//! may touch. The future holds a name and nothing else, so dropping or forgetting it changes nothing
+//! for the kernel. Only the terminal completion retires a slot.
+
+use std::any::Any;
+use std::io;
+use std::marker::PhantomData;
+use std::task::{Context, Poll, Waker};
+
+use crate::io::mailbox::{self, CoreId, Key, Message};
+use crate::io::proactor::{Proactor, off_core, outside};
+use crate::io::request::Request;
+use crate::io::services::{Kind, Services};
+use crate::io::slab::Slab;
+
+/// A slot of the in-flight table.
+pub(crate) struct Operation {
+    payload: Box<dyn Any>,
+    waker: Option<Waker>,
+    outcome: Option<i64>,
+    orphaned: bool,
+}
+
+/// The in-flight table.
+pub(crate) type Operations = Slab<Operation>;
+
+/// Puts a payload in a slot whose outcome comes from elsewhere: a stream that sends it, a close.
+pub(crate) fn open(operations: &mut Operations, payload: Box<dyn Any>, waker: &Waker) -> Key {
+    let waker = Some(waker.clone());
+    operations.insert(Operation { payload, waker, outcome: None, orphaned: false })
+}
+
+/// Notes the outcome. The waiting future is woken; without one, the payload goes.
+pub(crate) fn finish(operations: &mut Operations, key: Key, outcome: i64, services: &mut Services) {
+    let Some(operation) = operations.get_mut(key) else { return };
+    operation.outcome = Some(outcome);
+    services.effects.wake(operation.waker.take());
+    if operation.orphaned {
+        let payload = operations.remove(key).map(|operation| operation.payload);
+        services.effects.dropped.extend(payload);
+    }
+}
+
+/// The future let go. What is in flight stays until its terminal completion; `true` if so.
+pub(crate) fn release(operations: &mut Operations, key: Key, services: &mut Services) -> bool {
+    let Some(operation) = operations.get_mut(key) else { return false };
+    services.effects.discard(operation.waker.take());
+    operation.orphaned = true;
+    if operation.outcome.is_none() {
+        return true;
+    }
+    let payload = operations.remove(key).map(|operation| operation.payload);
+    services.effects.dropped.extend(payload);
+    false
+}
+
+/// Looks whether the outcome is there, and takes it with the payload.
+fn take(
+    operations: &mut Operations,
+    key: Key,
+    waker: &Waker,
+    services: &mut Services,
+) -> Poll<(i64, Box<dyn Any>)> {
+    let operation = operations.get_mut(key).expect("an operation is there until it is taken");
+    if operation.outcome.is_none() {
+        if !operation.waker.as_ref().is_some_and(|old| old.will_wake(waker)) {
+            let old = operation.waker.replace(waker.clone());
+            services.effects.discard(old);
+        }
+        return Poll::Pending;
+    }
+    let operation = operations.remove(key).expect("just seen");
+    services.effects.discard(operation.waker);
+    Poll::Ready((operation.outcome.expect("just seen"), operation.payload))
+}
+
+/// The right to the outcome of one operation whose payload is a `P`.
+///
+/// `Send` whatever `P` is: the payload stays on its core, and only there it is handed back.
+#[derive(Debug)]
+pub(crate) struct Pending<P> {
+    core: CoreId,
+    key: Option<Key>,
+    payload: PhantomData<fn() -> P>,
+}
+
+impl<P: 'static> Pending<P> {
+    pub(crate) fn new(core: CoreId, key: Key) -> Self {
+        Self { core, key: Some(key), payload: PhantomData }
+    }
+
+    /// Submits a request made from the payload, which has its final address by then.
+    ///
+    /// # Safety
+    ///
+    /// What the request names is owned by the payload, heap-stable, and not changed by anyone until
+    /// the operation is over; or it is static.
+    pub(crate) unsafe fn submit(
+        proactor: &Proactor,
+        payload: P,
+        waker: &Waker,
+        request: impl FnOnce(&mut P) -> Request,
+    ) -> Self {
+        let mut payload = Box::new(payload);
+        let request = request(&mut payload);
+        proactor.with_tables(|tables| {
+            let key = open(&mut tables.operations, payload, waker);
+            // SAFETY: the slot owns the payload until the terminal completion, and the boxed payload
+            // does not move.
+            unsafe { tables.services.submit(Kind::Operation, key, &request) };
+            Self::new(proactor.id(), key)
+        })
+    }
+
+    /// Whether the outcome was taken already.
+    pub(crate) fn key(&self) -> Option<Key> {
+        self.key
+    }
+
+    /// The outcome and the payload. On a core that does not own the operation: an error.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(i64, P)>> {
+        let key = self.key.expect("polled after completion");
+        let taken = Proactor::with_current(|proactor| {
+            if proactor.id() != self.core {
+                return Poll::Ready(Err(off_core("this operation", self.core)));
+            }
+            proactor.with_tables(|tables| {
+                take(&mut tables.operations, key, cx.waker(), &mut tables.services).map(Ok)
+            })
+        });
+        let taken = taken.unwrap_or_else(|| Poll::Ready(Err(outside("an I/O operation"))));
+        taken.map_ok(|(outcome, payload)| {
+            self.key = None;
+            let payload =
+                payload.downcast::<P>().expect("the payload is of the type that was put in");
+            (outcome, *payload)
+        })
+    }
+
+    /// Asks for an early end; the outcome still comes.
+    pub(crate) fn cancel(&self) {
+        let Some(key) = self.key else { return };
+        Proactor::with_current(|proactor| {
+            if proactor.id() == self.core {
+                proactor.with_tables(|tables| tables.services.cancel(Kind::Operation, key));
+            }
+        });
+    }
+}
+
+impl<P> Drop for Pending<P> {
+    fn drop(&mut self) {
+        let Some(key) = self.key else { return };
+        if mailbox::current_core() == self.core {
+            Proactor::with_current(|proactor| proactor.release_operation(key));
+        } else {
+            // A core that is gone has retired or leaked the operation; nothing is left to release.
+            let _ = mailbox::post(self.core, Message::ReleaseOperation(key));
+        }
+    }
+}
+
+/// The outcome of an operation as `io::Result`.
+pub(crate) fn outcome_to_result(outcome: i64) -> io::Result<usize> {
+    match usize::try_from(outcome) {
+        Ok(value) => Ok(value),
+        Err(_) => Err(io::Error::from_raw_os_error((-outcome) as i32)),
+    }
+}
+
+/// The payload of an operation that is still open.
+pub(crate) fn payload_mut<P: 'static>(operations: &mut Operations, key: Key) -> Option<&mut P> {
+    operations.get_mut(key)?.payload.downcast_mut()
+}

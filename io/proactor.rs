@@ -1,0 +1,589 @@
+//! One core's I/O: who waits for which request, and who owns what was lent to the kernel.
+//!
+//! ```text
+//!  futures ──poll──► resources ──submit──► ring            kernel
+//!     ▲                  │  ▲                │                │
+//!     │ wake             │  └── dispatch ◄── completions ◄────┘
+//!     └── effects ◄──────┘       (turn)
+//! ```
+//!
+//! Resources (streams, listeners, operations) own their requests and live in tables here; futures
+//! hold a key and wait for a change of state. So dropping a future changes nothing in the kernel and
+//! loses nothing: what arrives later waits in the resource.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Waker;
+
+use crate::io::buffer::{BufferPool, PoolConfig};
+use crate::io::clock::Clock;
+use crate::io::mailbox::{self, CoreId, Doorbell, Key, Mailbox, Message, Wait};
+use crate::io::net::listener::Listener;
+use crate::io::net::stream::Stream;
+use crate::io::operation::{self, Operation, Operations};
+use crate::io::pool::Pool;
+use crate::io::request::{Completion, Token};
+use crate::io::ring::{Prepared, Ring, RingCounters, RingReport, Waiting};
+use crate::io::services::{Kind, Limits, ResourceCounters, Services};
+use crate::io::slab::Slab;
+use crate::io::timers::{Expiry, Timers};
+
+/// What a core's I/O is made of.
+#[derive(Clone, Debug)]
+pub(crate) struct Config {
+    pub(crate) prepared: Prepared,
+    pub(crate) limits: Limits,
+    pub(crate) buffers: PoolConfig,
+    pub(crate) pool: Arc<Pool>,
+}
+
+/// What a turn does when nothing is there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Park {
+    /// Comes back at once.
+    No,
+    /// Waits, at most until this time of the core's clock.
+    Until(Option<u64>),
+}
+
+/// What was left when a core's I/O was closed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Closed {
+    /// Connections closed by force.
+    pub(crate) connections: usize,
+    /// Requests that were cancelled and reaped.
+    pub(crate) cancelled: usize,
+    /// Requests that the kernel still holds: their memory and descriptors are leaked.
+    pub(crate) leaked: usize,
+}
+
+/// The tables of one core, borrowed together.
+pub(crate) struct Tables {
+    pub(crate) services: Services,
+    pub(crate) streams: Slab<Stream>,
+    pub(crate) listeners: Slab<Listener>,
+    pub(crate) operations: Operations,
+}
+
+pub(crate) struct Proactor {
+    mailbox: Arc<Mailbox>,
+    clock: Rc<Clock>,
+    report: RingReport,
+    pool: Arc<Pool>,
+    descriptor: RawFd,
+    tables: RefCell<ManuallyDrop<Tables>>,
+    closed: Cell<bool>,
+    /// With a stopped clock: the turn before found nothing.
+    quiet: Cell<bool>,
+    // Kept between turns, so that a turn allocates nothing.
+    completions: Cell<Vec<Completion>>,
+    expired: Cell<Vec<Expiry>>,
+    wakers: Cell<Vec<Waker>>,
+}
+
+thread_local! {
+    static CURRENT: Cell<*const Proactor> = const { Cell::new(std::ptr::null()) };
+}
+
+/// Makes a proactor the current one of this thread until it is dropped. Entries nest.
+#[derive(Debug)]
+pub(crate) struct Entered<'a> {
+    proactor: *const Proactor,
+    core: CoreId,
+    entered: std::marker::PhantomData<&'a Proactor>,
+}
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        CURRENT.set(self.proactor);
+        mailbox::set_current_core(self.core);
+    }
+}
+
+impl Proactor {
+    pub(crate) fn new(config: &Config) -> io::Result<Rc<Self>> {
+        let mailbox = Mailbox::open()?;
+        let made = Self::build(config, &mailbox);
+        if made.is_err() {
+            mailbox.close();
+        }
+        made
+    }
+
+    fn build(config: &Config, mailbox: &Arc<Mailbox>) -> io::Result<Rc<Self>> {
+        let ring = Ring::new(&config.prepared, mailbox, &config.pool, config.buffers.limit)?;
+        let buffers = BufferPool::new(config.buffers, mailbox)?;
+        let clock = Rc::new(Clock::new());
+        let descriptor = ring.as_fd().as_raw_fd();
+        let services = Services::new(ring, buffers, clock.clone(), config.limits);
+        Ok(Rc::new(Self {
+            mailbox: mailbox.clone(),
+            clock,
+            report: config.prepared.report().clone(),
+            pool: config.pool.clone(),
+            descriptor,
+            tables: RefCell::new(ManuallyDrop::new(Tables {
+                services,
+                streams: Slab::new(),
+                listeners: Slab::new(),
+                operations: Slab::new(),
+            })),
+            closed: Cell::new(false),
+            quiet: Cell::new(false),
+            completions: Cell::default(),
+            expired: Cell::default(),
+            wakers: Cell::default(),
+        }))
+    }
+
+    pub(crate) fn id(&self) -> CoreId {
+        self.mailbox.core()
+    }
+
+    pub(crate) fn current_id() -> CoreId {
+        mailbox::current_core()
+    }
+
+    pub(crate) fn enter(self: &Rc<Self>) -> Entered<'_> {
+        Entered {
+            core: mailbox::set_current_core(self.id()),
+            proactor: CURRENT.replace(Rc::as_ptr(self)),
+            entered: std::marker::PhantomData,
+        }
+    }
+
+    /// Runs `f` with the core whose program runs on this thread; `None` outside.
+    #[inline]
+    pub(crate) fn with_current<R>(f: impl FnOnce(&Self) -> R) -> Option<R> {
+        // SAFETY: only an entry guard sets the pointer, from an `Rc` that the guard borrows, and takes
+        // it back before that borrow ends.
+        unsafe { CURRENT.get().as_ref() }.map(f)
+    }
+
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    pub(crate) fn pool(&self) -> &Arc<Pool> {
+        &self.pool
+    }
+
+    pub(crate) fn doorbell(&self) -> &Arc<Doorbell> {
+        self.mailbox.doorbell()
+    }
+
+    pub(crate) fn ring_report(&self) -> &RingReport {
+        &self.report
+    }
+
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the ring is dropped with the proactor, or leaked.
+        unsafe { BorrowedFd::borrow_raw(self.descriptor) }
+    }
+
+    pub(crate) fn next_deadline(&self) -> Option<u64> {
+        self.tables.borrow().services.timers.next_deadline()
+    }
+
+    pub(crate) fn ring_counters(&self) -> RingCounters {
+        let tables = self.tables.borrow();
+        let mut counters = tables.services.ring.counters();
+        counters.direct_calls += tables.services.direct_calls;
+        counters
+    }
+
+    pub(crate) fn resource_counters(&self) -> ResourceCounters {
+        self.tables.borrow().services.counters
+    }
+
+    /// What is alive: streams, listeners, operations, requests in flight, leases.
+    pub(crate) fn census(&self) -> [usize; 5] {
+        let tables = self.tables.borrow();
+        [
+            tables.streams.len(),
+            tables.listeners.len(),
+            tables.operations.len(),
+            tables.services.ring.in_flight(),
+            tables.services.buffers.outstanding(),
+        ]
+    }
+
+    /// Borrows the tables, then runs what has to happen outside them.
+    #[inline]
+    pub(crate) fn with_tables<R>(&self, f: impl FnOnce(&mut Tables) -> R) -> R {
+        let mut tables = self.tables.borrow_mut();
+        let result = f(&mut tables);
+        if tables.services.effects.is_empty() {
+            return result;
+        }
+        self.run_effects(tables);
+        result
+    }
+
+    pub(crate) fn with_timers<R>(&self, f: impl FnOnce(&mut Timers) -> R) -> R {
+        f(&mut self.tables.borrow_mut().services.timers)
+    }
+
+    /// Wakes and drops, with the tables free: either may call back into this proactor.
+    fn run_effects(&self, mut tables: std::cell::RefMut<'_, ManuallyDrop<Tables>>) {
+        let effects = &mut tables.services.effects;
+        let mut wakers = std::mem::replace(&mut effects.wakers, self.wakers.take());
+        let discarded = std::mem::take(&mut effects.dropped_wakers);
+        let dropped = std::mem::take(&mut effects.dropped);
+        drop(tables);
+        for waker in wakers.drain(..) {
+            waker.wake();
+        }
+        self.wakers.set(wakers);
+        drop(discarded);
+        drop(dropped);
+    }
+
+    /// Whether a turn would have work, without a system call.
+    #[inline]
+    pub(crate) fn wants_turn(&self) -> bool {
+        !self.mailbox.is_empty() || self.tables.borrow_mut().services.ring.wants_turn()
+    }
+
+    /// One turn: hand in what was asked, take what is done, tell who waits.
+    pub(crate) fn turn(&self, park: Park, still_idle: &dyn Fn() -> bool) {
+        self.read_mail();
+        self.with_tables(Tables::replenish);
+        let mut completions = self.completions.take();
+        let waiting = self.waiting(park, still_idle);
+        let outcome = self.tables.borrow_mut().services.ring.turn(waiting, &mut completions);
+        self.doorbell().awake();
+        if let Err(error) = outcome {
+            panic!("the ring of core {} has failed: {error}", self.id());
+        }
+        self.fire_timers();
+        if !completions.is_empty() {
+            self.quiet.set(false);
+            self.with_tables(|tables| {
+                for completion in completions.drain(..) {
+                    tables.dispatch(completion);
+                }
+            });
+        }
+        self.completions.set(completions);
+        self.read_mail();
+    }
+
+    /// How long this turn may wait. Sleep is announced before the queues are looked at once more, so a
+    /// message that comes in between rings the bell.
+    fn waiting(&self, park: Park, still_idle: &dyn Fn() -> bool) -> Waiting {
+        let Park::Until(limit) = park else { return Waiting::No };
+        self.doorbell().sleep();
+        if !self.mailbox.is_empty() || !still_idle() {
+            return Waiting::No;
+        }
+        let timer = self.next_deadline();
+        if let (true, Some(timer)) = (self.clock.jumps(), timer) {
+            // A stopped clock moves only here, when nothing else can happen before the next timer: the
+            // ring gets one turn to show that nothing is there.
+            if self.quiet.replace(true) {
+                self.clock.advance_to(timer);
+            }
+            return Waiting::No;
+        }
+        let next = match (limit, timer) {
+            (Some(limit), Some(timer)) => Some(limit.min(timer)),
+            (limit, timer) => limit.or(timer),
+        };
+        Waiting::Until(next.and_then(|next| self.clock.to_system(next)))
+    }
+
+    fn fire_timers(&self) {
+        if self.tables.borrow().services.timers.len() == 0 {
+            return;
+        }
+        let mut expired = self.expired.take();
+        self.with_tables(|tables| {
+            let now = tables.services.clock.now();
+            tables.services.timers.expire(now, &mut expired);
+            for expiry in expired.drain(..) {
+                match expiry {
+                    Expiry::Wake(waker) => tables.services.effects.wake(Some(waker)),
+                    Expiry::Token(token) => tables.on_timer(Token(token)),
+                }
+            }
+        });
+        self.expired.set(expired);
+    }
+
+    fn read_mail(&self) {
+        while let Some(message) = self.mailbox.pop() {
+            self.with_tables(|tables| tables.on_message(message));
+        }
+    }
+
+    pub(crate) fn release_operation(&self, key: Key) {
+        self.with_tables(|tables| tables.release_operation(key));
+    }
+
+    /// Ends all I/O of this core: committed bytes and FIN go out until `deadline`, then everything is
+    /// cancelled and reaped. What the kernel still holds after that is leaked, never freed.
+    pub(crate) fn shutdown(&self, deadline: u64) -> Closed {
+        if self.closed.replace(true) {
+            return Closed::default();
+        }
+        let mut report = Closed::default();
+        self.with_tables(|tables| report.connections = tables.close_all());
+        self.drain_until(deadline, |tables| tables.streams.len() == 0);
+        self.with_tables(|tables| report.cancelled = tables.cancel_all());
+        let grace = self.clock_free_now().saturating_add(GRACE).max(deadline);
+        self.drain_until(grace, |tables| tables.services.ring.in_flight() == 0);
+        self.mailbox.close();
+        report.leaked = self.tables.borrow().services.ring.in_flight();
+        report
+    }
+
+    /// Turns until `done` or the deadline. Shutdown counts real time, even where the clock is stopped.
+    fn drain_until(&self, deadline: u64, done: impl Fn(&Tables) -> bool) {
+        self.clock.resume();
+        while !done(&self.tables.borrow()) && self.clock_free_now() < deadline {
+            self.turn(Park::Until(Some(deadline)), &|| true);
+        }
+    }
+
+    fn clock_free_now(&self) -> u64 {
+        crate::io::system::now()
+    }
+}
+
+/// What cancelled requests get to come back, at least.
+const GRACE: u64 = 100_000_000;
+
+impl Tables {
+    fn replenish(&mut self) {
+        self.services.replenish();
+        if !self.services.starved.is_empty() {
+            self.feed_starved();
+        }
+    }
+
+    /// Streams that found no buffer get their turn before the core sleeps: leases that tasks have just
+    /// returned would otherwise leave them waiting for an unrelated event.
+    fn feed_starved(&mut self) {
+        for _ in 0..self.services.starved.len() {
+            let Some(key) = self.services.starved.pop_front() else { break };
+            if let Some(stream) = self.streams.get_mut(key) {
+                stream.feed(key, &mut self.services);
+            }
+        }
+        let starved = !self.services.starved.is_empty();
+        self.services.buffers.set_starved(starved);
+    }
+
+    #[inline]
+    fn dispatch(&mut self, completion: Completion) {
+        let Some((kind, key)) = Kind::of(completion.token) else {
+            return self.on_stranger(completion);
+        };
+        let services = &mut self.services;
+        match kind {
+            Kind::Receive | Kind::WatchReadable | Kind::WatchWritable | Kind::Send => {
+                let Some(stream) = self.streams.get_mut(key) else {
+                    return self.on_stranger(completion);
+                };
+                let operations = &mut self.operations;
+                match kind {
+                    Kind::Receive => stream.on_receive(key, completion, services),
+                    Kind::Send => stream.on_send(key, completion, operations, services),
+                    Kind::WatchReadable => stream.on_readable(completion, services),
+                    _ => stream.on_writable(completion, services),
+                }
+                self.settle_stream(key);
+            }
+            Kind::Accept => {
+                let Some(listener) = self.listeners.get_mut(key) else {
+                    return self.on_stranger(completion);
+                };
+                listener.on_accept(key, completion, services);
+                self.settle_listener(key);
+            }
+            Kind::Operation => {
+                let outcome = i64::from(completion.result);
+                operation::finish(&mut self.operations, key, outcome, services);
+            }
+            Kind::Linger | Kind::AcceptAgain => self.on_stranger(completion),
+        }
+    }
+
+    /// A completion that nobody knows is counted and left alone, but a buffer that it lends is ours
+    /// to give back.
+    fn on_stranger(&mut self, completion: Completion) {
+        self.services.counters.unknown_completions += 1;
+        if let Some(buffer) = completion.flags.buffer() {
+            // SAFETY: the completion says that the kernel lends us this buffer.
+            drop(unsafe { self.services.buffers.lease(buffer, 0) });
+        }
+    }
+
+    fn on_timer(&mut self, token: Token) {
+        match Kind::of(token) {
+            Some((Kind::Linger, key)) => {
+                if let Some(stream) = self.streams.get_mut(key) {
+                    stream.on_linger_over(key, &mut self.services);
+                    self.settle_stream(key);
+                }
+            }
+            Some((Kind::AcceptAgain, key)) => {
+                if let Some(listener) = self.listeners.get_mut(key) {
+                    listener.on_back_off_over(key, &mut self.services);
+                }
+            }
+            other => panic!("no such timer: {other:?}"),
+        }
+    }
+
+    pub(crate) fn on_message(&mut self, message: Message) {
+        match message {
+            Message::ReleaseStream(key) => self.release_stream(key),
+            Message::FinishStream(key) => {
+                if let Some(stream) = self.streams.get_mut(key) {
+                    stream.send.finish(stream.number());
+                }
+            }
+            Message::ReleaseListener(key) => self.release_listener(key),
+            Message::ReleaseOperation(key) => self.release_operation(key),
+            Message::Withdraw { key, wait: Wait::Accept, waiter } => {
+                if let Some(listener) = self.listeners.get_mut(key) {
+                    listener.withdraw(waiter, &mut self.services);
+                }
+            }
+            Message::Withdraw { key, wait, waiter } => {
+                if let Some(stream) = self.streams.get_mut(key) {
+                    stream.withdraw(wait, waiter, &mut self.services);
+                }
+            }
+            Message::Unread { key, waiter, bytes } => {
+                if let Some(stream) = self.streams.get_mut(key) {
+                    stream.unread(bytes);
+                    stream.withdraw(Wait::Read, waiter, &mut self.services);
+                }
+            }
+            Message::RemoveTimer(timer) => self.services.stop_timer(Some(timer)),
+            Message::Complete { token, result } => {
+                let completion = self.services.ring.complete_from_pool(Token(token), result);
+                self.dispatch(completion);
+            }
+        }
+    }
+
+    pub(crate) fn release_operation(&mut self, key: Key) {
+        operation::release(&mut self.operations, key, &mut self.services);
+    }
+
+    pub(crate) fn release_stream(&mut self, key: Key) {
+        if let Some(stream) = self.streams.get_mut(key) {
+            stream.release(key, &mut self.services);
+            self.settle_stream(key);
+        }
+    }
+
+    pub(crate) fn release_listener(&mut self, key: Key) {
+        if let Some(listener) = self.listeners.get_mut(key) {
+            listener.release(key, &mut self.services);
+            self.settle_listener(key);
+        }
+    }
+
+    /// Takes a stream off the table when it is closed and the kernel has let go of it.
+    pub(crate) fn settle_stream(&mut self, key: Key) {
+        let Some(stream) = self.streams.get_mut(key) else { return };
+        if !stream.settle(key, &mut self.services) {
+            return;
+        }
+        let stream = self.streams.remove(key).expect("just seen");
+        self.services.ring.forget(stream.number());
+        stream.close(&mut self.operations, &mut self.services);
+    }
+
+    pub(crate) fn settle_listener(&mut self, key: Key) {
+        let Some(listener) = self.listeners.get_mut(key) else { return };
+        if !listener.is_over() {
+            return;
+        }
+        let listener = self.listeners.remove(key).expect("just seen");
+        self.services.ring.forget(listener.number());
+        listener.close(&mut self.operations, &mut self.services);
+    }
+
+    /// Lets go of every resource as if its last handle had been dropped.
+    fn close_all(&mut self) -> usize {
+        self.services.closing = true;
+        for key in self.listeners.keys() {
+            self.release_listener(key);
+        }
+        let streams = self.streams.keys();
+        for key in &streams {
+            self.release_stream(*key);
+        }
+        streams.len()
+    }
+
+    /// Asks the kernel to end everything that is still in flight.
+    fn cancel_all(&mut self) -> usize {
+        let before = self.services.ring.in_flight();
+        for key in self.streams.keys() {
+            if let Some(stream) = self.streams.get_mut(key) {
+                stream.on_linger_over(key, &mut self.services);
+                self.settle_stream(key);
+            }
+        }
+        for key in self.operations.keys() {
+            self.services.cancel(Kind::Operation, key);
+            self.release_operation(key);
+        }
+        before
+    }
+}
+
+impl Drop for Proactor {
+    fn drop(&mut self) {
+        self.mailbox.close();
+        let tables = self.tables.get_mut();
+        // While the kernel holds a request it may write to what the tables own, even after the ring
+        // is closed: then leaking them is the only sound answer.
+        if tables.services.ring.in_flight() == 0 {
+            // SAFETY: nothing touches the tables after this: the proactor is going.
+            unsafe { ManuallyDrop::drop(tables) };
+        }
+    }
+}
+
+impl std::fmt::Debug for Proactor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Proactor").field("core", &self.id()).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Operation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Operation")
+    }
+}
+
+/// The error of a resource that is polled on a core which does not own it.
+pub(crate) fn off_core(what: &str, owner: CoreId) -> io::Error {
+    if mailbox::find(owner).is_none() {
+        let text = format!("{what} belonged to core {owner}, which is gone");
+        return io::Error::new(io::ErrorKind::NotConnected, text);
+    }
+    io::Error::other(format!(
+        "{what} belongs to core {owner} and was polled on core {}; poll it there, or detach it first",
+        mailbox::current_core()
+    ))
+}
+
+/// The error of I/O that is polled outside a runtime.
+pub(crate) fn outside(what: &str) -> io::Error {
+    io::Error::other(format!(
+        "{what} was polled outside a quoit runtime; run it within `quoit::block_on` or a Runtime"
+    ))
+}

@@ -1,0 +1,169 @@
+//! Direct calls: what never blocks and is answered at once.
+//!
+//! They stand beside the requests because they too are things asked of a kernel: nobody above this
+//! folder makes a system call of their own.
+
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::net::SocketAddr;
+use std::os::fd::RawFd;
+
+use super::answer;
+use super::net::SocketAddress;
+use crate::io::descriptor::Descriptor;
+
+fn check(value: isize) -> io::Result<usize> {
+    usize::try_from(value).map_err(|_| io::Error::last_os_error())
+}
+
+/// A non-blocking, close-on-exec TCP socket of the address's family.
+pub(crate) fn tcp_socket(v4: bool) -> io::Result<Descriptor> {
+    let family = if v4 { libc::AF_INET } else { libc::AF_INET6 };
+    let kind = libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    // SAFETY: no pointers; the number is new and ours.
+    unsafe {
+        let number = check(libc::socket(family, kind, 0) as isize)?;
+        Ok(Descriptor::from_raw(number as RawFd))
+    }
+}
+
+pub(crate) fn bind(descriptor: RawFd, address: &SocketAddr) -> io::Result<()> {
+    let address = SocketAddress::new(address);
+    // SAFETY: a valid address of the stated length.
+    check(unsafe { libc::bind(descriptor, address.as_ptr(), address.len()) } as isize)?;
+    Ok(())
+}
+
+pub(crate) fn listen(descriptor: RawFd, backlog: i32) -> io::Result<()> {
+    // SAFETY: no pointers.
+    check(unsafe { libc::listen(descriptor, backlog) } as isize)?;
+    Ok(())
+}
+
+pub(crate) fn local_address(descriptor: RawFd) -> io::Result<SocketAddr> {
+    // SAFETY: getsockname fills at most the stated length.
+    address(|pointer, length| unsafe { libc::getsockname(descriptor, pointer, length) })
+}
+
+pub(crate) fn peer_address(descriptor: RawFd) -> io::Result<SocketAddr> {
+    // SAFETY: getpeername fills at most the stated length.
+    address(|pointer, length| unsafe { libc::getpeername(descriptor, pointer, length) })
+}
+
+fn address(
+    ask: impl FnOnce(*mut libc::sockaddr, *mut libc::socklen_t) -> i32,
+) -> io::Result<SocketAddr> {
+    let mut address = SocketAddress::empty();
+    let mut length = size_of::<SocketAddress>() as libc::socklen_t;
+    check(ask(address.as_mut_ptr(), &raw mut length) as isize)?;
+    address.to_std().ok_or_else(|| {
+        io::Error::new(io::ErrorKind::InvalidInput, "the socket's address is not an IP address")
+    })
+}
+
+/// Plain values that a socket option may have.
+pub(crate) trait OptionValue: Copy {}
+impl OptionValue for i32 {}
+impl OptionValue for u32 {}
+impl OptionValue for libc::linger {}
+
+pub(crate) fn set_option<T: OptionValue>(
+    descriptor: RawFd,
+    level: i32,
+    name: i32,
+    value: T,
+) -> io::Result<()> {
+    let length = size_of::<T>() as libc::socklen_t;
+    // SAFETY: `value` is plain data of the stated length.
+    let result =
+        unsafe { libc::setsockopt(descriptor, level, name, (&raw const value).cast(), length) };
+    check(result as isize)?;
+    Ok(())
+}
+
+pub(crate) fn option<T: OptionValue>(descriptor: RawFd, level: i32, name: i32) -> io::Result<T> {
+    let mut value = MaybeUninit::<T>::zeroed();
+    let mut length = size_of::<T>() as libc::socklen_t;
+    // SAFETY: room for the stated length; every `OptionValue` is valid when zeroed or filled.
+    unsafe {
+        let result =
+            libc::getsockopt(descriptor, level, name, value.as_mut_ptr().cast(), &raw mut length);
+        check(result as isize)?;
+        Ok(value.assume_init())
+    }
+}
+
+/// Ends a direction of a connection.
+pub(crate) fn shutdown(descriptor: RawFd, how: std::net::Shutdown) -> io::Result<()> {
+    let how = match how {
+        std::net::Shutdown::Read => libc::SHUT_RD,
+        std::net::Shutdown::Write => libc::SHUT_WR,
+        std::net::Shutdown::Both => libc::SHUT_RDWR,
+    };
+    // SAFETY: no pointers.
+    check(unsafe { libc::shutdown(descriptor, how) } as isize)?;
+    Ok(())
+}
+
+/// Makes the coming close a reset.
+pub(crate) fn reset_on_close(descriptor: RawFd) -> io::Result<()> {
+    let now = libc::linger { l_onoff: 1, l_linger: 0 };
+    set_option(descriptor, libc::SOL_SOCKET, libc::SO_LINGER, now)
+}
+
+/// Bytes that wait in the socket, unread.
+pub(crate) fn unread(descriptor: RawFd) -> usize {
+    let mut count: libc::c_int = 0;
+    // SAFETY: FIONREAD fills one int.
+    let result = unsafe { libc::ioctl(descriptor, libc::FIONREAD, &raw mut count) };
+    if result < 0 { 0 } else { usize::try_from(count).unwrap_or(0) }
+}
+
+/// Receives what is there into a slice, or answers `-EAGAIN`.
+pub(crate) fn receive(descriptor: RawFd, into: &mut [MaybeUninit<u8>], peek: bool) -> i32 {
+    let flags = libc::MSG_DONTWAIT | if peek { libc::MSG_PEEK } else { 0 };
+    // SAFETY: the slice is writable for its length.
+    answer(unsafe { libc::recv(descriptor, into.as_mut_ptr().cast(), into.len(), flags) })
+}
+
+/// Sends what the socket takes at once, or answers `-EAGAIN`.
+pub(crate) fn send(descriptor: RawFd, bytes: &[u8]) -> i32 {
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    // SAFETY: the slice is readable for its length.
+    answer(unsafe { libc::send(descriptor, bytes.as_ptr().cast(), bytes.len(), flags) })
+}
+
+/// The most parts of one vectored write (`IOV_MAX`).
+const PARTS_MAX: usize = 1024;
+
+/// Sends several slices as one, as far as the socket takes them at once.
+pub(crate) fn send_vectored(descriptor: RawFd, parts: &[IoSlice<'_>]) -> i32 {
+    let parts = &parts[..parts.len().min(PARTS_MAX)];
+    // SAFETY: zeroes are a valid msghdr; IoSlice is ABI-compatible with iovec, and sendmsg only reads.
+    answer(unsafe {
+        let mut message: libc::msghdr = std::mem::zeroed();
+        message.msg_iov = parts.as_ptr().cast_mut().cast();
+        message.msg_iovlen = parts.len();
+        libc::sendmsg(descriptor, &raw const message, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
+    })
+}
+
+/// Switches a foreign socket to non-blocking, as all of ours are.
+pub(crate) fn set_nonblocking(descriptor: RawFd) -> io::Result<()> {
+    // SAFETY: no pointers.
+    unsafe {
+        let flags = check(libc::fcntl(descriptor, libc::F_GETFL) as isize)? as i32;
+        check(libc::fcntl(descriptor, libc::F_SETFL, flags | libc::O_NONBLOCK) as isize)?;
+    }
+    Ok(())
+}
+
+/// Switches a socket of ours to blocking, as `std` expects to get one.
+pub(crate) fn set_blocking(descriptor: RawFd) -> io::Result<()> {
+    // SAFETY: no pointers.
+    unsafe {
+        let flags = check(libc::fcntl(descriptor, libc::F_GETFL) as isize)? as i32;
+        check(libc::fcntl(descriptor, libc::F_SETFL, flags & !libc::O_NONBLOCK) as isize)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,367 @@
+//! The readiness engine: try; on "not now" wait for epoll; try again.
+//!
+//! It gives the answers of the completion ring, multishot, provided buffers and cancellation
+//! included, by doing the kernel's part itself:
+//!
+//! ```text
+//!            submit                              turn
+//!   request ───────► queue ──► attempt ──► done ─────────────────────────────► Completion
+//!                      ▲          │ ├────► more ──► Completion with MORE, and
+//!                      │          │ │               back to the queue, or to wait when drained
+//!                      │          │ └────► blocking: a pool thread ──► mailbox ──► Completion
+//!                      │          ▼ would block
+//!                      └─────── wait in the list of (descriptor, direction)
+//!                        event            registered once, edge-triggered, both directions
+//! ```
+//!
+//! An answer to an event costs one share of `epoll_wait` and one attempt; `epoll_ctl` is called
+//! once in a descriptor's life. Completions come from `turn` alone, never from `submit` or
+//! `cancel`.
+//!
+//! **Fairness.** A turn makes one round: each descriptor and direction that may be ready has its
+//! requests tried once, or once more if an event follows on a drained answer (an accept, which
+//! moves no bytes, up to `visit::SMALL_ANSWERS_MAX` times), and who could go on stands in the queue
+//! for the next turn, which then does not sleep. So a busy stream gets one buffer per turn, like
+//! any other.
+
+mod buffers;
+mod epoll;
+mod job;
+mod pending;
+mod sources;
+#[cfg(test)]
+mod tests;
+mod visit;
+
+use std::collections::VecDeque;
+use std::io;
+use std::mem;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::sync::Arc;
+
+use self::buffers::Provisions;
+use self::epoll::{EDGES_OF_DOORBELL, Epoll};
+use self::job::Job;
+use self::pending::{List, Place, Requests};
+use self::sources::{Side, Sources};
+use super::{Provided, RingCounters, Waiting};
+use crate::io::mailbox::Mailbox;
+use crate::io::pool::Pool;
+use crate::io::request::{Attempt, Completion, Flags, Request, Token};
+use crate::io::system;
+
+/// The epoll data of the doorbell. No descriptor has the number that its lower half spells.
+const DOORBELL: u64 = u64::MAX;
+
+/// How long to sleep at most while the pool has no room for our jobs, in nanoseconds. Nothing tells
+/// when it has: the jobs that fill it may be another core's.
+const POOL_RETRY: u64 = 1_000_000;
+
+/// One core's readiness ring.
+pub(crate) struct Readiness {
+    epoll: Epoll,
+    sources: Sources,
+    requests: Requests,
+    /// Sides to try in the next turn. Bounded by two per descriptor: a side stands here once.
+    queue: Vec<(u32, Side)>,
+    /// The queue of the turn that is going on; empty in between.
+    round: Vec<(u32, Side)>,
+    /// Requests to try that name no descriptor to wait for.
+    loose: List,
+    /// Jobs that the pool had no room for. Bounded by the requests in flight.
+    refused: VecDeque<(Token, Box<dyn FnOnce() + Send>)>,
+    /// Terminal completions of cancelled requests. Bounded by the requests in flight.
+    cancelled: Vec<Token>,
+    buffers: Provisions,
+    mailbox: Arc<Mailbox>,
+    pool: Arc<Pool>,
+    in_flight: usize,
+    counters: RingCounters,
+}
+
+impl Readiness {
+    pub(crate) fn new(
+        mailbox: &Arc<Mailbox>,
+        pool: &Arc<Pool>,
+        buffers_max: u16,
+    ) -> io::Result<Self> {
+        let epoll = Epoll::new()?;
+        let doorbell = mailbox.doorbell().as_fd().as_raw_fd();
+        // Edge-triggered, so nobody has to read the counter down again.
+        let result = epoll.register(doorbell, EDGES_OF_DOORBELL, DOORBELL);
+        if result < 0 {
+            return Err(io::Error::from_raw_os_error(-result));
+        }
+        Ok(Self {
+            epoll,
+            sources: Sources::default(),
+            requests: Requests::default(),
+            queue: Vec::new(),
+            round: Vec::new(),
+            loose: List::EMPTY,
+            refused: VecDeque::new(),
+            cancelled: Vec::new(),
+            buffers: Provisions::new(buffers_max),
+            mailbox: mailbox.clone(),
+            pool: pool.clone(),
+            in_flight: 0,
+            counters: RingCounters::default(),
+        })
+    }
+
+    /// # Safety
+    ///
+    /// As `Ring::submit`: what the request names stays valid until the terminal completion, and the
+    /// token is not in flight.
+    pub(crate) unsafe fn submit(&mut self, token: Token, request: &Request) {
+        self.counters.submissions += 1;
+        self.in_flight += 1;
+        let Some((number, side)) = place_of(request) else {
+            let index = self.requests.insert(token, *request, Place::Loose);
+            self.requests.append(&mut self.loose, index);
+            return;
+        };
+        let index = self.requests.insert(token, *request, Place::Source);
+        let source = self.sources.open(number);
+        self.requests.append(source.waiting(side), index);
+        let poll = matches!(request, Request::Poll(_));
+        if poll {
+            source.set_polled(side, true);
+        }
+        // Known to be drained: the attempt would be a wasted call. But readiness may stand where
+        // there is nothing to move, so whoever asks for readiness itself gets a look of his own.
+        if poll || !source.is_blocked(side) {
+            self.enqueue(number, side);
+        }
+    }
+
+    pub(crate) fn cancel(&mut self, token: Token) {
+        let Some(index) = self.requests.find(token) else { return };
+        if self.requests[index].place == Place::Pool {
+            // A job that a thread has taken runs to its end. One that is still here answers when it
+            // is dropped, by the same way through the mailbox.
+            self.refused.retain(|(refused, _)| *refused != token);
+            return;
+        }
+        self.leave(index);
+        self.requests.remove(index);
+        self.cancelled.push(token);
+    }
+
+    /// # Safety
+    ///
+    /// Everything the request names is valid for this call.
+    #[inline]
+    pub(crate) unsafe fn attempt(&mut self, request: &Request) -> Attempt {
+        self.counters.direct_calls += 1;
+        // SAFETY: handed on.
+        let attempt = unsafe { request.attempt(&mut self.buffers) };
+        if matches!(attempt, Attempt::WouldBlock(_)) && !matches!(request, Request::Poll(_)) {
+            // The submission that follows needs no second try.
+            let place = place_of(request);
+            let source = place.and_then(|(number, side)| Some((self.sources.get(number)?, side)));
+            if let Some((source, side)) = source {
+                source.block(side);
+            }
+        }
+        attempt
+    }
+
+    /// # Panics
+    ///
+    /// Panics when requests wait for the descriptor: they end first.
+    pub(crate) fn forget(&mut self, descriptor: i32) {
+        self.sources.forget(number_of(descriptor));
+    }
+
+    pub(crate) fn provide(&mut self, buffers: impl Iterator<Item = Provided>) {
+        for buffer in buffers {
+            self.buffers.add(buffer);
+        }
+    }
+
+    /// Tries what is queued, waits as told when that gave nothing, and tries what has become ready.
+    ///
+    /// # Errors
+    ///
+    /// Those of epoll_wait(2) but `EINTR`, which ends the wait without events.
+    pub(crate) fn turn(
+        &mut self,
+        waiting: Waiting,
+        completions: &mut Vec<Completion>,
+    ) -> io::Result<()> {
+        self.retry_refused();
+        self.end_cancelled(completions);
+        self.try_loose(completions);
+        self.try_queued(completions);
+
+        // A turn that gave something still asks epoll, without waiting: a core that never idles
+        // would otherwise never hear of new readiness.
+        let idle = completions.is_empty() && self.queue.is_empty();
+        let waiting = if idle { self.patience(waiting) } else { Waiting::No };
+        self.counters.enters += 1;
+        for index in 0..self.epoll.wait(waiting)? {
+            let event = self.epoll.event(index);
+            self.dispatch(event, completions);
+        }
+        Ok(())
+    }
+
+    #[inline]
+    pub(crate) fn wants_turn(&self) -> bool {
+        // Not the refused jobs: the pool gets no emptier by asking again at once.
+        !self.queue.is_empty() || !self.loose.is_empty() || !self.cancelled.is_empty()
+    }
+
+    /// # Panics
+    ///
+    /// Panics when no pool thread has the request of `token`: each job answers once.
+    pub(crate) fn complete_from_pool(&mut self, token: Token, result: i32) -> Completion {
+        let index = self.requests.find(token).expect("a pool job answers for a request in flight");
+        assert_eq!(self.requests[index].place, Place::Pool, "only a job answers from the pool");
+        self.requests.remove(index);
+        self.in_flight -= 1;
+        self.counters.completions += 1;
+        Completion::done(token, result)
+    }
+
+    pub(crate) fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    /// Readable when epoll has events for us, the doorbell among them. What `wants_turn` tells is
+    /// not to be seen from outside.
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.epoll.as_fd()
+    }
+
+    pub(crate) fn counters(&self) -> RingCounters {
+        self.counters
+    }
+
+    fn enqueue(&mut self, number: u32, side: Side) {
+        let source = &mut self.sources[number];
+        if !source.is_queued(side) {
+            source.set_queued(side, true);
+            self.queue.push((number, side));
+        }
+    }
+
+    fn patience(&self, waiting: Waiting) -> Waiting {
+        if self.refused.is_empty() {
+            return waiting;
+        }
+        let retry = system::now() + POOL_RETRY;
+        match waiting {
+            Waiting::No => Waiting::No,
+            Waiting::Until(deadline) => {
+                Waiting::Until(Some(deadline.map_or(retry, |deadline| deadline.min(retry))))
+            }
+        }
+    }
+
+    fn end_cancelled(&mut self, completions: &mut Vec<Completion>) {
+        for token in self.cancelled.drain(..) {
+            self.in_flight -= 1;
+            self.counters.completions += 1;
+            completions.push(Completion::done(token, -libc::ECANCELED));
+        }
+    }
+
+    fn try_loose(&mut self, completions: &mut Vec<Completion>) {
+        while let Some((index, _)) = self.requests.ends(self.loose) {
+            self.counters.direct_calls += 1;
+            // SAFETY: the submitter keeps what the request names until its terminal completion.
+            let attempt = unsafe { self.requests[index].request.attempt(&mut self.buffers) };
+            match attempt {
+                Attempt::Done { result } => self.end(index, result, completions),
+                Attempt::Blocking => self.hand_over(index),
+                Attempt::More { .. } | Attempt::WouldBlock(_) => {
+                    panic!("{:?} names nothing to wait for", self.requests[index].request)
+                }
+            }
+        }
+    }
+
+    fn try_queued(&mut self, completions: &mut Vec<Completion>) {
+        let mut round = mem::replace(&mut self.queue, mem::take(&mut self.round));
+        for (number, side) in round.drain(..) {
+            self.sources[number].set_queued(side, false);
+            self.visit_all(number, side, completions);
+        }
+        self.round = round;
+    }
+
+    /// Posts an answer of a request that goes on.
+    fn go_on(
+        &mut self,
+        index: u32,
+        result: i32,
+        buffer: Option<u16>,
+        completions: &mut Vec<Completion>,
+    ) {
+        let flags = Flags::NONE.with_more();
+        let flags = buffer.map_or(flags, |buffer| flags.with_buffer(buffer));
+        self.counters.completions += 1;
+        completions.push(Completion { token: self.requests[index].token, result, flags });
+    }
+
+    /// Posts the terminal completion.
+    fn end(&mut self, index: u32, result: i32, completions: &mut Vec<Completion>) {
+        self.leave(index);
+        let token = self.requests.remove(index);
+        self.in_flight -= 1;
+        self.counters.completions += 1;
+        completions.push(Completion::done(token, result));
+    }
+
+    /// Takes a request out of the list that it waits in.
+    fn leave(&mut self, index: u32) {
+        let pending = &self.requests[index];
+        match (pending.place, place_of(&pending.request)) {
+            (Place::Source, Some((number, side))) => {
+                self.requests.unlink(self.sources[number].waiting(side), index);
+            }
+            (Place::Loose, _) => self.requests.unlink(&mut self.loose, index),
+            (place, _) => panic!("no request waits in {place:?}"),
+        }
+    }
+
+    /// Gives a request to the pool.
+    fn hand_over(&mut self, index: u32) {
+        self.leave(index);
+        let pending = &mut self.requests[index];
+        pending.place = Place::Pool;
+        let token = pending.token;
+        // SAFETY: the submitter keeps what the request names until its terminal completion, and
+        // that is made of the job's answer.
+        let job = unsafe { Job::new(token, pending.request, &self.mailbox) };
+        self.refused.push_back((token, Box::new(move || job.run())));
+        self.retry_refused();
+    }
+
+    /// Offers jobs to the pool in order, until it has no room.
+    fn retry_refused(&mut self) {
+        while let Some((token, job)) = self.refused.pop_front() {
+            match self.pool.submit(job) {
+                Ok(()) => self.counters.pool_jobs += 1,
+                Err(job) => {
+                    self.refused.push_front((token, job));
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Which side of which descriptor a request waits for, if any.
+#[inline]
+fn place_of(request: &Request) -> Option<(u32, Side)> {
+    let descriptor = request.descriptor()?;
+    Some((number_of(descriptor), Side::of(request.interest())))
+}
+
+#[inline]
+fn number_of(descriptor: i32) -> u32 {
+    u32::try_from(descriptor).expect("an open descriptor's number is not negative")
+}

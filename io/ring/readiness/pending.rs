@@ -1,0 +1,250 @@
+//! The requests that have not ended: a table with a free list, an index by token, and lists that
+//! run through the entries themselves, so that waiting costs no memory of its own.
+//!
+//! ```text
+//!  List { tail } ──► last ──next──► first ──next──► second ─ ─► last      (a ring; empty: NONE)
+//! ```
+//!
+//! Each entry stands in at most one list. The table is bounded by the requests in flight; it grows
+//! to their largest number and then allocates no more.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::ops::{Index, IndexMut};
+
+use crate::io::request::{Nop, Request, Token};
+
+const NONE: u32 = u32::MAX;
+
+/// Where a request waits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Place {
+    /// Nowhere: the entry is free.
+    Free,
+    /// It names no descriptor to wait for, and its first attempt is due.
+    Loose,
+    /// In the list of its descriptor and direction.
+    Source,
+    /// With the pool, which will answer.
+    Pool,
+}
+
+#[derive(Debug)]
+pub(super) struct Pending {
+    pub(super) token: Token,
+    pub(super) request: Request,
+    pub(super) place: Place,
+    /// No attempt was made yet.
+    pub(super) fresh: bool,
+    previous: u32,
+    next: u32,
+}
+
+/// One first-in-first-out list of requests.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct List {
+    tail: u32,
+}
+
+impl List {
+    pub(super) const EMPTY: Self = Self { tail: NONE };
+
+    #[inline]
+    pub(super) fn is_empty(self) -> bool {
+        self.tail == NONE
+    }
+}
+
+/// All requests in flight, and those that are free to be used again.
+#[derive(Debug, Default)]
+pub(super) struct Requests {
+    entries: Vec<Pending>,
+    /// Free entries, linked through `next`.
+    free: List,
+    by_token: HashMap<Token, u32, BuildHasherDefault<TokenHasher>>,
+}
+
+impl Default for List {
+    fn default() -> Self {
+        Self::EMPTY
+    }
+}
+
+impl Requests {
+    pub(super) fn insert(&mut self, token: Token, request: Request, place: Place) -> u32 {
+        let entry = Pending { token, request, place, fresh: true, previous: NONE, next: NONE };
+        let index = if self.free.is_empty() {
+            let index = u32::try_from(self.entries.len()).expect("fewer than 2^32 requests");
+            assert_ne!(index, NONE, "fewer than 2^32 requests");
+            self.entries.push(entry);
+            index
+        } else {
+            let index = self.free.tail;
+            self.free.tail = self[index].next;
+            self[index] = entry;
+            index
+        };
+        let before = self.by_token.insert(token, index);
+        debug_assert_eq!(before, None, "{token:?} is in flight already");
+        index
+    }
+
+    /// Frees an entry that stands in no list any more, and answers its token.
+    pub(super) fn remove(&mut self, index: u32) -> Token {
+        let free = self.free.tail;
+        let entry = &mut self[index];
+        assert_ne!(entry.place, Place::Free, "a request ends once");
+        let token = entry.token;
+        entry.place = Place::Free;
+        entry.request = Request::Nop(Nop);
+        entry.next = free;
+        self.free.tail = index;
+        self.by_token.remove(&token);
+        token
+    }
+
+    pub(super) fn find(&self, token: Token) -> Option<u32> {
+        self.by_token.get(&token).copied()
+    }
+
+    /// The first and the last of a list.
+    #[inline]
+    pub(super) fn ends(&self, list: List) -> Option<(u32, u32)> {
+        (!list.is_empty()).then(|| (self[list.tail].next, list.tail))
+    }
+
+    /// Who stands behind `index` in its list; the first again behind the last.
+    #[inline]
+    pub(super) fn after(&self, index: u32) -> u32 {
+        self[index].next
+    }
+
+    pub(super) fn append(&mut self, list: &mut List, index: u32) {
+        if list.is_empty() {
+            (self[index].previous, self[index].next) = (index, index);
+        } else {
+            let last = list.tail;
+            let first = self[last].next;
+            (self[index].previous, self[index].next) = (last, first);
+            self[last].next = index;
+            self[first].previous = index;
+        }
+        list.tail = index;
+    }
+
+    pub(super) fn unlink(&mut self, list: &mut List, index: u32) {
+        let (previous, next) = (self[index].previous, self[index].next);
+        if next == index {
+            *list = List::EMPTY;
+            return;
+        }
+        self[previous].next = next;
+        self[next].previous = previous;
+        if list.tail == index {
+            list.tail = previous;
+        }
+    }
+}
+
+impl Index<u32> for Requests {
+    type Output = Pending;
+
+    #[inline]
+    fn index(&self, index: u32) -> &Pending {
+        &self.entries[index as usize]
+    }
+}
+
+impl IndexMut<u32> for Requests {
+    #[inline]
+    fn index_mut(&mut self, index: u32) -> &mut Pending {
+        &mut self.entries[index as usize]
+    }
+}
+
+/// Spreads a token over all bits by one multiplication. Tokens are ours, never a stranger's choice,
+/// so nobody can aim at a collision.
+#[derive(Default)]
+pub(super) struct TokenHasher(u64);
+
+impl Hasher for TokenHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    #[inline]
+    fn write_u64(&mut self, value: u64) {
+        // 2^64 divided by the golden ratio. The table reads both ends of the hash, so the
+        // well-mixed upper half is folded onto the lower.
+        let product = (self.0 ^ value).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 = product ^ product >> 32;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn filled(count: u64) -> (Requests, List) {
+        let (mut requests, mut list) = (Requests::default(), List::EMPTY);
+        for token in 0..count {
+            let index = requests.insert(Token(token), Request::Nop(Nop), Place::Loose);
+            requests.append(&mut list, index);
+        }
+        (requests, list)
+    }
+
+    fn tokens(requests: &Requests, list: List) -> Vec<u64> {
+        let mut tokens = Vec::new();
+        if let Some((mut index, last)) = requests.ends(list) {
+            loop {
+                tokens.push(requests[index].token.0);
+                if index == last {
+                    break;
+                }
+                index = requests.after(index);
+            }
+        }
+        tokens
+    }
+
+    #[test]
+    fn a_list_keeps_its_order_whoever_leaves() {
+        for (leaver, left) in [(0, [1, 2]), (1, [0, 2]), (2, [0, 1])] {
+            let (mut requests, mut list) = filled(3);
+            let index = requests.find(Token(leaver)).unwrap();
+            requests.unlink(&mut list, index);
+            assert_eq!(requests.remove(index), Token(leaver));
+            assert_eq!(tokens(&requests, list), left);
+            assert_eq!(requests.find(Token(leaver)), None);
+
+            let index = requests.insert(Token(9), Request::Nop(Nop), Place::Loose);
+            requests.append(&mut list, index);
+            assert_eq!(tokens(&requests, list), [left[0], left[1], 9]);
+            assert_eq!(requests.entries.len(), 3, "the free entry was used again");
+        }
+    }
+
+    #[test]
+    fn the_last_leaver_empties_the_list() {
+        let (mut requests, mut list) = filled(1);
+        requests.unlink(&mut list, 0);
+        assert!(list.is_empty());
+        assert_eq!(tokens(&requests, list), [0_u64; 0]);
+    }
+
+    #[test]
+    #[should_panic(expected = "a request ends once")]
+    fn ending_twice_is_a_bug() {
+        let (mut requests, mut list) = filled(1);
+        requests.unlink(&mut list, 0);
+        requests.remove(0);
+        requests.remove(0);
+    }
+}

@@ -1,0 +1,222 @@
+//! Who is tried when: what an event sets in motion, and what each attempt's answer leads to.
+
+use std::mem;
+
+use super::epoll::{EDGES, Event};
+use super::sources::Side;
+use super::{DOORBELL, Readiness};
+use crate::io::request::{Attempt, Completion, Poll, Request};
+
+/// How many answers without a buffer one request gives in one turn. It bounds by how much a
+/// listener overshoots the limit that its owner set.
+const SMALL_ANSWERS_MAX: u32 = 16;
+
+/// What a visit to one waiting request came to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Visit {
+    /// Nothing to do before something happens: it has ended, or waits for an event.
+    Settled,
+    /// It can go on at once.
+    GoesOn,
+    /// Its side has nothing to give, to it and to those behind.
+    Blocked,
+}
+
+impl Readiness {
+    /// Acts on one event.
+    pub(super) fn dispatch(&mut self, event: Event, completions: &mut Vec<Completion>) {
+        if event.data == DOORBELL {
+            return;
+        }
+        let (number, generation) = (event.data as u32, (event.data >> 32) as u32);
+        let source = &mut self.sources[number];
+        if source.generation() != generation {
+            // Forgotten, yet open: the handle has moved to another core, or a duplicate lives.
+            // Every change of it would wake this core in vain.
+            if !source.is_registered() {
+                self.epoll.remove(number as i32);
+            }
+            return;
+        }
+        source.see(event.events);
+        for side in Side::BOTH {
+            if event.events & side.events() == 0 || self.sources[number].waiting(side).is_empty() {
+                continue;
+            }
+            if self.sources[number].is_polled(side) {
+                self.tell(number, side, event.events, completions);
+            }
+            // Who stands in the queue was tried in this turn already.
+            if !self.sources[number].is_queued(side) {
+                self.visit_all(number, side, completions);
+            }
+        }
+    }
+
+    /// Answers those who wait for readiness itself by what the event says: it needs no call.
+    fn tell(&mut self, number: u32, side: Side, events: u32, completions: &mut Vec<Completion>) {
+        let mask = (events & side.events()) as i32;
+        let mut polled = false;
+        self.for_each(number, side, |ring, index| {
+            let Request::Poll(poll) = ring.requests[index].request else { return };
+            if poll.multishot {
+                polled = true;
+                ring.requests[index].fresh = false;
+                ring.go_on(index, mask, None, completions);
+            } else {
+                ring.end(index, mask, completions);
+            }
+        });
+        self.sources[number].set_polled(side, polled);
+    }
+
+    /// Tries each request that waits on one side, in the order of submission.
+    pub(super) fn visit_all(&mut self, number: u32, side: Side, completions: &mut Vec<Completion>) {
+        let mut goes_on = false;
+        self.for_each(number, side, |ring, index| {
+            let visit = match ring.requests[index].request {
+                Request::Poll(poll) => ring.visit_poll(number, side, index, poll, completions),
+                _ if ring.sources[number].is_blocked(side) => Visit::Blocked,
+                _ => ring.visit(number, side, index, completions),
+            };
+            goes_on = match visit {
+                Visit::Settled => goes_on,
+                Visit::GoesOn => true,
+                Visit::Blocked => false,
+            };
+        });
+        if goes_on {
+            self.enqueue(number, side);
+        }
+    }
+
+    /// Calls `action` for each request that waits on one side. It may end that request, and no
+    /// other.
+    #[inline]
+    fn for_each(&mut self, number: u32, side: Side, mut action: impl FnMut(&mut Self, u32)) {
+        let list = *self.sources[number].waiting(side);
+        let Some((mut index, last)) = self.requests.ends(list) else { return };
+        loop {
+            let after = self.requests.after(index);
+            action(self, index);
+            if index == last {
+                return;
+            }
+            index = after;
+        }
+    }
+
+    fn visit(
+        &mut self,
+        number: u32,
+        side: Side,
+        index: u32,
+        completions: &mut Vec<Completion>,
+    ) -> Visit {
+        for _ in 0..SMALL_ANSWERS_MAX {
+            self.counters.direct_calls += 1;
+            // SAFETY: the submitter keeps what the request names until its terminal completion.
+            let attempt = unsafe { self.requests[index].request.attempt(&mut self.buffers) };
+            match attempt {
+                Attempt::Done { result } => {
+                    self.end(index, result, completions);
+                    return Visit::Settled;
+                }
+                Attempt::More { result, buffer, drained } => {
+                    self.go_on(index, result, buffer, completions);
+                    // After a hang-up a short answer says nothing: the end may stand behind it, and
+                    // no further event will tell.
+                    if drained && !self.sources[number].is_hung_up() {
+                        return self.block(number, side, index, completions);
+                    }
+                    if buffer.is_some() {
+                        return Visit::GoesOn;
+                    }
+                }
+                Attempt::WouldBlock(_) => return self.block(number, side, index, completions),
+                Attempt::Blocking => {
+                    self.hand_over(index);
+                    return Visit::Settled;
+                }
+            }
+        }
+        Visit::GoesOn
+    }
+
+    /// Looks at readiness once, for who has just asked for it; from then on events tell.
+    fn visit_poll(
+        &mut self,
+        number: u32,
+        side: Side,
+        index: u32,
+        poll: Poll,
+        completions: &mut Vec<Completion>,
+    ) -> Visit {
+        if !mem::replace(&mut self.requests[index].fresh, false) {
+            return Visit::Settled;
+        }
+        let source = &self.sources[number];
+        if !source.is_registered() {
+            // Registering reports the present state as the first event.
+            let refusal = self.register(number);
+            if refusal == 0 {
+                return Visit::Settled;
+            }
+            if refusal != -libc::EPERM {
+                self.end(index, refusal, completions);
+                return Visit::Settled;
+            }
+            // What epoll does not watch (a regular file) is always ready, as poll(2) says.
+        } else if source.is_blocked(side) && !source.is_hung_up() {
+            return Visit::Settled;
+        }
+        let watched = self.sources[number].is_registered();
+        self.counters.direct_calls += 1;
+        // SAFETY: the submitter keeps the descriptor open until the terminal completion.
+        match unsafe { poll.attempt() } {
+            Attempt::More { result, .. } if watched => {
+                self.go_on(index, result, None, completions);
+            }
+            Attempt::Done { result } | Attempt::More { result, .. } => {
+                self.end(index, result, completions);
+            }
+            _ if watched => {}
+            _ => self.end(index, -libc::EPERM, completions),
+        }
+        Visit::Settled
+    }
+
+    /// Lets a side wait for its next event, which takes a registration. Refused that, the request
+    /// ends.
+    fn block(
+        &mut self,
+        number: u32,
+        side: Side,
+        index: u32,
+        completions: &mut Vec<Completion>,
+    ) -> Visit {
+        let refusal = self.register(number);
+        if refusal < 0 {
+            self.end(index, refusal, completions);
+            return Visit::Settled;
+        }
+        self.sources[number].block(side);
+        Visit::Blocked
+    }
+
+    /// Has epoll watch a descriptor: once in its life. Zero, or the negated error number (`ENOSPC`:
+    /// the user's `max_user_watches` are used up).
+    #[inline]
+    fn register(&mut self, number: u32) -> i32 {
+        if self.sources[number].is_registered() {
+            return 0;
+        }
+        self.counters.registrations += 1;
+        let data = u64::from(self.sources[number].generation()) << 32 | u64::from(number);
+        let result = self.epoll.register(number as i32, EDGES, data);
+        if result == 0 {
+            self.sources[number].set_registered();
+        }
+        result
+    }
+}

@@ -1,0 +1,302 @@
+//! The completion engine: *do it and tell me*.
+//!
+//! ```text
+//!   submit ──► submission queue ─┐                     one io_uring_enter per turn
+//!   cancel ──► (backlog if full) ├─► enter ──► kernel  submits what was queued, waits if told,
+//!                                │     │               and runs completion work on this thread
+//!   completions ◄── reap ◄───────┴─────┘
+//! ```
+//!
+//! What is once in the submission queue belongs to the kernel, even when the enter fails: only a
+//! completion without `MORE` retires a request. Progress is therefore read from the completion queue
+//! and never from what `enter` returns.
+
+mod buffers;
+pub(crate) mod setup;
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::sync::Arc;
+
+use io_uring::types::CancelBuilder;
+use io_uring::{EnterFlags, IoUring, opcode, squeue, types};
+
+use self::buffers::BufferRing;
+use self::setup::Setup;
+use super::{Provided, RingCounters, Waiting};
+use crate::io::mailbox::{Mailbox, Message};
+use crate::io::pool::Pool;
+use crate::io::request::{Attempt, Buffers, Completion, Features, Flags, Request, Token};
+
+/// Tokens of the engine's own submissions; the proactor's never have the top bit.
+const DOORBELL: u64 = u64::MAX;
+const CANCEL: u64 = u64::MAX - 1;
+const INTERNAL: u64 = 1 << 63;
+
+pub(crate) struct Uring {
+    // The ring stands before the buffers: fields drop in order, and the kernel must let go first.
+    ring: IoUring,
+    buffers: BufferRing,
+    setup: Setup,
+    /// Entries that found the queue full while the kernel took no submissions. Bounded by the
+    /// requests in flight, each of which has at most itself and one cancel here.
+    backlog: VecDeque<squeue::Entry>,
+    in_flight: usize,
+    doorbell_armed: bool,
+    mailbox: Arc<Mailbox>,
+    pool: Arc<Pool>,
+    counters: RingCounters,
+}
+
+impl Uring {
+    pub(super) fn new(
+        setup: &Setup,
+        mailbox: &Arc<Mailbox>,
+        pool: &Arc<Pool>,
+        buffers_max: u16,
+    ) -> io::Result<Self> {
+        let ring = setup.create()?;
+        let buffers = BufferRing::register(&ring, buffers_max)
+            .map_err(|error| setup::Refusal::of(&error).into_error(error.kind()))?;
+        Ok(Self {
+            ring,
+            buffers,
+            setup: *setup,
+            backlog: VecDeque::new(),
+            in_flight: 0,
+            doorbell_armed: false,
+            mailbox: mailbox.clone(),
+            pool: pool.clone(),
+            counters: RingCounters::default(),
+        })
+    }
+
+    /// # Safety
+    ///
+    /// As `Ring::submit`.
+    #[inline]
+    pub(super) unsafe fn submit(&mut self, token: Token, request: &Request) {
+        debug_assert_eq!(token.0 & INTERNAL, 0, "the top bit is the engine's");
+        self.in_flight += 1;
+        self.counters.submissions += 1;
+        match request.encode(self.features()) {
+            Some(entry) => self.push(entry.user_data(token.0)),
+            None => self.submit_to_pool(token, *request),
+        }
+    }
+
+    /// For the few operations that an older kernel's ring lacks.
+    fn submit_to_pool(&mut self, token: Token, request: Request) {
+        self.counters.pool_jobs += 1;
+        let lent = Lent(request);
+        let mailbox = self.mailbox.clone();
+        let job = Box::new(move || {
+            let lent = lent;
+            // SAFETY: the submitter keeps all that the request names until the completion, which is
+            // the message below.
+            let result = unsafe { lent.0.perform() };
+            mailbox.push(Message::Complete { token: token.0, result });
+        });
+        if self.pool.submit(job).is_err() {
+            self.mailbox.push(Message::Complete { token: token.0, result: -libc::EAGAIN });
+        }
+    }
+
+    pub(super) fn complete_from_pool(&mut self, token: Token, result: i32) -> Completion {
+        self.in_flight -= 1;
+        self.counters.completions += 1;
+        Completion::done(token, result)
+    }
+
+    pub(super) fn cancel(&mut self, token: Token) {
+        let entry = opcode::AsyncCancel2::new(CancelBuilder::user_data(token.0)).build();
+        self.push(entry.user_data(CANCEL));
+    }
+
+    /// # Safety
+    ///
+    /// As `Ring::attempt`.
+    #[inline]
+    pub(super) unsafe fn attempt(&mut self, request: &Request) -> Attempt {
+        self.counters.direct_calls += 1;
+        // SAFETY: handed on.
+        unsafe { request.attempt(&mut NoBuffers) }
+    }
+
+    pub(super) fn provide(&mut self, buffers: impl Iterator<Item = Provided>) {
+        self.buffers.provide(buffers);
+    }
+
+    #[inline]
+    pub(super) fn wants_turn(&mut self) -> bool {
+        let submissions = self.ring.submission();
+        let told = !submissions.is_empty() || submissions.taskrun() || submissions.cq_overflow();
+        drop(submissions);
+        told || (!self.setup.shows_work() && !self.ring.completion().is_empty())
+    }
+
+    pub(super) fn turn(
+        &mut self,
+        waiting: Waiting,
+        completions: &mut Vec<Completion>,
+    ) -> io::Result<()> {
+        if !self.doorbell_armed {
+            self.arm_doorbell();
+        }
+        self.flush_backlog();
+        self.enter(waiting)?;
+        self.reap(completions);
+        Ok(())
+    }
+
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the ring owns its descriptor and is borrowed for as long.
+        unsafe { BorrowedFd::borrow_raw(self.ring.as_raw_fd()) }
+    }
+
+    pub(super) fn counters(&self) -> RingCounters {
+        self.counters
+    }
+
+    fn features(&self) -> &Features {
+        &self.setup.features
+    }
+
+    /// One multishot poll for the life of the ring: it answers each write to the doorbell, so the
+    /// counter never needs to be read.
+    fn arm_doorbell(&mut self) {
+        let number = self.mailbox.doorbell().as_fd().as_raw_fd();
+        let entry = opcode::PollAdd::new(types::Fd(number), libc::POLLIN as u32).multi(true);
+        self.push(entry.build().user_data(DOORBELL));
+        self.doorbell_armed = true;
+    }
+
+    #[inline]
+    fn push(&mut self, entry: squeue::Entry) {
+        // SAFETY: the entry encodes a request whose submitter keeps all it names until the terminal
+        // completion, or one of the engine's own, which name nothing but descriptors of ours.
+        if self.backlog.is_empty() && unsafe { self.ring.submission().push(&entry) }.is_ok() {
+            return;
+        }
+        self.backlog.push_back(entry);
+        self.flush_backlog();
+    }
+
+    /// Moves the backlog into the queue, submitting in between. What the kernel does not take now
+    /// stays for the next turn; nothing is dropped.
+    fn flush_backlog(&mut self) {
+        while let Some(entry) = self.backlog.front() {
+            // SAFETY: as in `push`.
+            if unsafe { self.ring.submission().push(entry) }.is_ok() {
+                self.backlog.pop_front();
+            } else if self.ring.submission().is_full()
+                && (self.enter(Waiting::No).is_err() || self.ring.submission().is_full())
+            {
+                return;
+            }
+        }
+    }
+
+    fn enter(&mut self, waiting: Waiting) -> io::Result<()> {
+        let to_submit = self.ring.submission().len() as u32;
+        let wait = waiting != Waiting::No && self.ring.completion().is_empty();
+        let mut flags = EnterFlags::GETEVENTS | EnterFlags::EXT_ARG;
+        let mut time = types::Timespec::new();
+        let mut argument = WaitArgument::default();
+        if let (true, Waiting::Until(Some(deadline))) = (wait, waiting) {
+            time = self.timespec(deadline);
+            argument.time = std::ptr::from_ref(&time) as u64;
+            if self.setup.absolute_wait {
+                flags |= EnterFlags::ABS_TIMER;
+            }
+        }
+        if self.setup.no_iowait {
+            flags |= EnterFlags::NO_IOWAIT;
+        }
+        self.counters.enters += 1;
+        // SAFETY: what is queued was pushed under the contract of `submit`; `argument` is the
+        // kernel's `io_uring_getevents_arg`, and `time`, which it points to, lives past the call.
+        let result = unsafe {
+            let argument = Some(&argument);
+            self.ring.submitter().enter(to_submit, u32::from(wait), flags.bits(), argument)
+        };
+        let _ = &time;
+        match result {
+            Ok(_) => Ok(()),
+            Err(error) => match error.raw_os_error() {
+                // The time is up; a signal came; the kernel wants completions taken first. In each
+                // case the queues tell what happened, and the next turn goes on.
+                Some(libc::ETIME | libc::EINTR | libc::EAGAIN | libc::EBUSY) => Ok(()),
+                _ => Err(error),
+            },
+        }
+    }
+
+    /// The deadline as the wait wants it: absolute where the kernel can, else what is left.
+    fn timespec(&self, deadline: u64) -> types::Timespec {
+        let nanoseconds = if self.setup.absolute_wait {
+            deadline
+        } else {
+            deadline.saturating_sub(crate::io::system::now())
+        };
+        types::Timespec::new()
+            .sec(nanoseconds / 1_000_000_000)
+            .nsec((nanoseconds % 1_000_000_000) as u32)
+    }
+
+    fn reap(&mut self, completions: &mut Vec<Completion>) {
+        let submissions_overflow = self.ring.submission().cq_overflow();
+        self.counters.overflows += u64::from(submissions_overflow);
+        let queue = self.ring.completion();
+        for entry in queue {
+            let (token, flags) = (entry.user_data(), Flags(entry.flags()));
+            if token & INTERNAL != 0 {
+                // A cancel's own answer says nothing that its target's completion does not say.
+                if token == DOORBELL && !flags.more() {
+                    self.doorbell_armed = false;
+                }
+                continue;
+            }
+            self.in_flight -= usize::from(!flags.more());
+            self.counters.completions += 1;
+            completions.push(Completion { token: Token(token), result: entry.result(), flags });
+        }
+    }
+}
+
+/// A request on its way to a pool thread.
+pub(super) struct Lent(pub(super) Request);
+
+// SAFETY: a request is plain data, and its submitter keeps everything it names valid until the
+// terminal completion, from whichever thread that comes.
+unsafe impl Send for Lent {}
+
+/// The kernel's `io_uring_getevents_arg` (io_uring_enter2(2)).
+#[repr(C)]
+#[derive(Default)]
+struct WaitArgument {
+    signal_mask: u64,
+    signal_mask_size: u32,
+    minimum_wait_us: u32,
+    time: u64,
+}
+
+const _: () = assert!(size_of::<WaitArgument>() == 24);
+
+/// Direct calls never receive into provided buffers: those belong to the kernel's ring.
+struct NoBuffers;
+
+impl Buffers for NoBuffers {
+    fn take(&mut self) -> Option<(u16, *mut u8, u32)> {
+        None
+    }
+
+    fn put_back(&mut self, _: u16) {
+        unreachable!("nothing was taken")
+    }
+}

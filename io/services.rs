@@ -1,0 +1,226 @@
+//! What a resource may reach while the tables are borrowed: ring, buffers, timers, and the list of
+//! what has to happen afterwards.
+//!
+//! Wakers and user drops may run anything, the runtime's own calls included. So nothing here wakes or
+//! drops: it is put on the `Effects` and runs when the tables are free again.
+
+use std::any::Any;
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::task::Waker;
+use std::time::Duration;
+
+use crate::io::buffer::BufferPool;
+use crate::io::clock::Clock;
+use crate::io::mailbox::{Key, WaiterId};
+use crate::io::request::{Request, Token};
+use crate::io::ring::Ring;
+use crate::io::timers::{Expiry, TimerKey, Timers};
+
+/// What kind of resource a token belongs to, and which of its requests.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub(crate) enum Kind {
+    Receive = 1,
+    Send = 2,
+    WatchReadable = 3,
+    WatchWritable = 4,
+    Accept = 5,
+    Operation = 6,
+    Linger = 7,
+    AcceptAgain = 8,
+}
+
+impl Kind {
+    /// `63: the engine's own | 62..56: kind | 55..32: generation | 31..0: index`
+    #[inline]
+    pub(crate) fn token(self, key: Key) -> Token {
+        Token(u64::from(key.index) | u64::from(key.generation) << 32 | (self as u64) << 56)
+    }
+
+    #[inline]
+    pub(crate) fn of(token: Token) -> Option<(Self, Key)> {
+        let key =
+            Key { index: token.0 as u32, generation: (token.0 >> 32) as u32 & ((1 << 24) - 1) };
+        let kind = match (token.0 >> 56) as u8 {
+            1 => Self::Receive,
+            2 => Self::Send,
+            3 => Self::WatchReadable,
+            4 => Self::WatchWritable,
+            5 => Self::Accept,
+            6 => Self::Operation,
+            7 => Self::Linger,
+            8 => Self::AcceptAgain,
+            _ => return None,
+        };
+        Some((kind, key))
+    }
+}
+
+/// Bounds of one core, from the builder.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// Connections taken from the kernel ahead of `accept`, per listener.
+    pub(crate) accept_ahead: usize,
+    /// Received bytes that wait for the program, per stream.
+    pub(crate) receive_ahead: usize,
+    /// Committed bytes that wait for the kernel, per stream.
+    pub(crate) send_ahead: usize,
+    /// Whether a send is tried at once, and submitted only for what is left.
+    pub(crate) send_inline: bool,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            accept_ahead: 64,
+            receive_ahead: 256 * 1024,
+            send_ahead: 256 * 1024,
+            send_inline: true,
+        }
+    }
+}
+
+/// How long a dropped stream waits for its peer's end, unless it says otherwise.
+pub(crate) const LINGER: Duration = Duration::from_secs(5);
+
+/// The books of one core's resources: what came is what went plus what is there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ResourceCounters {
+    /// Connections that the kernel handed over.
+    pub connections_accepted: u64,
+    /// Connections that `accept` handed on.
+    pub connections_delivered: u64,
+    /// Connections that were closed because their listener was dropped before `accept` took them.
+    pub connections_undelivered: u64,
+    /// Times that a receive found no provided buffer.
+    pub buffers_exhausted: u64,
+    /// Receives into private memory because every provided buffer was lent.
+    pub private_receives: u64,
+    /// Completions that nobody knows: always zero, unless the kernel errs.
+    pub unknown_completions: u64,
+}
+
+/// What has to happen when the tables are free again.
+#[derive(Default)]
+pub(crate) struct Effects {
+    pub(crate) wakers: Vec<Waker>,
+    pub(crate) dropped_wakers: Vec<Waker>,
+    pub(crate) dropped: Vec<Box<dyn Any>>,
+}
+
+impl Effects {
+    #[inline]
+    pub(crate) fn wake(&mut self, waker: Option<Waker>) {
+        self.wakers.extend(waker);
+    }
+
+    #[inline]
+    pub(crate) fn discard(&mut self, waker: Option<Waker>) {
+        self.dropped_wakers.extend(waker);
+    }
+
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.wakers.is_empty() && self.dropped_wakers.is_empty() && self.dropped.is_empty()
+    }
+}
+
+pub(crate) struct Services {
+    pub(crate) ring: Ring,
+    pub(crate) buffers: BufferPool,
+    pub(crate) timers: Timers,
+    pub(crate) clock: Rc<Clock>,
+    pub(crate) limits: Limits,
+    pub(crate) effects: Effects,
+    pub(crate) counters: ResourceCounters,
+    /// Direct calls of resources; the ring counts its own.
+    pub(crate) direct_calls: u64,
+    /// Streams whose receive found no buffer, oldest first; each stands here once.
+    pub(crate) starved: VecDeque<Key>,
+    /// No new receives: the runtime is shutting down.
+    pub(crate) closing: bool,
+    next_waiter: WaiterId,
+    returned: Vec<u16>,
+}
+
+impl Services {
+    pub(crate) fn new(ring: Ring, buffers: BufferPool, clock: Rc<Clock>, limits: Limits) -> Self {
+        Self {
+            timers: Timers::new(clock.now()),
+            ring,
+            buffers,
+            clock,
+            limits,
+            effects: Effects::default(),
+            counters: ResourceCounters::default(),
+            direct_calls: 0,
+            starved: VecDeque::new(),
+            closing: false,
+            next_waiter: crate::io::waiters::POLLER,
+            returned: Vec::new(),
+        }
+    }
+
+    /// A number for a future that waits; the same one as long as it lives.
+    #[inline]
+    pub(crate) fn waiter(&mut self, waiter: &mut Option<WaiterId>) -> WaiterId {
+        *waiter.get_or_insert_with(|| {
+            self.next_waiter += 1;
+            self.next_waiter
+        })
+    }
+
+    /// Submits for a resource.
+    ///
+    /// # Safety
+    ///
+    /// As `Ring::submit`: the resource keeps what the request names until the terminal completion.
+    #[inline]
+    pub(crate) unsafe fn submit(&mut self, kind: Kind, key: Key, request: &Request) {
+        // SAFETY: handed on.
+        unsafe { self.ring.submit(kind.token(key), request) };
+    }
+
+    #[inline]
+    pub(crate) fn cancel(&mut self, kind: Kind, key: Key) {
+        self.ring.cancel(kind.token(key));
+    }
+
+    /// Starts a timer whose expiry comes back to a resource.
+    pub(crate) fn start_timer(&mut self, kind: Kind, key: Key, after: Duration) -> TimerKey {
+        let nanoseconds = u64::try_from(after.as_nanos()).unwrap_or(u64::MAX);
+        let deadline = self.clock.now().saturating_add(nanoseconds);
+        self.timers.insert(deadline, Expiry::Token(kind.token(key).0))
+    }
+
+    pub(crate) fn stop_timer(&mut self, timer: Option<TimerKey>) {
+        if let Some(Expiry::Wake(waker)) = timer.and_then(|timer| self.timers.remove(timer)) {
+            self.effects.discard(Some(waker));
+        }
+    }
+
+    /// Hands returned buffers to the ring again.
+    #[inline]
+    pub(crate) fn replenish(&mut self) {
+        if self.buffers.has_returned() {
+            self.buffers.take_returned(&mut self.returned);
+            let Self { ring, buffers, returned, .. } = self;
+            ring.provide(returned.drain(..).map(|id| buffers.provided(id)));
+        }
+    }
+
+    /// More buffers for the ring. `false`: the limit is reached, or the system gives no memory.
+    pub(crate) fn grow_buffers(&mut self) -> bool {
+        let Self { ring, buffers, .. } = self;
+        match buffers.grow() {
+            Ok(provided) => {
+                let mut count = 0;
+                ring.provide(provided.inspect(|_| count += 1));
+                count > 0
+            }
+            Err(_) => false,
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! A table whose entries are named by index and generation, so that a late name meets nothing
+//! instead of a stranger.
+
+use crate::io::mailbox::Key;
+
+/// Generations travel in completion tokens, which have 24 bits for them.
+const GENERATION_MASK: u32 = (1 << 24) - 1;
+const NONE: u32 = u32::MAX;
+
+#[derive(Debug)]
+enum Entry<T> {
+    Vacant { next: u32 },
+    Occupied(T),
+}
+
+/// Vacant entries are used again last in, first out: the warm ones first.
+#[derive(Debug)]
+pub(crate) struct Slab<T> {
+    entries: Vec<(u32, Entry<T>)>,
+    vacant: u32,
+    len: usize,
+}
+
+impl<T> Slab<T> {
+    pub(crate) const fn new() -> Self {
+        Self { entries: Vec::new(), vacant: NONE, len: 0 }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(crate) fn insert(&mut self, value: T) -> Key {
+        self.len += 1;
+        if self.vacant == NONE {
+            let index = u32::try_from(self.entries.len()).expect("fewer than 2^32 entries");
+            self.entries.push((0, Entry::Occupied(value)));
+            return Key { index, generation: 0 };
+        }
+        let index = self.vacant;
+        let (generation, entry) = &mut self.entries[index as usize];
+        let Entry::Vacant { next } = *entry else { panic!("the free list names a free entry") };
+        self.vacant = next;
+        *entry = Entry::Occupied(value);
+        Key { index, generation: *generation }
+    }
+
+    #[inline]
+    pub(crate) fn get_mut(&mut self, key: Key) -> Option<&mut T> {
+        match self.entries.get_mut(key.index as usize) {
+            Some((generation, Entry::Occupied(value))) if *generation == key.generation => {
+                Some(value)
+            }
+            _ => None,
+        }
+    }
+
+    pub(crate) fn remove(&mut self, key: Key) -> Option<T> {
+        let (generation, entry) = self.entries.get_mut(key.index as usize)?;
+        if *generation != key.generation || matches!(entry, Entry::Vacant { .. }) {
+            return None;
+        }
+        let vacant = Entry::Vacant { next: self.vacant };
+        let Entry::Occupied(value) = std::mem::replace(entry, vacant) else {
+            panic!("checked to be occupied")
+        };
+        *generation = (*generation + 1) & GENERATION_MASK;
+        self.vacant = key.index;
+        self.len -= 1;
+        Some(value)
+    }
+
+    /// The names of all entries, for shutting down.
+    pub(crate) fn keys(&self) -> Vec<Key> {
+        let occupied = |(index, (generation, entry)): (usize, &(u32, Entry<T>))| match entry {
+            Entry::Occupied(_) => Some(Key { index: index as u32, generation: *generation }),
+            Entry::Vacant { .. } => None,
+        };
+        self.entries.iter().enumerate().filter_map(occupied).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stale_key_meets_nothing() {
+        let mut slab = Slab::new();
+        let first = slab.insert("first");
+        assert_eq!(slab.remove(first), Some("first"));
+        let second = slab.insert("second");
+        assert_eq!(second.index, first.index, "the entry is used again");
+        assert_eq!(slab.get_mut(first), None);
+        assert_eq!(slab.remove(first), None);
+        assert_eq!(slab.get_mut(second), Some(&mut "second"));
+        assert_eq!((slab.len(), slab.keys()), (1, vec![second]));
+    }
+
+    #[test]
+    fn entries_are_reused_warmest_first() {
+        let mut slab = Slab::new();
+        let keys: Vec<_> = (0..4).map(|n| slab.insert(n)).collect();
+        slab.remove(keys[1]);
+        slab.remove(keys[3]);
+        assert_eq!(slab.insert(9).index, keys[3].index);
+        assert_eq!(slab.insert(9).index, keys[1].index);
+        assert_eq!(slab.insert(9).index, 4);
+    }
+}

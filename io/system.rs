@@ -1,0 +1,52 @@
+//! The one table of ambient authority: clock, random numbers, thread start.
+//!
+//! Everything above asks here and nowhere else, so that a simulated core can answer instead of
+//! the machine. Deadlines inside the crate are `u64` nanoseconds of `CLOCK_MONOTONIC`: io_uring
+//! and `epoll_pwait2` measure with the same clock, so no conversion stands between a timer and
+//! the wait.
+
+use std::io;
+use std::sync::OnceLock;
+use std::thread::{Builder, JoinHandle};
+
+/// Nanoseconds of `CLOCK_MONOTONIC`.
+pub(crate) fn now() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` is a valid timespec for the call to fill.
+    let result = unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    assert_eq!(result, 0, "CLOCK_MONOTONIC exists on every Linux");
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+/// A random number from the kernel; for seeds, never for the hot path.
+pub(crate) fn random() -> u64 {
+    let mut bytes = [0_u8; 8];
+    // SAFETY: the buffer is valid for its whole length.
+    let got = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
+    if got == bytes.len() as isize { u64::from_ne_bytes(bytes) } else { now() }
+}
+
+/// Starts a named thread.
+pub(crate) fn spawn_thread(
+    name: String,
+    body: impl FnOnce() + Send + 'static,
+) -> io::Result<JoinHandle<()>> {
+    Builder::new().name(name).spawn(body)
+}
+
+/// One moment as `std` and as we name it. It is the same for the whole process, so that times can
+/// be converted to and fro without drifting: `std` keeps its nanoseconds to itself.
+pub(crate) fn moment() -> (std::time::Instant, u64) {
+    static MOMENT: OnceLock<(std::time::Instant, u64)> = OnceLock::new();
+    *MOMENT.get_or_init(|| {
+        // Other work may come between two looks at the clock; of several tries take the tightest.
+        let tries = (0..8).map(|_| {
+            let before = now();
+            let std = std::time::Instant::now();
+            let took = now() - before;
+            (took, std, before + took / 2)
+        });
+        let (_, std, ours) = tries.min_by_key(|(took, ..)| *took).expect("there are eight");
+        (std, ours)
+    })
+}

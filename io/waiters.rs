@@ -1,0 +1,116 @@
+//! Futures that wait at a resource, in the order of their first poll.
+//!
+//! ```text
+//!   poll: not ready ──► enrolled (waker kept) ──► notified ──► poll: served, struck off
+//!                            │                       │
+//!                            └── dropped: struck off ┴──► if it stood first, the wake passes on
+//! ```
+//!
+//! Only the first may be served, so concurrent reads get their bytes in the order in which they
+//! asked. One waiter is the rule and needs no memory of its own; more stand in a boxed queue, which
+//! is bounded by the futures that exist.
+
+use std::collections::VecDeque;
+use std::task::Waker;
+
+use crate::io::mailbox::WaiterId;
+
+/// The poll-based traits have no future of their own: they share this place in line, as their
+/// contract of one waker per direction has it.
+pub(crate) const POLLER: WaiterId = 0;
+
+#[derive(Debug)]
+struct Waiting {
+    id: WaiterId,
+    /// Taken when it is notified; it comes back with the next poll.
+    waker: Option<Waker>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Waiters {
+    first: Option<Waiting>,
+    rest: Option<Box<VecDeque<Waiting>>>,
+}
+
+impl Waiters {
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.first.is_none()
+    }
+
+    /// Whether `id` may be served now: nobody waits, or it stands first.
+    #[inline]
+    pub(crate) fn may_go(&self, id: Option<WaiterId>) -> bool {
+        self.first.as_ref().is_none_or(|first| Some(first.id) == id)
+    }
+
+    /// Puts `id` in line, or renews its waker. Answers the waker it had: drop it outside the tables.
+    #[must_use]
+    pub(crate) fn enrol(&mut self, id: WaiterId, waker: &Waker) -> Option<Waker> {
+        if let Some(waiting) = self.find(id) {
+            return match &waiting.waker {
+                Some(old) if old.will_wake(waker) => None,
+                _ => waiting.waker.replace(waker.clone()),
+            };
+        }
+        let waiting = Waiting { id, waker: Some(waker.clone()) };
+        if self.first.is_none() {
+            self.first = Some(waiting);
+        } else {
+            self.rest.get_or_insert_default().push_back(waiting);
+        }
+        None
+    }
+
+    /// Strikes `id` off. Answers its waker, and whether it stood first.
+    #[must_use]
+    pub(crate) fn strike(&mut self, id: WaiterId) -> (Option<Waker>, bool) {
+        if self.first.as_ref().is_some_and(|first| first.id == id) {
+            let next = self.rest.as_mut().and_then(|rest| rest.pop_front());
+            let struck = std::mem::replace(&mut self.first, next);
+            return (struck.and_then(|waiting| waiting.waker), true);
+        }
+        let Some(rest) = &mut self.rest else { return (None, false) };
+        let place = rest.iter().position(|waiting| waiting.id == id);
+        let struck = place.and_then(|place| rest.remove(place));
+        (struck.and_then(|waiting| waiting.waker), false)
+    }
+
+    /// The waker of the first in line, to be woken outside the tables.
+    #[inline]
+    #[must_use]
+    pub(crate) fn notify_first(&mut self) -> Option<Waker> {
+        self.first.as_mut().and_then(|first| first.waker.take())
+    }
+
+    /// The wakers of all, to be woken outside the tables.
+    pub(crate) fn notify_all(&mut self, wakers: &mut Vec<Waker>) {
+        let rest = self.rest.iter_mut().flat_map(|rest| rest.iter_mut());
+        wakers.extend(self.first.iter_mut().chain(rest).filter_map(|w| w.waker.take()));
+    }
+
+    fn find(&mut self, id: WaiterId) -> Option<&mut Waiting> {
+        let rest = self.rest.iter_mut().flat_map(|rest| rest.iter_mut());
+        self.first.iter_mut().chain(rest).find(|waiting| waiting.id == id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_keeps_the_order_of_first_polls() {
+        let mut waiters = Waiters::default();
+        assert!(waiters.may_go(None));
+        for id in 1..=3 {
+            assert!(waiters.enrol(id, Waker::noop()).is_none());
+        }
+        assert!(waiters.may_go(Some(1)) && !waiters.may_go(Some(2)) && !waiters.may_go(None));
+        assert!(waiters.notify_first().is_some() && waiters.notify_first().is_none());
+        assert!(!waiters.strike(2).1, "the second did not stand first");
+        assert!(waiters.strike(1).1);
+        assert!(waiters.may_go(Some(3)));
+        assert!(waiters.strike(3).1 && waiters.is_empty());
+    }
+}

@@ -1,0 +1,426 @@
+//! Making a runtime: the choices, and `Runtime`, which owns one core on the thread that made it.
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::panic::Location;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::io::buffer::PoolConfig;
+use crate::io::pool::Pool;
+use crate::io::proactor::{Config, Park, Proactor};
+use crate::io::ring::{Prepared, RingChoice, RingReport, prepare};
+use crate::io::services::Limits;
+use crate::runtime::core::{Core, Pace};
+use crate::runtime::handle::Handle;
+use crate::runtime::join::JoinHandle;
+use crate::runtime::metrics::Metrics;
+
+/// What dropping a runtime gives its I/O to end well.
+const DROP_DEADLINE: Duration = Duration::from_secs(5);
+
+/// How long an idle pool thread stays.
+const POOL_KEEP_ALIVE: Duration = Duration::from_secs(10);
+
+/// Runs `future` on a new runtime with the default choices, and ends the runtime.
+///
+/// # Errors
+///
+/// When the runtime cannot be built; see [`Builder::build`].
+///
+/// # Examples
+///
+/// ```
+/// fn main() -> std::io::Result<()> {
+///     quoit::run(async {
+///         println!("hello from the ring");
+///         Ok(())
+///     })?
+/// }
+/// ```
+pub fn run<F: Future>(future: F) -> io::Result<F::Output> {
+    Ok(Runtime::new()?.block_on(future))
+}
+
+/// Runs `future` on a new runtime with the default choices, and ends the runtime.
+///
+/// # Panics
+///
+/// When the runtime cannot be built ([`run`] answers with the error instead), and inside a runtime.
+///
+/// # Examples
+///
+/// ```
+/// assert_eq!(quoit::block_on(async { 6 * 7 }), 42);
+/// ```
+pub fn block_on<F: Future>(future: F) -> F::Output {
+    match Runtime::new() {
+        Ok(runtime) => runtime.block_on(future),
+        Err(error) => panic!("the runtime could not be built: {error}"),
+    }
+}
+
+/// The choices for a runtime; [`Runtime::builder`] makes one with the defaults.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// let runtime = quoit::Runtime::builder()
+///     .ring(quoit::RingChoice::Readiness)
+///     .spin(Duration::from_micros(20))
+///     .task_budget(128)
+///     .build()?;
+/// assert_eq!(runtime.block_on(async { 1 + 1 }), 2);
+/// # std::io::Result::Ok(())
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "a builder does nothing before `build` or `run`"]
+pub struct Builder {
+    ring: RingChoice,
+    pace: Pace,
+    max_blocking_threads: usize,
+    limits: Limits,
+    buffers: PoolConfig,
+}
+
+impl Builder {
+    pub(crate) fn new() -> Self {
+        Self {
+            ring: RingChoice::Auto,
+            pace: Pace { task_budget: 64, spin: Duration::ZERO },
+            max_blocking_threads: 512,
+            limits: Limits::default(),
+            buffers: PoolConfig { count: 128, size: 16 * 1024, limit: 1024 },
+        }
+    }
+
+    /// Which ring to use. Default: [`RingChoice::Auto`].
+    pub fn ring(mut self, choice: RingChoice) -> Self {
+        self.ring = choice;
+        self
+    }
+
+    /// How long an idle core watches for work before it sleeps in the kernel. It buys latency (a
+    /// wake-up costs tens of microseconds) with a processor that is busy meanwhile. Default: zero.
+    pub fn spin(mut self, at_most: Duration) -> Self {
+        self.pace.spin = at_most;
+        self
+    }
+
+    /// How many polls of tasks may pass before the ring has a turn in any case. Default: 64.
+    ///
+    /// # Panics
+    ///
+    /// When it is zero.
+    pub fn task_budget(mut self, polls: usize) -> Self {
+        assert!(polls > 0, "a budget of zero polls would never run a task");
+        self.pace.task_budget = polls;
+        self
+    }
+
+    /// How many threads may run blocking work at once. They start when they are needed. Default: 512.
+    ///
+    /// # Panics
+    ///
+    /// When it is zero.
+    pub fn max_blocking_threads(mut self, threads: usize) -> Self {
+        assert!(threads > 0, "blocking work needs at least one thread");
+        self.max_blocking_threads = threads;
+        self
+    }
+
+    /// How many connections a listener takes from the kernel ahead of `accept`. Default: 64.
+    pub fn accept_ahead(mut self, connections: usize) -> Self {
+        self.limits.accept_ahead = connections.max(1);
+        self
+    }
+
+    /// How many received bytes may wait in a stream for the program before its receive is suspended.
+    /// It is a high-water mark: one turn may bring more. Default: 256 KiB.
+    pub fn receive_ahead(mut self, bytes: usize) -> Self {
+        self.limits.receive_ahead = bytes.max(1);
+        self
+    }
+
+    /// How many committed bytes may wait in a stream for the kernel before further sends wait. A
+    /// buffer is committed whole when there is any room. Default: 256 KiB.
+    pub fn send_ahead(mut self, bytes: usize) -> Self {
+        self.limits.send_ahead = bytes.max(1);
+        self
+    }
+
+    /// Whether a send is tried at once and submitted only for what the socket did not take, or
+    /// always submitted. Default: tried at once.
+    pub fn send_inline(mut self, inline: bool) -> Self {
+        self.limits.send_inline = inline;
+        self
+    }
+
+    /// The pool that leases come from, per core: it starts with `count` buffers of `size` bytes and
+    /// grows by as many, up to `limit`, when a receive finds none. Default: 128 of 16 KiB, limit
+    /// 1024. When all are lent, receives go to private memory.
+    ///
+    /// # Panics
+    ///
+    /// When `count` or `size` is zero, or `limit` is below `count` or above 32768.
+    pub fn buffers(mut self, count: u16, size: u32, limit: u16) -> Self {
+        assert!(count > 0 && size > 0, "a pool needs buffers of some size");
+        assert!(limit >= count && limit <= 32768, "the limit lies between the count and 32768");
+        self.buffers = PoolConfig { count, size, limit };
+        self
+    }
+
+    /// Builds a runtime with one core, driven by this thread.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel refuses, with the likely remedy: memory (`memlock`), descriptors, or an
+    /// io_uring that was asked for by name. With [`RingChoice::Auto`] a missing io_uring is no error.
+    pub fn build(self) -> io::Result<Runtime> {
+        let prepared = prepare(self.ring)?;
+        let pool = Pool::new(self.max_blocking_threads, POOL_KEEP_ALIVE);
+        let core = self.core(prepared, pool.clone())?;
+        Ok(Runtime { core, pool: Some(pool) })
+    }
+
+    /// One core of a runtime whose ring and pool are settled.
+    pub(crate) fn core(&self, ring: Prepared, pool: Arc<Pool>) -> io::Result<Core> {
+        let config = Config { prepared: ring, limits: self.limits, buffers: self.buffers, pool };
+        let proactor = Proactor::new(&config)?;
+        Ok(Core::new(proactor, self.pace))
+    }
+}
+
+/// One core: an executor and its ring, driven by the thread that owns it.
+///
+/// It is not `Send`; a [`Handle`] reaches it from elsewhere. Dropping it is
+/// [`shutdown`](Self::shutdown) with five seconds.
+///
+/// # Examples
+///
+/// ```
+/// let runtime = quoit::Runtime::new()?;
+/// let answer = runtime.block_on(async { quoit::spawn(async { 42 }).await.unwrap() });
+/// assert_eq!(answer, 42);
+/// # std::io::Result::Ok(())
+/// ```
+pub struct Runtime {
+    core: Core,
+    /// Ended with the runtime.
+    pool: Option<Arc<Pool>>,
+}
+
+impl Runtime {
+    /// A runtime with the default choices.
+    ///
+    /// # Errors
+    ///
+    /// As [`Builder::build`].
+    pub fn new() -> io::Result<Self> {
+        Self::builder().build()
+    }
+
+    /// The choices, to be changed.
+    pub fn builder() -> Builder {
+        Builder::new()
+    }
+
+    /// Runs `future` and, besides it, every task, until `future` is ready.
+    ///
+    /// The future may borrow from the caller and need not be `Send`. When it is ready, other tasks
+    /// stand still until the next `block_on` or [`turn`](Self::turn).
+    ///
+    /// # Panics
+    ///
+    /// When the future panics (a task's panic ends that task only), and inside any runtime, whose core
+    /// it would block.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let runtime = quoit::Runtime::new()?;
+    /// let text = String::from("borrowed");
+    /// assert_eq!(runtime.block_on(async { text.len() }), 8);
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn block_on<F: Future>(&self, future: F) -> F::Output {
+        self.core.block_on(future)
+    }
+
+    /// Starts a task; it runs during [`block_on`](Self::block_on) and [`turn`](Self::turn).
+    ///
+    /// ```
+    /// let runtime = quoit::Runtime::new()?;
+    /// let task = runtime.spawn(async { 42 });
+    /// assert_eq!(runtime.block_on(task).unwrap(), 42);
+    /// # std::io::Result::Ok(())
+    /// ```
+    #[track_caller]
+    pub fn spawn<F: Future + 'static>(&self, future: F) -> JoinHandle<F::Output> {
+        self.core.tasks().spawn(future, Location::caller())
+    }
+
+    /// One round: tasks that are ready, then I/O and timers. For programs with a loop of their own.
+    ///
+    /// If nothing is ready it waits: at most for `wait`, with `None` until something happens, with
+    /// `Duration::ZERO` not at all. Returns whether there is more to do right now. If not, call it
+    /// again when [`as_fd`](Self::as_fd) is readable or [`next_deadline`](Self::next_deadline) has
+    /// come.
+    ///
+    /// # Panics
+    ///
+    /// Inside a task of this runtime.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let runtime = quoit::Runtime::new()?;
+    /// let task = runtime.spawn(async { quoit::task::yield_now().await });
+    /// while runtime.turn(Some(Duration::ZERO)) {}
+    /// assert!(task.is_finished());
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn turn(&self, wait: Option<Duration>) -> bool {
+        let park = match wait {
+            Some(Duration::ZERO) => Park::No,
+            Some(wait) => Park::Until(Some(self.deadline(wait))),
+            None => Park::Until(None),
+        };
+        self.core.turn(park)
+    }
+
+    /// How long until the next timer is due; zero if it is already. `None`: no timer is pending.
+    ///
+    /// It may name a time before the next timer, never after it.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Duration> {
+        let proactor = self.core.proactor();
+        let now = proactor.clock().now();
+        proactor.next_deadline().map(|at| Duration::from_nanos(at.saturating_sub(now)))
+    }
+
+    /// A way to this core from other threads.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        Handle::new(self.core.tasks().inbox().clone())
+    }
+
+    /// Which ring is in use, why, and what would give the other one.
+    #[must_use]
+    pub fn ring(&self) -> &RingReport {
+        self.core.proactor().ring_report()
+    }
+
+    /// What the core has done so far.
+    #[must_use]
+    pub fn metrics(&self) -> Metrics {
+        let (counts, proactor) = (self.core.tasks().counts(), self.core.proactor());
+        let [streams_open, listeners_open, operations_open, requests_in_flight, leases_out] =
+            proactor.census();
+        Metrics {
+            tasks_alive: self.core.tasks().living(),
+            tasks_spawned: counts.spawned,
+            task_polls: counts.polls,
+            remote_wakes: counts.mail,
+            turns: self.core.turns(),
+            parks: self.core.parks(),
+            ring: proactor.ring_counters(),
+            resources: proactor.resource_counters(),
+            streams_open,
+            listeners_open,
+            operations_open,
+            requests_in_flight,
+            leases_out,
+        }
+    }
+
+    /// Ends the runtime: drops every task on this thread, sends what streams have committed and ends
+    /// them, cancels what is left at the deadline, and reports what was lost.
+    ///
+    /// Tasks are dropped inside the runtime, in no particular order; those that they spawn meanwhile
+    /// are dropped too, and panics of their destructors end there. Their handles answer that they
+    /// were cancelled. Wakers that are still around do nothing from then on.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let runtime = quoit::Runtime::new()?;
+    /// drop(runtime.spawn(std::future::pending::<()>()));
+    /// let report = runtime.shutdown(Duration::from_secs(1));
+    /// assert_eq!(report.tasks_dropped, 1);
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn shutdown(mut self, deadline: Duration) -> Report {
+        self.end(deadline)
+    }
+
+    fn end(&mut self, deadline: Duration) -> Report {
+        let deadline = self.deadline(deadline);
+        let mut report = Report::default();
+        let Some((tasks_dropped, closed)) = self.core.shutdown(deadline) else { return report };
+        report.tasks_dropped = tasks_dropped;
+        report.connections_closed = closed.connections;
+        report.requests_cancelled = closed.cancelled;
+        report.requests_leaked = closed.leaked;
+        if let Some(pool) = self.pool.take() {
+            report.blocking_jobs_running = pool.shutdown(deadline);
+        }
+        report
+    }
+
+    fn deadline(&self, wait: Duration) -> u64 {
+        let wait = u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX);
+        self.core.proactor().clock().now().saturating_add(wait)
+    }
+}
+
+impl AsFd for Runtime {
+    /// Readable when [`turn`](Runtime::turn) would find something, timers apart.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.core.proactor().as_fd()
+    }
+}
+
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        self.end(DROP_DEADLINE);
+    }
+}
+
+impl fmt::Debug for Runtime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Runtime")
+            .field("ring", &self.ring().kind())
+            .field("tasks_alive", &self.core.tasks().living())
+            .finish_non_exhaustive()
+    }
+}
+
+/// What ending a runtime came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Report {
+    /// Tasks that had not ended and were dropped.
+    pub tasks_dropped: usize,
+    /// Connections that were still open.
+    pub connections_closed: usize,
+    /// Requests that were cancelled at the deadline, or had nobody left to wait for them.
+    pub requests_cancelled: usize,
+    /// Requests that the kernel still held: their memory and descriptors are leaked, never freed.
+    pub requests_leaked: usize,
+    /// Blocking jobs that still ran at the deadline; their threads end when they do.
+    pub blocking_jobs_running: usize,
+}
+
+impl Report {
+    /// Whether everything has come back: no request is leaked and no blocking job runs on.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.requests_leaked == 0 && self.blocking_jobs_running == 0
+    }
+}

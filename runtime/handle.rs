@@ -1,0 +1,95 @@
+//! How other threads, and other cores, reach a core.
+
+use std::fmt;
+use std::panic::Location;
+
+use crate::runtime::inbox::SharedInbox;
+use crate::runtime::join::JoinHandle;
+use crate::runtime::tasks;
+
+/// A way to one core from anywhere: `Send`, `Sync`, and cheap to clone.
+///
+/// It does not keep the core running. What is sent to a core that has ended is cancelled.
+///
+/// ```
+/// let runtime = quoit::Runtime::new()?;
+/// let handle = runtime.handle();
+/// let thread = std::thread::spawn(move || {
+///     // Only the closure travels; its future is made over there and need not be `Send`.
+///     handle.spawn_with(|| async { *std::rc::Rc::new(25) })
+/// });
+/// let task = thread.join().unwrap();
+/// assert_eq!(runtime.block_on(task).unwrap(), 25);
+/// # std::io::Result::Ok(())
+/// ```
+#[derive(Clone)]
+pub struct Handle {
+    inbox: SharedInbox,
+}
+
+impl Handle {
+    pub(crate) fn new(inbox: SharedInbox) -> Self {
+        Self { inbox }
+    }
+
+    /// The handle of the core that is running on this thread.
+    ///
+    /// # Panics
+    ///
+    /// Outside a runtime; see [`try_current`](Self::try_current).
+    #[must_use]
+    #[track_caller]
+    pub fn current() -> Self {
+        Self::try_current().expect("there is no quoit runtime on this thread")
+    }
+
+    /// The handle of the core that is running on this thread, if there is one.
+    ///
+    /// ```
+    /// assert!(quoit::Handle::try_current().is_none());
+    /// quoit::block_on(async { assert!(quoit::Handle::try_current().is_some()) });
+    /// ```
+    #[must_use]
+    pub fn try_current() -> Option<Self> {
+        tasks::with_current(|tasks| Self::new(tasks.inbox().clone()))
+    }
+
+    /// Starts a task on the handle's core: sends `start` there, which makes the future.
+    ///
+    /// The future need not be `Send`, since it never travels. A panic of `start` or of the future is
+    /// delivered by the handle. If the core has ended, the task is cancelled.
+    ///
+    /// # Examples
+    ///
+    /// See [`Handle`].
+    #[track_caller]
+    pub fn spawn_with<C, F>(&self, start: C) -> JoinHandle<F::Output>
+    where
+        C: FnOnce() -> F + Send + 'static,
+        F: Future + 'static,
+        F::Output: Send + 'static,
+    {
+        tasks::send(&self.inbox, start, Location::caller())
+    }
+
+    /// Whether the core has ended, so that whatever is sent there would be cancelled.
+    ///
+    /// ```
+    /// let runtime = quoit::Runtime::new()?;
+    /// let handle = runtime.handle();
+    /// assert!(!handle.is_closed());
+    /// drop(runtime);
+    /// assert!(handle.is_closed());
+    /// # std::io::Result::Ok(())
+    /// ```
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.inbox.is_closed()
+    }
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handle").field("closed", &self.is_closed()).finish_non_exhaustive()
+    }
+}

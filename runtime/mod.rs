@@ -1,0 +1,32 @@
+//! Tasks and cores. It knows the proactor as something that turns; it names no request.
+//!
+//! ```text
+//!   builder ─ makes ─► core ─ runs ─► tasks ─ hold ─► task (state, waker, join)
+//!   handle ─── inbox ───►│                run_queue
+//! ```
+
+mod blocking;
+mod builder;
+mod core;
+mod handle;
+mod inbox;
+mod join;
+pub mod macro_support;
+mod metrics;
+mod run_queue;
+mod spawn;
+mod state;
+mod sync;
+mod task;
+mod tasks;
+#[cfg(test)]
+mod tests;
+pub mod time;
+mod waker;
+
+pub use self::blocking::spawn_blocking;
+pub use self::builder::{Builder, Report, Runtime, block_on, run};
+pub use self::handle::Handle;
+pub use self::join::{AbortHandle, JoinError, JoinHandle, TaskId, try_id};
+pub use self::metrics::Metrics;
+pub use self::spawn::{spawn, yield_now};

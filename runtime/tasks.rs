@@ -1,0 +1,477 @@
+//! The tasks of one core: who lives, who is ready, and how a wake finds its way.
+//!
+//! ```text
+//!   wake, abort ── this core is current ──────► local cell QUEUED ──► run queue
+//!               └─ anywhere else ──► state MAILED ──► inbox ──► (next turn) ──┘
+//! ```
+//!
+//! Every living task stands in `living`, which owns the core's one reference to it; the reference goes
+//! when the task is complete and out of the run queue. User code (futures, wakers, destructors) runs
+//! in here, so nothing in here is borrowed while it does.
+
+use std::cell::{Cell, RefCell};
+use std::panic::Location;
+use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::runtime::inbox::{Inbox, Mail, SharedInbox};
+use crate::runtime::join::JoinHandle;
+use crate::runtime::run_queue::RunQueue;
+use crate::runtime::state::{Completion, State};
+use crate::runtime::sync::{Arc, thread_local};
+use crate::runtime::task::{ABORTED, DONE, QUEUED, RawTask, Reference, quietly};
+
+thread_local! {
+    /// The tasks of the core whose program runs on this thread now; null outside.
+    static CURRENT: Cell<*const Tasks> = const { Cell::new(ptr::null()) };
+}
+
+/// What has been counted since the core started.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) spawned: u64,
+    pub(crate) polls: u64,
+    pub(crate) mail: u64,
+}
+
+#[derive(Debug)]
+pub(crate) struct Tasks {
+    inbox: SharedInbox,
+    ready: RunQueue,
+    living: RefCell<Vec<RawTask>>,
+    /// The root future was woken on this core.
+    pub(crate) root_woken: Cell<bool>,
+    /// The task being polled.
+    running: Cell<Option<RawTask>>,
+    /// No task is taken on any more: `spawn` answers with a cancelled one.
+    closed: Cell<bool>,
+    /// Cells made on this core less cells freed on it; see `inbox`.
+    cells: Cell<isize>,
+    ids: Ids,
+    counts: Cell<Counts>,
+}
+
+impl Tasks {
+    pub(crate) fn new(inbox: SharedInbox) -> Self {
+        Self {
+            inbox,
+            ready: RunQueue::new(),
+            living: RefCell::new(Vec::new()),
+            root_woken: Cell::new(false),
+            running: Cell::new(None),
+            closed: Cell::new(false),
+            cells: Cell::new(0),
+            ids: Ids::default(),
+            counts: Cell::new(Counts::default()),
+        }
+    }
+
+    pub(crate) fn inbox(&self) -> &SharedInbox {
+        &self.inbox
+    }
+
+    pub(crate) fn counts(&self) -> Counts {
+        self.counts.get()
+    }
+
+    pub(crate) fn living(&self) -> usize {
+        self.living.borrow().len()
+    }
+
+    /// Whether a task waits in the run queue.
+    #[inline]
+    pub(crate) fn has_ready(&self) -> bool {
+        self.ready.len() != 0
+    }
+
+    /// Makes this the current core of the thread until the guard goes.
+    pub(crate) fn enter(&self) -> Entered<'_> {
+        let before = CURRENT.with(|current| current.replace(self));
+        Entered { before, _tasks: self }
+    }
+
+    pub(crate) fn spawn<F: Future + 'static>(
+        &self,
+        future: F,
+        location: &'static Location<'static>,
+    ) -> JoinHandle<F::Output> {
+        let inbox = NonNull::from(&*self.inbox);
+        let task = RawTask::new(future, State::new(), inbox, self.ids.next(), location);
+        self.cells.set(self.cells.get() + 1);
+        self.count(|counts| counts.spawned += 1);
+        // SAFETY: the new task came with a reference for the core.
+        unsafe { self.take_on(task) };
+        // SAFETY: and with one for its only handle; the type is that of the future.
+        unsafe { JoinHandle::new(task) }
+    }
+
+    /// Polls up to `budget` of the tasks that are ready now. Those that become ready meanwhile wait
+    /// for the next slice, so that a task which yields lets the core see its ring. Answers how many.
+    #[inline]
+    pub(crate) fn run(&self, budget: usize) -> usize {
+        let count = self.ready.len().min(budget);
+        for _ in 0..count {
+            let Some(task) = self.ready.pop() else { break };
+            // SAFETY: it was in the queue, which no longer holds it.
+            unsafe { self.step(task) };
+        }
+        count
+    }
+
+    /// Sorts what other threads sent since the last time.
+    #[inline]
+    pub(crate) fn read_inbox(&self) {
+        while let Some(mail) = self.inbox.receive() {
+            self.count(|counts| counts.mail += 1);
+            match mail {
+                Mail::Wake(task) => {
+                    if task.header().state.take_mail() {
+                        self.abort(task.raw());
+                    } else {
+                        self.schedule(task.raw());
+                    }
+                }
+                Mail::Adopt(task) => {
+                    if task.header().state.take_mail() {
+                        let local = &task.header().local;
+                        local.set(local.get() | ABORTED);
+                    }
+                    self.count(|counts| counts.spawned += 1);
+                    // SAFETY: the mail's sender made a reference for the core besides the mail's own.
+                    unsafe { self.take_on(task.raw()) };
+                }
+            }
+        }
+    }
+
+    /// Drops every task, those that appear meanwhile included, and takes on no more. Answers how
+    /// many. The core is current, and none of its tasks is running.
+    pub(crate) fn drop_all(&self) -> usize {
+        let mut dropped = 0;
+        loop {
+            self.read_inbox();
+            let last = self.living.borrow().last().copied();
+            let Some(task) = last else { break };
+            // SAFETY: living: not DONE, and the core's reference is held. Nothing is being polled.
+            unsafe { self.cancel(task) };
+            dropped += 1;
+        }
+        self.closed.set(true);
+        // All of these are DONE; a step gives up the reference that the queue stood for.
+        self.run(usize::MAX);
+        self.inbox.close();
+        dropped
+    }
+
+    /// # Safety
+    ///
+    /// A reference of the core's comes with the task, which is new, marked QUEUED and in no queue.
+    unsafe fn take_on(&self, task: RawTask) {
+        // SAFETY: alive: the core's reference.
+        let header = unsafe { task.header() };
+        if self.closed.get() {
+            header.slot.set(u32::MAX);
+            header.local.set(header.local.get() & !QUEUED);
+            // SAFETY: new, hence not DONE and not being polled.
+            unsafe { self.cancel(task) };
+            return;
+        }
+        let mut living = self.living.borrow_mut();
+        let slot = u32::try_from(living.len()).expect("fewer than 2^32 tasks fit into memory");
+        header.slot.set(slot);
+        living.push(task);
+        // SAFETY: the core's reference keeps it until it is out of the queue; it is in none yet.
+        unsafe { self.ready.push(task) };
+    }
+
+    /// A task's turn.
+    ///
+    /// # Safety
+    ///
+    /// `task` was just popped from the run queue of this core, which is current.
+    #[inline]
+    unsafe fn step(&self, task: RawTask) {
+        // SAFETY: the core's reference, which a queued task always has.
+        let header = unsafe { task.header() };
+        let local = header.local.get();
+        header.local.set(local & !QUEUED);
+        if local & DONE != 0 {
+            // SAFETY: it ended while queued, so `end` left the core's reference to us.
+            unsafe { task.release() };
+            return;
+        }
+        if local & ABORTED != 0 {
+            // SAFETY: not DONE, and tasks are not polled while another is at its turn.
+            unsafe { self.cancel(task) };
+            return;
+        }
+        self.count(|counts| counts.polls += 1);
+        let before = self.running.replace(Some(task));
+        // SAFETY: as above.
+        let polled = unsafe { task.poll() };
+        self.running.set(before);
+        if polled.is_ready() {
+            // SAFETY: its outcome was just stored.
+            unsafe { self.end(task) };
+        }
+    }
+
+    /// # Safety
+    ///
+    /// On the current core; the task is not DONE and not being polled.
+    unsafe fn cancel(&self, task: RawTask) {
+        // SAFETY: handed on.
+        unsafe {
+            task.cancel();
+            self.end(task);
+        }
+    }
+
+    /// The outcome is stored: take the task off the books and tell its joiner.
+    ///
+    /// # Safety
+    ///
+    /// As `cancel`, and the outcome was just stored. The core's reference may be gone afterwards.
+    unsafe fn end(&self, task: RawTask) {
+        // SAFETY: the core's reference is still held.
+        let header = unsafe { task.header() };
+        let local = header.local.get();
+        // From here on wakes pass it by, whatever destructors and wakers below may do.
+        header.local.set(local | DONE);
+        self.strike(header.slot.get());
+        // Woken during its last poll, it is still linked into the queue, which then keeps it.
+        let queued = local & QUEUED != 0;
+        match header.state.complete(!queued) {
+            Completion::Released | Completion::Kept => return,
+            Completion::WakeJoiner => header.joiner.with(|joiner| {
+                // SAFETY: rule 5: JOINER was set with COMPLETE, so nobody writes any more.
+                if let Some(joiner) = unsafe { &*joiner } {
+                    quietly(|| joiner.wake_by_ref());
+                }
+            }),
+            // SAFETY: rule 4: detached, so the stage stays the core's.
+            Completion::DropOutcome => unsafe { task.drop_outcome() },
+        }
+        if !queued {
+            // SAFETY: the core's reference, not used again.
+            unsafe { task.release() };
+        }
+    }
+
+    /// Takes a task out of `living`.
+    fn strike(&self, slot: u32) {
+        if slot == u32::MAX {
+            return;
+        }
+        let mut living = self.living.borrow_mut();
+        living.swap_remove(slot as usize);
+        if let Some(moved) = living.get(slot as usize) {
+            // SAFETY: living: the core's reference.
+            unsafe { moved.header() }.slot.set(slot);
+        }
+    }
+
+    #[inline]
+    fn schedule(&self, task: RawTask) {
+        // SAFETY: the caller's waker, handle or mail keeps it; the core is current.
+        let local = &unsafe { task.header() }.local;
+        if local.get() & (QUEUED | DONE) == 0 {
+            local.set(local.get() | QUEUED);
+            // SAFETY: not DONE: the core's reference keeps it; not QUEUED: it is in no queue.
+            unsafe { self.ready.push(task) };
+        }
+    }
+
+    fn abort(&self, task: RawTask) {
+        // SAFETY: as in `schedule`.
+        let local = &unsafe { task.header() }.local;
+        local.set(local.get() | ABORTED);
+        self.schedule(task);
+    }
+
+    #[inline(always)]
+    fn count(&self, add: impl FnOnce(&mut Counts)) {
+        let mut counts = self.counts.get();
+        add(&mut counts);
+        self.counts.set(counts);
+    }
+}
+
+impl Drop for Tasks {
+    fn drop(&mut self) {
+        debug_assert_eq!(self.living(), 0, "the core drops its tasks before it goes");
+        // SAFETY: once, and this core is no longer current, so nobody counts in `cells` any more.
+        unsafe { Inbox::settle(Arc::as_ptr(&self.inbox), self.cells.get()) };
+    }
+}
+
+/// While it lives, the core is the current one of this thread.
+#[derive(Debug)]
+pub(crate) struct Entered<'a> {
+    before: *const Tasks,
+    /// Keeps what `CURRENT` points to.
+    _tasks: &'a Tasks,
+}
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        CURRENT.with(|current| current.set(self.before));
+    }
+}
+
+/// Task ids are taken in blocks, so that spawning touches no shared word.
+#[derive(Debug, Default)]
+struct Ids {
+    next: Cell<u64>,
+    end: Cell<u64>,
+}
+
+impl Ids {
+    const BLOCK: u64 = 4096;
+
+    #[inline]
+    fn next(&self) -> u64 {
+        if self.next.get() == self.end.get() {
+            let first = reserve_ids(Self::BLOCK);
+            self.next.set(first);
+            self.end.set(first + Self::BLOCK);
+        }
+        self.next.replace(self.next.get() + 1)
+    }
+}
+
+/// The first of `count` ids that nobody else gets, ever.
+fn reserve_ids(count: u64) -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(count, Ordering::Relaxed)
+}
+
+/// Runs `action` with the current core's tasks; None outside a core.
+#[inline]
+pub(crate) fn with_current<R>(action: impl FnOnce(&Tasks) -> R) -> Option<R> {
+    let tasks = CURRENT.with(Cell::get);
+    // SAFETY: null, or set by an `Entered` that still borrows what it points to.
+    unsafe { tasks.as_ref() }.map(action)
+}
+
+/// The same, if the current core is the one of this inbox.
+#[inline]
+fn on_core<R>(inbox: *const Inbox, action: impl FnOnce(&Tasks) -> R) -> Option<R> {
+    with_current(|tasks| ptr::eq(Arc::as_ptr(&tasks.inbox), inbox).then(|| action(tasks))).flatten()
+}
+
+/// The id of the task that is being polled on this thread.
+pub(crate) fn running_id() -> Option<u64> {
+    // SAFETY: the core's reference is held while a task is polled.
+    with_current(|tasks| tasks.running.get().map(|task| unsafe { task.header() }.id)).flatten()
+}
+
+/// # Safety
+///
+/// The caller holds a reference for the whole call.
+#[inline]
+pub(crate) unsafe fn wake_by_ref(task: RawTask) {
+    // SAFETY: the caller's reference.
+    let header = unsafe { task.header() };
+    if on_core(header.inbox.as_ptr(), |tasks| tasks.schedule(task)).is_none() && header.state.mail()
+    {
+        mail(task);
+    }
+}
+
+/// Has the core drop the future at the task's next turn.
+///
+/// # Safety
+///
+/// The caller holds a reference for the whole call.
+pub(crate) unsafe fn abort(task: RawTask) {
+    // SAFETY: the caller's reference.
+    let header = unsafe { task.header() };
+    if on_core(header.inbox.as_ptr(), |tasks| tasks.abort(task)).is_none()
+        && header.state.mail_abort()
+    {
+        mail(task);
+    }
+}
+
+/// Puts a task that was just marked as mailed into its core's inbox. The caller's own reference
+/// keeps the inbox meanwhile.
+#[cold]
+fn mail(task: RawTask) {
+    // SAFETY: the caller's reference.
+    let header = unsafe { task.header() };
+    header.state.add_reference();
+    // SAFETY: the reference that was just added.
+    let reference = unsafe { Reference::from_raw(task) };
+    // SAFETY: rule 2: the inbox outlives the cell.
+    unsafe { header.inbox.as_ref() }.send(Mail::Wake(reference));
+}
+
+/// Notes a wake of the root future if the current core is the one of `inbox`.
+#[inline]
+pub(crate) fn wake_root(inbox: &SharedInbox) -> bool {
+    on_core(Arc::as_ptr(inbox), |tasks| tasks.root_woken.set(true)).is_some()
+}
+
+/// Starts a task on the core of `inbox`, from any thread. Only the closure travels; the future is made,
+/// polled and dropped over there.
+pub(crate) fn send<C, F>(
+    inbox: &SharedInbox,
+    start: C,
+    location: &'static Location<'static>,
+) -> JoinHandle<F::Output>
+where
+    C: FnOnce() -> F + Send + 'static,
+    F: Future + 'static,
+    F::Output: Send + 'static,
+{
+    // Until its first poll this holds the closure and nothing else (rule 7).
+    let future = async move { start().await };
+    let here = with_current(|tasks| Arc::ptr_eq(&tasks.inbox, inbox)) == Some(true);
+    if here {
+        return with_current(|tasks| tasks.spawn(future, location)).expect("just asked");
+    }
+    Inbox::add_cell(inbox);
+    let task =
+        RawTask::new(future, State::mailed(), NonNull::from(&**inbox), reserve_ids(1), location);
+    // SAFETY: three references: the mail's, the handle's, the core's.
+    let (mail, handle) = unsafe { (Reference::from_raw(task), JoinHandle::new(task)) };
+    inbox.send(Mail::Adopt(mail));
+    handle
+}
+
+/// Ends a mailed task whose core is gone, on whatever thread finds it.
+pub(crate) fn refuse(task: Reference) {
+    let raw = task.raw();
+    // SAFETY: rule 7: it never started. The core's reference is ours, since no core took it on.
+    unsafe {
+        raw.cancel();
+        match task.header().state.complete(true) {
+            Completion::Released => return,
+            Completion::Kept => {}
+            Completion::WakeJoiner => task.header().joiner.with(|joiner| {
+                if let Some(joiner) = &*joiner {
+                    quietly(|| joiner.wake_by_ref());
+                }
+            }),
+            Completion::DropOutcome => raw.drop_outcome(),
+        }
+        raw.release();
+    }
+}
+
+/// Frees a cell whose last reference is gone, and takes it off its core's count.
+///
+/// # Safety
+///
+/// As `RawTask::free`.
+pub(crate) unsafe fn free(task: RawTask) {
+    // SAFETY: not freed yet.
+    let inbox = unsafe { task.header() }.inbox.as_ptr();
+    // SAFETY: handed on.
+    unsafe { task.free() };
+    if on_core(inbox, |tasks| tasks.cells.set(tasks.cells.get() - 1)).is_none() {
+        // SAFETY: the cell was counted there, once.
+        unsafe { Inbox::forget_cell(inbox) };
+    }
+}
