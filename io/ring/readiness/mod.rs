@@ -40,7 +40,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
 
 use self::buffers::Provisions;
-use self::epoll::{EDGES_OF_DOORBELL, Epoll};
+use self::epoll::{EDGES_OF_DOORBELL, EVENTS_MAX, Epoll};
 use self::job::Job;
 use self::pending::{List, Place, Requests};
 use self::sources::{Side, Sources};
@@ -285,10 +285,14 @@ impl Readiness {
 
     fn try_queued(&mut self, completions: &mut Vec<Completion>) {
         let mut round = mem::replace(&mut self.queue, mem::take(&mut self.round));
-        for (number, side) in round.drain(..) {
+        let now = round.len().min(EVENTS_MAX);
+        for (number, side) in round.drain(..now) {
             self.sources[number].set_queued(side, false);
             self.visit_all(number, side, completions);
         }
+        // Those that did not get their turn stand before those that want another.
+        round.append(&mut self.queue);
+        mem::swap(&mut round, &mut self.queue);
         self.round = round;
     }
 
