@@ -14,7 +14,7 @@ use crate::system;
 const FOREIGN: &str = "address";
 
 /// Sensible only with a core of its own.
-const SPINNING: &str = "limit-spin";
+const SPINNING: [&str; 2] = ["limit-spin", "quoit-spin"];
 
 /// The command line of `peers echo`.
 #[derive(clap::Args, Debug)]
@@ -62,7 +62,7 @@ pub fn run(options: &Options) -> io::Result<()> {
     let mut chosen = able(&options.common)?;
     if options.cores == Cores::Same && options.common.contenders.is_empty() {
         // Who never sleeps lets nobody else run on its core.
-        chosen.retain(|contender| contender.name != SPINNING);
+        chosen.retain(|contender| !SPINNING.contains(&contender.name));
     }
     order.extend(chosen.iter().map(|contender| (*contender, false)));
     let repeated = |name: &str| is_repeated(name) || options.against.as_deref() == Some(name);

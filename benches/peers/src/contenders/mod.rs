@@ -75,13 +75,17 @@ pub const ALL: &[Contender] = &[
     Contender::here("limit-spin", limit::echo_spin),
     Contender::here("epoll", epoll::serve),
     #[cfg(feature = "quoit")]
-    Contender::here("quoit-uring", quoit::echo_uring)
-        .reads(quoit::read_uring)
-        .loops(quoit::micro_uring),
+    Contender {
+        read: quoit::READ_URING,
+        ..Contender::here("quoit-uring", quoit::echo_uring).loops(quoit::micro_uring)
+    },
     #[cfg(feature = "quoit")]
-    Contender::here("quoit-readiness", quoit::echo_readiness)
-        .reads(quoit::read_readiness)
-        .loops(quoit::micro_readiness),
+    Contender {
+        read: quoit::READ_READINESS,
+        ..Contender::here("quoit-readiness", quoit::echo_readiness).loops(quoit::micro_readiness)
+    },
+    #[cfg(feature = "quoit")]
+    Contender::here("quoit-spin", quoit::echo_spin),
     Contender::here("tokio", tokio::echo).reads(tokio::read).loops(tokio::micro),
     Contender::here("monoio", monoio::echo).reads(monoio::read).loops(monoio::micro),
     Contender::here("glommio", glommio::echo).reads(glommio::read).loops(glommio::micro),
