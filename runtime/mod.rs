@@ -7,9 +7,12 @@
 
 mod builder;
 mod core;
+mod cores;
 mod handle;
 mod inbox;
 mod join;
+mod join_set;
+mod local;
 mod metrics;
 mod run_queue;
 mod spawn;
@@ -22,7 +25,10 @@ mod tests;
 mod waker;
 
 pub use self::builder::{Builder, Report, Runtime, block_on, run};
+pub use self::cores::{CoreHandle, Cores};
 pub use self::handle::Handle;
 pub use self::join::{AbortHandle, JoinError, JoinHandle, TaskId, try_id};
+pub use self::join_set::JoinSet;
+pub use self::local::{AccessError, LocalKey, Scope};
 pub use self::metrics::Metrics;
 pub use self::spawn::{spawn, yield_now};
