@@ -35,7 +35,9 @@ pub use io::ring::{RingChoice, RingCounters, RingKind, RingReport};
 pub use io::services::ResourceCounters;
 #[cfg(feature = "macros")]
 pub use quoit_macros::{main, test};
-pub use runtime::{Builder, Handle, Metrics, Report, Runtime, block_on, run, spawn};
+pub use runtime::{
+    Builder, CoreHandle, Cores, Handle, Metrics, Report, Runtime, block_on, run, spawn,
+};
 
 /// Buffers: leases from the core's pool, and buffers of yours that are lent to the kernel.
 pub mod buffer {
@@ -55,7 +57,8 @@ pub mod net {
 /// Tasks: spawning, joining, blocking work.
 pub mod task {
     pub use crate::runtime::{
-        AbortHandle, JoinError, JoinHandle, TaskId, spawn_blocking, try_id, yield_now,
+        AbortHandle, AccessError, JoinError, JoinHandle, JoinSet, LocalKey, Scope, TaskId,
+        spawn_blocking, try_id, yield_now,
     };
 }
 

@@ -50,3 +50,39 @@ pub(crate) fn moment() -> (std::time::Instant, u64) {
         (std, ours)
     })
 }
+
+/// How many threads this process may run at once: its affinity and its control group's quota.
+pub(crate) fn parallelism() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// The CPUs that this thread may run on.
+pub(crate) fn allowed_cpus() -> io::Result<Vec<usize>> {
+    // The kernel wants room for every CPU it could ever have, and says so with EINVAL.
+    let mut mask = vec![0_u64; 16];
+    loop {
+        let size = mask.len() * 8;
+        // SAFETY: the kernel writes at most `size` bytes, which are ours.
+        let result = unsafe { libc::sched_getaffinity(0, size, mask.as_mut_ptr().cast()) };
+        if result == 0 {
+            break;
+        }
+        let error = io::Error::last_os_error();
+        if error.raw_os_error() != Some(libc::EINVAL) || mask.len() >= 1 << 14 {
+            return Err(error);
+        }
+        mask.resize(mask.len() * 2, 0);
+    }
+    Ok((0..mask.len() * 64).filter(|cpu| mask[cpu / 64] & (1 << (cpu % 64)) != 0).collect())
+}
+
+/// Ties this thread to one CPU.
+pub(crate) fn pin_to(cpu: usize) -> io::Result<()> {
+    let mut mask = vec![0_u64; cpu / 64 + 1];
+    mask[cpu / 64] = 1 << (cpu % 64);
+    // SAFETY: the kernel reads exactly the mask's bytes.
+    match unsafe { libc::sched_setaffinity(0, mask.len() * 8, mask.as_ptr().cast()) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}

@@ -12,7 +12,9 @@ use crate::io::pool::Pool;
 use crate::io::proactor::{Config, Park, Proactor};
 use crate::io::ring::{Prepared, RingChoice, RingReport, prepare};
 use crate::io::services::Limits;
+use crate::io::system;
 use crate::runtime::core::{Core, Pace};
+use crate::runtime::cores::Cores;
 use crate::runtime::handle::Handle;
 use crate::runtime::join::JoinHandle;
 use crate::runtime::metrics::Metrics;
@@ -77,7 +79,9 @@ pub fn block_on<F: Future>(future: F) -> F::Output {
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing before `build` or `run`"]
 pub struct Builder {
-    ring: RingChoice,
+    pub(crate) ring: RingChoice,
+    pub(crate) cores: Cores,
+    pub(crate) pin: bool,
     pace: Pace,
     max_blocking_threads: usize,
     limits: Limits,
@@ -88,6 +92,8 @@ impl Builder {
     pub(crate) fn new() -> Self {
         Self {
             ring: RingChoice::Auto,
+            cores: Cores::One,
+            pin: true,
             pace: Pace { task_budget: 64, spin: Duration::ZERO },
             max_blocking_threads: 512,
             limits: Limits::default(),
@@ -98,6 +104,19 @@ impl Builder {
     /// Which ring to use. Default: [`RingChoice::Auto`].
     pub fn ring(mut self, choice: RingChoice) -> Self {
         self.ring = choice;
+        self
+    }
+
+    /// On how many cores [`run`](Self::run) runs its program. Default: [`Cores::One`].
+    pub fn cores(mut self, cores: Cores) -> Self {
+        self.cores = cores;
+        self
+    }
+
+    /// Whether [`run`](Self::run) ties the thread of each of several cores to a CPU of its own
+    /// (sched_setaffinity(2)), in the order of the CPUs that this process may use. Default: yes.
+    pub fn pin(mut self, pin: bool) -> Self {
+        self.pin = pin;
         self
     }
 
@@ -178,18 +197,41 @@ impl Builder {
     /// What the kernel refuses, with the likely remedy: memory (`memlock`), descriptors, or an
     /// io_uring that was asked for by name. With [`RingChoice::Auto`] a missing io_uring is no error.
     pub fn build(self) -> io::Result<Runtime> {
-        let prepared = prepare(self.ring)?;
-        let pool = Pool::new(self.max_blocking_threads, POOL_KEEP_ALIVE);
-        let core = self.core(prepared, pool.clone())?;
-        Ok(Runtime { core, pool: Some(pool) })
+        if self.cores != Cores::One {
+            let text = "`build` makes a runtime of one core; `Builder::run` runs several";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
+        let pool = self.pool();
+        let mut runtime = self.runtime(prepare(self.ring)?, pool.clone())?;
+        runtime.pool = Some(pool);
+        Ok(runtime)
     }
 
-    /// One core of a runtime whose ring and pool are settled.
-    pub(crate) fn core(&self, ring: Prepared, pool: Arc<Pool>) -> io::Result<Core> {
+    pub(crate) fn pool(&self) -> Arc<Pool> {
+        Pool::new(self.max_blocking_threads, POOL_KEEP_ALIVE)
+    }
+
+    /// One core, whose ring is settled, and whose pool others end.
+    pub(crate) fn runtime(&self, ring: Prepared, pool: Arc<Pool>) -> io::Result<Runtime> {
         let config = Config { prepared: ring, limits: self.limits, buffers: self.buffers, pool };
         let proactor = Proactor::new(&config)?;
-        Ok(Core::new(proactor, self.pace))
+        Ok(Runtime { core: Core::new(proactor, self.pace), pool: None })
     }
+
+    /// Ends the pool that several cores shared, after the last of them.
+    pub(crate) fn end_pool(pool: &Pool) {
+        pool.shutdown(after(DROP_DEADLINE));
+    }
+}
+
+/// So long from now, in nanoseconds of CLOCK_MONOTONIC. Ending is a matter of real time, whatever a
+/// test has done to the core's clock.
+fn after(wait: Duration) -> u64 {
+    system::now().saturating_add(nanoseconds(wait))
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// One core: an executor and its ring, driven by the thread that owns it.
@@ -207,7 +249,7 @@ impl Builder {
 /// ```
 pub struct Runtime {
     core: Core,
-    /// Ended with the runtime.
+    /// Ended with the runtime, if that is the only one to use it.
     pool: Option<Arc<Pool>>,
 }
 
@@ -286,7 +328,10 @@ impl Runtime {
     pub fn turn(&self, wait: Option<Duration>) -> bool {
         let park = match wait {
             Some(Duration::ZERO) => Park::No,
-            Some(wait) => Park::Until(Some(self.deadline(wait))),
+            Some(wait) => {
+                let now = self.core.proactor().clock().now();
+                Park::Until(Some(now.saturating_add(nanoseconds(wait))))
+            }
             None => Park::Until(None),
         };
         self.core.turn(park)
@@ -360,7 +405,7 @@ impl Runtime {
     }
 
     fn end(&mut self, deadline: Duration) -> Report {
-        let deadline = self.deadline(deadline);
+        let deadline = after(deadline);
         let mut report = Report::default();
         let Some((tasks_dropped, closed)) = self.core.shutdown(deadline) else { return report };
         report.tasks_dropped = tasks_dropped;
@@ -371,11 +416,6 @@ impl Runtime {
             report.blocking_jobs_running = pool.shutdown(deadline);
         }
         report
-    }
-
-    fn deadline(&self, wait: Duration) -> u64 {
-        let wait = u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX);
-        self.core.proactor().clock().now().saturating_add(wait)
     }
 }
 

@@ -8,9 +8,12 @@
 mod blocking;
 mod builder;
 mod core;
+mod cores;
 mod handle;
 mod inbox;
 mod join;
+mod join_set;
+mod local;
 pub mod macro_support;
 mod metrics;
 mod run_queue;
@@ -26,7 +29,10 @@ mod waker;
 
 pub use self::blocking::spawn_blocking;
 pub use self::builder::{Builder, Report, Runtime, block_on, run};
+pub use self::cores::{CoreHandle, Cores};
 pub use self::handle::Handle;
 pub use self::join::{AbortHandle, JoinError, JoinHandle, TaskId, try_id};
+pub use self::join_set::JoinSet;
+pub use self::local::{AccessError, LocalKey, Scope};
 pub use self::metrics::Metrics;
 pub use self::spawn::{spawn, yield_now};

@@ -1,9 +1,8 @@
 //! Starting a task on the current core, and stepping aside.
 
+use std::panic::Location;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-
-use std::panic::Location;
 
 use crate::runtime::join::JoinHandle;
 use crate::runtime::tasks;
@@ -30,7 +29,15 @@ use crate::runtime::tasks;
 /// ```
 #[track_caller]
 pub fn spawn<F: Future + 'static>(future: F) -> JoinHandle<F::Output> {
-    let location = Location::caller();
+    spawn_at(future, Location::caller())
+}
+
+/// `spawn`, for callers that pass on where they were called.
+#[track_caller]
+pub(crate) fn spawn_at<F: Future + 'static>(
+    future: F,
+    location: &'static Location<'static>,
+) -> JoinHandle<F::Output> {
     match tasks::with_current(|tasks| tasks.spawn(future, location)) {
         Some(handle) => handle,
         None => panic!(
