@@ -57,6 +57,11 @@ const DOORBELL: u64 = u64::MAX;
 /// when it has: the jobs that fill it may be another core's.
 const POOL_RETRY: u64 = 1_000_000;
 
+/// What one turn receives before it lets the program have it. Received bytes are copied on soon, and
+/// the second copy is cheap only while they are in the cache; what is ready beyond that waits for the
+/// next turn, in order.
+const BYTES_PER_TURN: u32 = 256 * 1024;
+
 /// One core's readiness ring.
 pub(crate) struct Readiness {
     epoll: Epoll,
@@ -73,6 +78,8 @@ pub(crate) struct Readiness {
     /// Terminal completions of cancelled requests. Bounded by the requests in flight.
     cancelled: Vec<Token>,
     buffers: Provisions,
+    /// Bytes that this turn may still receive.
+    budget: u32,
     mailbox: Arc<Mailbox>,
     pool: Arc<Pool>,
     in_flight: usize,
@@ -102,6 +109,7 @@ impl Readiness {
             refused: VecDeque::new(),
             cancelled: Vec::new(),
             buffers: Provisions::new(buffers_max),
+            budget: 0,
             mailbox: mailbox.clone(),
             pool: pool.clone(),
             in_flight: 0,
@@ -190,6 +198,7 @@ impl Readiness {
         waiting: Waiting,
         completions: &mut Vec<Completion>,
     ) -> io::Result<()> {
+        self.budget = BYTES_PER_TURN;
         self.retry_refused();
         self.end_cancelled(completions);
         self.try_loose(completions);
@@ -285,11 +294,14 @@ impl Readiness {
 
     fn try_queued(&mut self, completions: &mut Vec<Completion>) {
         let mut round = mem::replace(&mut self.queue, mem::take(&mut self.round));
-        let now = round.len().min(EVENTS_MAX);
-        for (number, side) in round.drain(..now) {
+        let mut tried = 0;
+        while tried < round.len().min(EVENTS_MAX) && self.budget > 0 {
+            let (number, side) = round[tried];
             self.sources[number].set_queued(side, false);
             self.visit_all(number, side, completions);
+            tried += 1;
         }
+        round.drain(..tried);
         // Those that did not get their turn stand before those that want another.
         round.append(&mut self.queue);
         mem::swap(&mut round, &mut self.queue);
@@ -304,6 +316,9 @@ impl Readiness {
         buffer: Option<u16>,
         completions: &mut Vec<Completion>,
     ) {
+        if buffer.is_some() {
+            self.budget = self.budget.saturating_sub(result.unsigned_abs());
+        }
         let flags = Flags::NONE.with_more();
         let flags = buffer.map_or(flags, |buffer| flags.with_buffer(buffer));
         self.counters.completions += 1;

@@ -47,7 +47,12 @@ impl Readiness {
                 self.tell(number, side, event.events, completions);
             }
             // Who stands in the queue was tried in this turn already.
-            if !self.sources[number].is_queued(side) {
+            if self.sources[number].is_queued(side) {
+                continue;
+            }
+            if self.budget == 0 {
+                self.enqueue(number, side);
+            } else {
                 self.visit_all(number, side, completions);
             }
         }
