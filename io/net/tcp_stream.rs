@@ -359,8 +359,8 @@ impl TcpStream {
     ///
     /// # Errors
     ///
-    /// As recv(2); [`WouldBlock`](io::ErrorKind::WouldBlock) when nothing is: wait for
-    /// [`readable`](Self::readable).
+    /// As recv(2); [`WouldBlock`](io::ErrorKind::WouldBlock) when nothing is, or another read stands
+    /// in line: wait for [`readable`](Self::readable).
     pub fn try_read(&self, into: &mut [u8]) -> io::Result<usize> {
         if into.is_empty() {
             return Ok(0);
@@ -368,7 +368,7 @@ impl TcpStream {
         self.handle.with(|tables, key| {
             let entry = tables.streams.get_mut(key)?;
             let number = entry.number();
-            Some(entry.receive.try_slice(key, number, as_uninit(into), &mut tables.services))
+            Some(entry.receive.try_read(key, number, as_uninit(into), &mut tables.services))
         })
     }
 
@@ -376,8 +376,8 @@ impl TcpStream {
     ///
     /// # Errors
     ///
-    /// As send(2); [`WouldBlock`](io::ErrorKind::WouldBlock) when it takes nothing, or committed
-    /// bytes stand before: wait for [`writable`](Self::writable).
+    /// As send(2); [`WouldBlock`](io::ErrorKind::WouldBlock) when it takes nothing, or bytes
+    /// or writes stand before it: wait for [`writable`](Self::writable).
     pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         self.handle.with(|tables, key| {
             let entry = tables.streams.get_mut(key)?;

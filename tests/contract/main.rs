@@ -4,4 +4,5 @@
 
 mod accept;
 mod common;
+mod read;
 mod reuse;
