@@ -376,8 +376,8 @@ impl TcpStream {
     ///
     /// # Errors
     ///
-    /// As send(2); [`WouldBlock`](io::ErrorKind::WouldBlock) when it takes nothing, or bytes
-    /// or writes stand before it: wait for [`writable`](Self::writable).
+    /// As send(2); [`WouldBlock`](io::ErrorKind::WouldBlock) when it takes nothing, or
+    /// committed bytes or other writes stand before it: wait for [`writable`](Self::writable).
     pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         self.handle.with(|tables, key| {
             let entry = tables.streams.get_mut(key)?;

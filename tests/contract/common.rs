@@ -6,8 +6,8 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream as Peer};
 use std::pin::{Pin, pin};
 use std::process::{Command, Output, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
@@ -100,9 +100,9 @@ pub fn connect(address: SocketAddr) -> Peer {
 /// Small kernel buffers on both ends, so that little data fills a connection.
 pub async fn narrow_pair() -> (TcpStream, Peer) {
     let (stream, peer) = pair().await;
-    stream.set_send_buffer_size(16 * 1024).expect("a valid size");
+    stream.set_send_buffer_size(64 * 1024).expect("a valid size");
     let small = socket2::SockRef::from(&peer);
-    small.set_recv_buffer_size(16 * 1024).expect("a valid size");
+    small.set_recv_buffer_size(64 * 1024).expect("a valid size");
     (stream, peer)
 }
 
@@ -124,23 +124,41 @@ pub fn is_reset(error: &std::io::Error) -> bool {
     error.kind() == std::io::ErrorKind::ConnectionReset
 }
 
-/// The byte at this place of the stream with this seed: a byte that is lost, doubled or moved
-/// shows, whatever the chunks.
-pub fn byte_at(seed: u64, place: usize) -> u8 {
-    let mixed = (seed ^ (place as u64 / 7)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    (mixed >> 56) as u8 ^ place as u8
+/// Random bytes, of a prime number, so that a stream repeats only after more than is ever in flight.
+static PATTERN: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    let mut random = Random(0);
+    (0..1_048_573).map(|_| random.next() as u8).collect()
+});
+
+/// The bytes at this place of the stream with this seed: one that is lost, doubled or moved shows,
+/// whatever the chunks.
+pub fn bytes_of(seed: u64, from: usize, length: usize) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(length);
+    while bytes.len() < length {
+        let here = pattern_at(seed, from + bytes.len());
+        bytes.extend_from_slice(&here[..here.len().min(length - bytes.len())]);
+    }
+    bytes
 }
 
-pub fn bytes_of(seed: u64, from: usize, length: usize) -> Vec<u8> {
-    (from..from + length).map(|place| byte_at(seed, place)).collect()
+fn pattern_at(seed: u64, place: usize) -> &'static [u8] {
+    let shift = (seed % 1_000).wrapping_mul(7_919) as usize;
+    &PATTERN[(place + shift) % PATTERN.len()..]
 }
 
 /// Checks that `bytes` stand at `place`, without a dump of kilobytes when they do not.
 #[track_caller]
 pub fn check_bytes(seed: u64, place: usize, bytes: &[u8]) {
-    for (index, byte) in bytes.iter().enumerate() {
-        let right = byte_at(seed, place + index);
-        assert_eq!(*byte, right, "a wrong byte at {} (chunk at {place})", place + index);
+    let mut checked = 0;
+    while checked < bytes.len() {
+        let here = pattern_at(seed, place + checked);
+        let length = here.len().min(bytes.len() - checked);
+        let chunk = &bytes[checked..checked + length];
+        if chunk != &here[..length] {
+            let at = chunk.iter().zip(here).position(|(a, b)| a != b).unwrap_or_default();
+            panic!("a wrong byte at {} (in what was to start at {place})", place + checked + at);
+        }
+        checked += length;
     }
 }
 

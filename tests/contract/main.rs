@@ -6,3 +6,4 @@ mod accept;
 mod common;
 mod read;
 mod reuse;
+mod write;

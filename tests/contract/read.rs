@@ -14,7 +14,7 @@ use quoit::{task, time};
 
 use crate::common::*;
 
-const LENGTH: usize = 4_000_000;
+const LENGTH: usize = 15_000_000;
 
 #[quoit::test]
 async fn receives_dropped_at_every_moment_keep_every_byte() {
