@@ -373,6 +373,8 @@ impl Tables {
             let Some(key) = self.services.starved.pop_front() else { break };
             if let Some(stream) = self.streams.get_mut(key) {
                 stream.feed(key, &mut self.services);
+                // A closing stream may have met its peer's end by this.
+                self.settle_stream(key);
             }
         }
         let starved = !self.services.starved.is_empty();

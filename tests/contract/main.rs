@@ -3,6 +3,7 @@
 //! leases, requests and payload drops.
 
 mod accept;
+mod close;
 mod common;
 mod read;
 mod reuse;
