@@ -10,6 +10,9 @@
 //!                                  └── nothing unsent, nothing unread: straight to Ending
 //! ```
 //!
+//! When the linger time passes with bytes unsent, the close is a reset: an orderly end would make the
+//! part that went out look like the whole.
+//!
 //! The order at the end is the only right one: a number that is closed with a receive armed sends no
 //! FIN, and a number that the engine still knows may soon serve a stranger.
 
@@ -202,6 +205,11 @@ impl Stream {
 
     /// Lingering took too long, or the core is closing.
     pub(crate) fn on_linger_over(&mut self, key: Key, services: &mut Services) {
+        if self.send.has_unsent() {
+            // FIN after a part would pass for the end of the whole. A socket that is not connected
+            // any more has nothing to reset.
+            let _ = call::reset_on_close(self.number());
+        }
         if self.send.has_unsent() || self.phase == Phase::Lingering {
             self.close_error = libc::ETIMEDOUT;
         }
