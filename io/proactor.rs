@@ -144,6 +144,11 @@ impl Proactor {
         self.mailbox.core()
     }
 
+    /// Shut down: what is put on the tables now is not served any more.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.get()
+    }
+
     pub(crate) fn current_id() -> CoreId {
         mailbox::current_core()
     }
