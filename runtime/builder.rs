@@ -12,6 +12,7 @@ use crate::io::pool::Pool;
 use crate::io::proactor::{Config, Park, Proactor};
 use crate::io::ring::{Prepared, RingChoice, RingReport, prepare};
 use crate::io::services::Limits;
+use crate::io::system;
 use crate::runtime::core::{Core, Pace};
 use crate::runtime::handle::Handle;
 use crate::runtime::join::JoinHandle;
@@ -360,7 +361,8 @@ impl Runtime {
     }
 
     fn end(&mut self, deadline: Duration) -> Report {
-        let deadline = self.deadline(deadline);
+        // Of the machine's clock: the core's may stand.
+        let deadline = system::now().saturating_add(nanoseconds(deadline));
         let mut report = Report::default();
         let Some((tasks_dropped, closed)) = self.core.shutdown(deadline) else { return report };
         report.tasks_dropped = tasks_dropped;
@@ -374,9 +376,12 @@ impl Runtime {
     }
 
     fn deadline(&self, wait: Duration) -> u64 {
-        let wait = u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX);
-        self.core.proactor().clock().now().saturating_add(wait)
+        self.core.proactor().clock().now().saturating_add(nanoseconds(wait))
     }
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 impl AsFd for Runtime {

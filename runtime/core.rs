@@ -198,7 +198,7 @@ impl Core {
     }
 
     /// Drops all tasks, then ends the I/O: see `Runtime::shutdown`. `deadline` is a time of the
-    /// core's clock. None: it was done before.
+    /// machine's clock. None: it was done before.
     pub(crate) fn shutdown(&self, deadline: u64) -> Option<(usize, Closed)> {
         if self.closed.replace(true) {
             return None;
