@@ -114,6 +114,8 @@ pub fn read_to_end(peer: &mut Peer) -> (Vec<u8>, Option<std::io::Error>) {
         match peer.read(&mut chunk) {
             Ok(0) => return (bytes, None),
             Ok(count) => bytes.extend_from_slice(&chunk[..count]),
+            // A ring that was closed on this thread is torn down by work that interrupts calls.
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
             Err(error) => return (bytes, Some(error)),
         }
     }

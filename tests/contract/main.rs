@@ -7,4 +7,5 @@ mod close;
 mod common;
 mod read;
 mod reuse;
+mod shutdown;
 mod write;

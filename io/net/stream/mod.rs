@@ -78,6 +78,8 @@ pub(crate) struct Stream {
     /// Who waits for the close, and what became of it.
     closing: Option<Key>,
     close_error: i32,
+    /// It ends with bytes unsent.
+    cut_off: bool,
 }
 
 impl Stream {
@@ -92,6 +94,7 @@ impl Stream {
             linger: None,
             closing: None,
             close_error: 0,
+            cut_off: false,
         }
     }
 
@@ -209,6 +212,7 @@ impl Stream {
             // FIN after a part would pass for the end of the whole. A socket that is not connected
             // any more has nothing to reset.
             let _ = call::reset_on_close(self.number());
+            self.cut_off = true;
         }
         if self.send.has_unsent() || self.phase == Phase::Lingering {
             self.close_error = libc::ETIMEDOUT;
@@ -227,8 +231,17 @@ impl Stream {
 
     /// Off the table: tells who waits and lets the descriptor go.
     pub(crate) fn close(self, operations: &mut Operations, services: &mut Services) {
-        let Self { receive, send, closing, close_error, linger, .. } = self;
+        let Self { socket, receive, send, closing, close_error, linger, cut_off, .. } = self;
         services.stop_timer(linger);
+        if services.closing && Arc::strong_count(&socket) > 1 {
+            // A handle outlives the core and keeps the number open. Nobody will serve it again, so
+            // the peer shall not wait for that. A socket that is not connected has nobody to tell.
+            let _ = if cut_off {
+                call::disconnect(socket.number())
+            } else {
+                call::shutdown(socket.number(), Shutdown::Both)
+            };
+        }
         receive.close(services);
         send.close(operations, services);
         if let Some(closing) = closing {
