@@ -30,6 +30,7 @@ use crate::io::request::{Completion, Token};
 use crate::io::ring::{Prepared, Ring, RingCounters, RingReport, Waiting};
 use crate::io::services::{Kind, Limits, ResourceCounters, Services};
 use crate::io::slab::Slab;
+use crate::io::system;
 use crate::io::timers::{Expiry, Timers};
 
 /// What a core's I/O is made of.
@@ -142,6 +143,11 @@ impl Proactor {
 
     pub(crate) fn id(&self) -> CoreId {
         self.mailbox.core()
+    }
+
+    /// Shut down: what is put on the tables now is not served any more.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.get()
     }
 
     pub(crate) fn current_id() -> CoreId {
@@ -327,31 +333,34 @@ impl Proactor {
 
     /// Ends all I/O of this core: committed bytes and FIN go out until `deadline`, then everything is
     /// cancelled and reaped. What the kernel still holds after that is leaked, never freed.
+    ///
+    /// The deadline is of the machine's clock: the core's may have been stopped, and moved by hand.
     pub(crate) fn shutdown(&self, deadline: u64) -> Closed {
         if self.closed.replace(true) {
             return Closed::default();
         }
+        self.clock.resume();
         let mut report = Closed::default();
         self.with_tables(|tables| report.connections = tables.close_all());
         self.drain_until(deadline, |tables| tables.streams.len() == 0);
         self.with_tables(|tables| report.cancelled = tables.cancel_all());
-        let grace = self.clock_free_now().saturating_add(GRACE).max(deadline);
+        let grace = system::now().saturating_add(GRACE).max(deadline);
         self.drain_until(grace, |tables| tables.services.ring.in_flight() == 0);
         self.mailbox.close();
         report.leaked = self.tables.borrow().services.ring.in_flight();
         report
     }
 
-    /// Turns until `done` or the deadline. Shutdown counts real time, even where the clock is stopped.
+    /// Turns until `done` or the deadline.
     fn drain_until(&self, deadline: u64, done: impl Fn(&Tables) -> bool) {
-        self.clock.resume();
-        while !done(&self.tables.borrow()) && self.clock_free_now() < deadline {
-            self.turn(Park::Until(Some(deadline)), &|| true);
+        while !done(&self.tables.borrow()) {
+            let left = deadline.saturating_sub(system::now());
+            if left == 0 {
+                return;
+            }
+            let limit = self.clock.now().saturating_add(left);
+            self.turn(Park::Until(Some(limit)), &|| true);
         }
-    }
-
-    fn clock_free_now(&self) -> u64 {
-        crate::io::system::now()
     }
 }
 
@@ -373,6 +382,8 @@ impl Tables {
             let Some(key) = self.services.starved.pop_front() else { break };
             if let Some(stream) = self.streams.get_mut(key) {
                 stream.feed(key, &mut self.services);
+                // A closing stream may have met its peer's end by this.
+                self.settle_stream(key);
             }
         }
         let starved = !self.services.starved.is_empty();

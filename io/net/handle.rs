@@ -241,9 +241,34 @@ impl StreamHandle {
             return Err(self);
         }
         let handle = Arc::try_unwrap(self)?;
-        let Self { socket, .. } = handle;
+        let socket = handle.socket.clone();
+        drop(handle);
         let socket = Arc::into_inner(socket).expect("an unbound stream is on no table");
         Ok(socket.descriptor)
+    }
+
+    /// Closing a socket with input unread resets it, and takes with it what the peer has not read yet.
+    /// So a stream that was never used, or was detached, lingers as any other.
+    fn linger_unbound(&self) {
+        Proactor::with_current(|proactor| {
+            if proactor.is_closed() {
+                return;
+            }
+            proactor.with_tables(|tables| {
+                let key = tables.streams.insert(Stream::new(self.socket.clone(), Vec::new()));
+                tables.release_stream(key);
+            });
+        });
+    }
+}
+
+impl Drop for StreamHandle {
+    fn drop(&mut self) {
+        // Shared: the descriptor is being given away.
+        let is_ours = Arc::strong_count(&self.socket) == 1;
+        if !self.is_bound() && is_ours && call::unread(self.number()) > 0 {
+            self.linger_unbound();
+        }
     }
 }
 

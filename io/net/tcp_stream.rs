@@ -38,7 +38,8 @@ use crate::io::services::Services;
 /// Nothing that was received or committed is lost by dropping a *future*. Dropping the *stream* with
 /// bytes unsent or input unread sends the committed bytes, then FIN, then discards input until the
 /// peer's end or the [linger time](Self::set_linger) (5 seconds), then closes; otherwise it closes at
-/// once. [`close`](Self::close) does the same and reports errors; [`abort`](Self::abort) resets.
+/// once. Bytes that the linger time leaves unsent make it a reset: FIN would tell the peer that it has
+/// everything. [`close`](Self::close) does the same and reports errors; [`abort`](Self::abort) resets.
 ///
 /// # Examples
 ///
@@ -359,8 +360,8 @@ impl TcpStream {
     ///
     /// # Errors
     ///
-    /// As recv(2); [`WouldBlock`](io::ErrorKind::WouldBlock) when nothing is: wait for
-    /// [`readable`](Self::readable).
+    /// As recv(2); [`WouldBlock`](io::ErrorKind::WouldBlock) when nothing is, or another read stands
+    /// in line: wait for [`readable`](Self::readable).
     pub fn try_read(&self, into: &mut [u8]) -> io::Result<usize> {
         if into.is_empty() {
             return Ok(0);
@@ -368,7 +369,7 @@ impl TcpStream {
         self.handle.with(|tables, key| {
             let entry = tables.streams.get_mut(key)?;
             let number = entry.number();
-            Some(entry.receive.try_slice(key, number, as_uninit(into), &mut tables.services))
+            Some(entry.receive.try_read(key, number, as_uninit(into), &mut tables.services))
         })
     }
 
@@ -376,8 +377,8 @@ impl TcpStream {
     ///
     /// # Errors
     ///
-    /// As send(2); [`WouldBlock`](io::ErrorKind::WouldBlock) when it takes nothing, or committed
-    /// bytes stand before: wait for [`writable`](Self::writable).
+    /// As send(2); [`WouldBlock`](io::ErrorKind::WouldBlock) when it takes nothing, or
+    /// committed bytes or other writes stand before it: wait for [`writable`](Self::writable).
     pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         self.handle.with(|tables, key| {
             let entry = tables.streams.get_mut(key)?;

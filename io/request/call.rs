@@ -105,6 +105,17 @@ pub(crate) fn shutdown(descriptor: RawFd, how: std::net::Shutdown) -> io::Result
     Ok(())
 }
 
+/// Resets a connection without closing its number (connect(2): `AF_UNSPEC` dissolves it).
+pub(crate) fn disconnect(descriptor: RawFd) -> io::Result<()> {
+    // SAFETY: zeroes are a valid address, of the family `AF_UNSPEC`.
+    check(unsafe {
+        let nowhere: libc::sockaddr = std::mem::zeroed();
+        let length = size_of::<libc::sockaddr>() as libc::socklen_t;
+        libc::connect(descriptor, &raw const nowhere, length)
+    } as isize)?;
+    Ok(())
+}
+
 /// Makes the coming close a reset.
 pub(crate) fn reset_on_close(descriptor: RawFd) -> io::Result<()> {
     let now = libc::linger { l_onoff: 1, l_linger: 0 };

@@ -10,6 +10,9 @@
 //!                                  └── nothing unsent, nothing unread: straight to Ending
 //! ```
 //!
+//! When the linger time passes with bytes unsent, the close is a reset: an orderly end would make the
+//! part that went out look like the whole.
+//!
 //! The order at the end is the only right one: a number that is closed with a receive armed sends no
 //! FIN, and a number that the engine still knows may soon serve a stranger.
 
@@ -75,6 +78,8 @@ pub(crate) struct Stream {
     /// Who waits for the close, and what became of it.
     closing: Option<Key>,
     close_error: i32,
+    /// It ends with bytes unsent.
+    cut_off: bool,
 }
 
 impl Stream {
@@ -89,6 +94,7 @@ impl Stream {
             linger: None,
             closing: None,
             close_error: 0,
+            cut_off: false,
         }
     }
 
@@ -202,6 +208,12 @@ impl Stream {
 
     /// Lingering took too long, or the core is closing.
     pub(crate) fn on_linger_over(&mut self, key: Key, services: &mut Services) {
+        if self.send.has_unsent() {
+            // FIN after a part would pass for the end of the whole. A socket that is not connected
+            // any more has nothing to reset.
+            let _ = call::reset_on_close(self.number());
+            self.cut_off = true;
+        }
         if self.send.has_unsent() || self.phase == Phase::Lingering {
             self.close_error = libc::ETIMEDOUT;
         }
@@ -219,8 +231,17 @@ impl Stream {
 
     /// Off the table: tells who waits and lets the descriptor go.
     pub(crate) fn close(self, operations: &mut Operations, services: &mut Services) {
-        let Self { receive, send, closing, close_error, linger, .. } = self;
+        let Self { socket, receive, send, closing, close_error, linger, cut_off, .. } = self;
         services.stop_timer(linger);
+        if services.closing && Arc::strong_count(&socket) > 1 {
+            // A handle outlives the core and keeps the number open. Nobody will serve it again, so
+            // the peer shall not wait for that. A socket that is not connected has nobody to tell.
+            let _ = if cut_off {
+                call::disconnect(socket.number())
+            } else {
+                call::shutdown(socket.number(), Shutdown::Both)
+            };
+        }
         receive.close(services);
         send.close(operations, services);
         if let Some(closing) = closing {

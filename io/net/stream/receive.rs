@@ -145,8 +145,23 @@ impl Receiving {
         self.wait(waiter, cx, services)
     }
 
+    /// Reads what is there, if nobody stands in line: a `read_exact` that has taken a part may still
+    /// have to put it back, and what was given out past it would then have overtaken.
+    pub(crate) fn try_read(
+        &mut self,
+        key: Key,
+        number: RawFd,
+        into: &mut [MaybeUninit<u8>],
+        services: &mut Services,
+    ) -> io::Result<usize> {
+        if !self.waiters.is_empty() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        self.try_slice(key, number, into, services)
+    }
+
     /// Reads what is there. `WouldBlock` arms what will tell when to try again.
-    pub(crate) fn try_slice(
+    fn try_slice(
         &mut self,
         key: Key,
         number: RawFd,
@@ -229,11 +244,12 @@ impl Receiving {
         services: &mut Services,
     ) -> Poll<()> {
         let direct = self.state == State::Idle && self.ready && self.watch == Watch::Armed;
-        if self.bytes > 0 || self.end.is_some() || direct {
+        let there = self.bytes > 0 || self.end.is_some() || direct;
+        if there && self.waiters.may_go(*waiter) {
             self.served(waiter, services);
             return Poll::Ready(());
         }
-        if self.state == State::Idle {
+        if self.state == State::Idle && !there {
             // The watch answers at once when something is there already.
             self.ready = false;
             self.arm_watch(key, number, services);

@@ -138,7 +138,7 @@ impl Sending {
         services: &mut Services,
     ) -> Poll<io::Result<usize>> {
         if self.waiters.may_go(*waiter) {
-            match self.try_write((key, number), parts, services) {
+            match self.write_now((key, number), parts, services) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 result => {
                     self.served(waiter, services);
@@ -149,7 +149,21 @@ impl Sending {
         self.wait(waiter, cx, services)
     }
 
+    /// Writes what the socket takes at once, if nobody stands in line: writes go out in call order.
     pub(crate) fn try_write(
+        &mut self,
+        place: (Key, RawFd),
+        parts: &[IoSlice<'_>],
+        services: &mut Services,
+    ) -> io::Result<usize> {
+        self.check()?;
+        if !self.waiters.is_empty() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        self.write_now(place, parts, services)
+    }
+
+    fn write_now(
         &mut self,
         (key, number): (Key, RawFd),
         parts: &[IoSlice<'_>],
@@ -208,7 +222,8 @@ impl Sending {
         cx: &Context<'_>,
         services: &mut Services,
     ) -> Poll<()> {
-        if self.error != 0 || (!self.has_unsent() && !self.full) {
+        let there = self.error != 0 || (!self.has_unsent() && !self.full);
+        if there && self.waiters.may_go(*waiter) {
             self.served(waiter, services);
             return Poll::Ready(());
         }

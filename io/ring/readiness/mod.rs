@@ -151,8 +151,7 @@ impl Readiness {
             self.refused.retain(|(refused, _)| *refused != token);
             return;
         }
-        self.leave(index);
-        self.requests.remove(index);
+        self.retire(index);
         self.cancelled.push(token);
     }
 
@@ -327,11 +326,22 @@ impl Readiness {
 
     /// Posts the terminal completion.
     fn end(&mut self, index: u32, result: i32, completions: &mut Vec<Completion>) {
-        self.leave(index);
-        let token = self.requests.remove(index);
+        let token = self.retire(index);
         self.in_flight -= 1;
         self.counters.completions += 1;
         completions.push(Completion::done(token, result));
+    }
+
+    /// Frees a request that waits no more.
+    fn retire(&mut self, index: u32) -> Token {
+        let request = self.requests[index].request;
+        self.leave(index);
+        if let Request::Connect(connect) = request {
+            // Who gets the socket now may close it, or use it on another core, without a word to
+            // this ring: a number that still counted as registered would then never be watched.
+            self.forget(connect.descriptor);
+        }
+        self.requests.remove(index)
     }
 
     /// Takes a request out of the list that it waits in.

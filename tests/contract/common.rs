@@ -1,0 +1,345 @@
+//! What the tests of the contract share: peers that are not quoit, bytes that know their place,
+//! futures that are dropped at a chosen moment, and children for what touches the whole process.
+
+use std::future::{Future, poll_fn};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream as Peer};
+use std::pin::{Pin, pin};
+use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::{Duration, Instant};
+use std::{env, fs, thread};
+
+use quoit::net::{TcpListener, TcpStream};
+use quoit::{Builder, RingChoice, Runtime, time};
+
+/// Long enough for a busy machine, short enough to tell a hang.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Fails instead of hanging.
+pub async fn within<F: Future>(what: &str, future: F) -> F::Output {
+    match time::timeout(PATIENCE, future).await {
+        Ok(output) => output,
+        Err(_) => panic!("{what}: nothing after {PATIENCE:?}"),
+    }
+}
+
+/// Waits, turn by turn, until something has become true.
+pub async fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
+        time::sleep(Duration::from_micros(200)).await;
+    }
+}
+
+/// A few turns of the loop, for things that must *not* happen.
+pub async fn some_turns() {
+    for _ in 0..5 {
+        time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+/// Runs `body` on every ring that this machine has, with a fresh builder.
+pub fn on_each_ring(body: impl Fn(Builder)) {
+    let asked = env::var("QUOIT_RING").unwrap_or_default();
+    for (name, ring) in [("uring", RingChoice::Uring), ("readiness", RingChoice::Readiness)] {
+        if !["", "auto", name].contains(&asked.as_str()) {
+            continue;
+        }
+        match Runtime::builder().ring(ring).build() {
+            Ok(_) => {
+                println!("on the {name} ring");
+                body(Runtime::builder().ring(ring));
+            }
+            Err(error) => {
+                let required = env::var("QUOIT_REQUIRE_RINGS").unwrap_or_default();
+                assert!(!required.contains(name), "the {name} ring is required: {error}");
+                eprintln!("the {name} ring cannot be used, so it is NOT TESTED here: {error}");
+            }
+        }
+    }
+}
+
+/// Runs `body` on a fresh runtime of each ring; it must end with nothing left behind.
+pub fn on_each_runtime(configure: impl Fn(Builder) -> Builder, body: impl AsyncFn(&Runtime)) {
+    on_each_ring(|builder| {
+        let runtime = configure(builder).build().expect("this ring was usable just before");
+        runtime.block_on(body(&runtime));
+        let report = runtime.shutdown(Duration::from_secs(5));
+        assert!(report.is_clean(), "{report:?}");
+    });
+}
+
+/// A listener, and its address.
+pub async fn listen() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("a bound socket has an address");
+    (listener, address)
+}
+
+/// A connection of ours, and its peer: a blocking socket of the standard library.
+pub async fn pair() -> (TcpStream, Peer) {
+    let (listener, address) = listen().await;
+    let peer = connect(address);
+    let (stream, from) = within("accept", listener.accept()).await.expect("a connection");
+    assert_eq!(from, peer.local_addr().expect("a connected socket has an address"));
+    (stream, peer)
+}
+
+/// A blocking connection that gives up rather than hang.
+pub fn connect(address: SocketAddr) -> Peer {
+    let peer = Peer::connect(address).expect("somebody listens");
+    peer.set_read_timeout(Some(PATIENCE)).expect("a valid time");
+    peer.set_write_timeout(Some(PATIENCE)).expect("a valid time");
+    peer
+}
+
+/// Small kernel buffers on both ends, so that little data fills a connection.
+pub async fn narrow_pair() -> (TcpStream, Peer) {
+    let (stream, peer) = pair().await;
+    stream.set_send_buffer_size(64 * 1024).expect("a valid size");
+    let small = socket2::SockRef::from(&peer);
+    small.set_recv_buffer_size(64 * 1024).expect("a valid size");
+    (stream, peer)
+}
+
+/// Reads to the end; the bytes, and the error that came instead of the end.
+pub fn read_to_end(peer: &mut Peer) -> (Vec<u8>, Option<std::io::Error>) {
+    let mut bytes = Vec::new();
+    let mut chunk = vec![0; 64 * 1024];
+    loop {
+        match peer.read(&mut chunk) {
+            Ok(0) => return (bytes, None),
+            Ok(count) => bytes.extend_from_slice(&chunk[..count]),
+            // A ring that was closed on this thread is torn down by work that interrupts calls.
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return (bytes, Some(error)),
+        }
+    }
+}
+
+/// A reset, as against an orderly end.
+pub fn is_reset(error: &std::io::Error) -> bool {
+    error.kind() == std::io::ErrorKind::ConnectionReset
+}
+
+/// Random bytes, of a prime number, so that a stream repeats only after more than is ever in flight.
+static PATTERN: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    let mut random = Random(0);
+    (0..1_048_573).map(|_| random.next() as u8).collect()
+});
+
+/// The bytes at this place of the stream with this seed: one that is lost, doubled or moved shows,
+/// whatever the chunks.
+pub fn bytes_of(seed: u64, from: usize, length: usize) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(length);
+    while bytes.len() < length {
+        let here = pattern_at(seed, from + bytes.len());
+        bytes.extend_from_slice(&here[..here.len().min(length - bytes.len())]);
+    }
+    bytes
+}
+
+fn pattern_at(seed: u64, place: usize) -> &'static [u8] {
+    let shift = (seed % 1_000).wrapping_mul(7_919) as usize;
+    &PATTERN[(place + shift) % PATTERN.len()..]
+}
+
+/// Checks that `bytes` stand at `place`, without a dump of kilobytes when they do not.
+#[track_caller]
+pub fn check_bytes(seed: u64, place: usize, bytes: &[u8]) {
+    let mut checked = 0;
+    while checked < bytes.len() {
+        let here = pattern_at(seed, place + checked);
+        let length = here.len().min(bytes.len() - checked);
+        let chunk = &bytes[checked..checked + length];
+        if chunk != &here[..length] {
+            let at = chunk.iter().zip(here).position(|(a, b)| a != b).unwrap_or_default();
+            panic!("a wrong byte at {} (in what was to start at {place})", place + checked + at);
+        }
+        checked += length;
+    }
+}
+
+/// SplitMix64: the same numbers for the same seed.
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ mixed >> 31
+    }
+
+    pub fn below(&mut self, bound: usize) -> usize {
+        (self.next() % bound as u64) as usize
+    }
+}
+
+/// When a future is dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// Before it was ever polled.
+    Unpolled,
+    /// After its first poll, which left it waiting.
+    Waiting,
+    /// When it was woken, before it could look why: the moment that loses things.
+    Woken,
+    /// Not at all.
+    Never,
+}
+
+impl Moment {
+    pub const ALL: [Self; 4] = [Self::Unpolled, Self::Waiting, Self::Woken, Self::Never];
+
+    pub fn any(random: &mut Random) -> Self {
+        Self::ALL[random.below(Self::ALL.len())]
+    }
+}
+
+/// Polls `future` and drops it at `moment`; its output if that came first.
+pub async fn dropped_at<F: Future>(moment: Moment, future: F) -> Option<F::Output> {
+    if moment == Moment::Unpolled {
+        drop(future);
+        return None;
+    }
+    let mut future = pin!(future);
+    let mut polls = 0;
+    poll_fn(|cx| {
+        polls += 1;
+        if moment == Moment::Woken && polls > 1 {
+            return Poll::Ready(None);
+        }
+        match future.as_mut().poll(cx) {
+            Poll::Ready(output) => Poll::Ready(Some(output)),
+            Poll::Pending if moment == Moment::Waiting => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await
+}
+
+/// A waker that counts, to poll step by step.
+#[derive(Debug, Default)]
+pub struct Wakes(AtomicUsize);
+
+impl Wakes {
+    pub fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    pub fn count(&self) -> usize {
+        self.0.load(Ordering::SeqCst)
+    }
+
+    /// One poll with this waker.
+    pub fn poll<F: Future + ?Sized>(self: &Arc<Self>, future: Pin<&mut F>) -> Poll<F::Output> {
+        future.poll(&mut Context::from_waker(&Waker::from(self.clone())))
+    }
+}
+
+impl Wake for Wakes {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// Open descriptors of this process. Only meaningful in a process of its own.
+pub fn open_descriptors() -> usize {
+    fs::read_dir("/proc/self/fd").expect("Linux has it").count()
+}
+
+/// Processor time of this process so far.
+pub fn processor_time() -> Duration {
+    let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: the call fills the struct, which is valid when zeroed.
+    let usage = unsafe {
+        assert_eq!(libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr()), 0);
+        usage.assume_init()
+    };
+    let of = |time: libc::timeval| {
+        Duration::from_secs(time.tv_sec as u64) + Duration::from_micros(time.tv_usec as u64)
+    };
+    of(usage.ru_utime) + of(usage.ru_stime)
+}
+
+/// Runs an ignored test of this program in a process of its own, and expects it to pass. Its name is
+/// the path that the harness prints.
+pub fn in_a_child(case: &str) {
+    let (output, text) = run_child(case, &[]);
+    assert!(output.status.success(), "{case}: {}\n{text}", output.status);
+}
+
+/// As `in_a_child`, with an environment, judged by the caller.
+pub fn run_child(case: &str, environment: &[(&str, &str)]) -> (Output, String) {
+    let mut command = Command::new(env::current_exe().expect("this program has a path"));
+    command.args(["--exact", case, "--ignored", "--nocapture", "--test-threads", "1"]);
+    command.envs(environment.iter().copied());
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("this program runs");
+    let (mut out, mut err) =
+        (child.stdout.take().expect("piped"), child.stderr.take().expect("piped"));
+    let errors = thread::spawn(move || {
+        let mut text = Vec::new();
+        err.read_to_end(&mut text).map(|_| text)
+    });
+    let watchdog = Watchdog::start(child.id());
+    let mut stdout = Vec::new();
+    out.read_to_end(&mut stdout).expect("a pipe");
+    let status = child.wait().expect("our child");
+    let hung = watchdog.stop();
+    let stderr = errors.join().expect("no panic").expect("a pipe");
+    let output = Output { status, stdout, stderr };
+    let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
+    text.push_str(&String::from_utf8_lossy(&output.stderr));
+    assert!(text.contains("running 1 test"), "no such case as {case}: {text}");
+    assert!(!hung, "{case} hung: {text}");
+    (output, text)
+}
+
+/// Ends a child that hangs.
+struct Watchdog {
+    stop: std::sync::mpsc::Sender<()>,
+    thread: thread::JoinHandle<bool>,
+}
+
+impl Watchdog {
+    fn start(child: u32) -> Self {
+        let (stop, stopped) = std::sync::mpsc::channel::<()>();
+        let thread = thread::spawn(move || {
+            use std::sync::mpsc::RecvTimeoutError::Timeout;
+            let hung = stopped.recv_timeout(3 * PATIENCE) == Err(Timeout);
+            if hung {
+                // SAFETY: our own child, which nobody has waited for yet.
+                unsafe { libc::kill(child as i32, libc::SIGKILL) };
+            }
+            hung
+        });
+        Self { stop, thread }
+    }
+
+    fn stop(self) -> bool {
+        drop(self.stop);
+        self.thread.join().expect("no panic")
+    }
+}
+
+/// Writes from a thread of its own, at whatever pace the reader takes it, then ends the stream.
+pub fn write_from_a_thread(mut peer: Peer, seed: u64, length: usize) -> thread::JoinHandle<Peer> {
+    thread::spawn(move || {
+        let mut random = Random(seed ^ 0xabcd);
+        let mut place = 0;
+        while place < length {
+            let size = (1 + random.below(20_000)).min(length - place);
+            peer.write_all(&bytes_of(seed, place, size)).expect("the reader takes all");
+            place += size;
+        }
+        peer.shutdown(std::net::Shutdown::Write).expect("still connected");
+        peer
+    })
+}
