@@ -65,6 +65,9 @@ pub(crate) struct Receiving {
     watch: Watch,
     /// A direct receive may find something.
     ready: bool,
+    /// The peer's end or an error was seen coming. It is told once, so the bytes before it are no
+    /// sign that the socket is empty: what follows is fetched until the end itself comes.
+    hung_up: bool,
     /// Leases are wanted: keep the multishot armed ahead of the reader.
     ahead: bool,
     /// Nobody will read any more: what comes is dropped.
@@ -82,6 +85,7 @@ impl Default for Receiving {
             state: State::Idle,
             watch: Watch::Idle,
             ready: true,
+            hung_up: false,
             ahead: false,
             discarding: false,
         }
@@ -199,11 +203,8 @@ impl Receiving {
                 match call::receive(number, into, true) {
                     0 => Ok(0),
                     count if count > 0 => Ok(count as usize),
-                    // An error is left for the read that takes it.
-                    error if request::would_block(error) => {
-                        self.after_direct(key, number, error, into.len(), services)
-                    }
-                    error => Err(io::Error::from_raw_os_error(-error)),
+                    // The kernel tells an error once, to a peek too: it is kept for the read.
+                    error => self.after_direct(key, number, error, into.len(), services),
                 }
             } else {
                 if self.state == State::Idle {
@@ -302,8 +303,14 @@ impl Receiving {
         if completion.is_terminal() {
             self.watch = Watch::Idle;
         }
-        if completion.result != -libc::ECANCELED {
-            self.ready = true;
+        match completion.result {
+            cancelled if cancelled == -libc::ECANCELED => {}
+            // Refused: nothing would ever tell a reader to try again.
+            error @ ..0 => self.end = self.end.or(Some(End::Error(-error))),
+            events => {
+                self.ready = true;
+                self.hung_up |= events & request::HANG_UP != 0;
+            }
         }
         if self.state == State::Starved {
             return;
@@ -458,7 +465,7 @@ impl Receiving {
                 let count = count as usize;
                 // A short answer emptied the socket. Under an armed watch the next bytes will tell of
                 // themselves, so asking again before that is a wasted call.
-                if count < asked && self.watch == Watch::Armed {
+                if count < asked && self.watch == Watch::Armed && !self.hung_up {
                     self.ready = false;
                 }
                 Ok(count)
