@@ -117,6 +117,10 @@ impl Stream {
 
     pub(crate) fn on_writable(&mut self, completion: Completion, services: &mut Services) {
         self.send.on_writable(completion, services);
+        if completion.is_terminal() {
+            // Who waits until nothing is in flight, to detach, stands in the other line.
+            self.receive.nudge(services);
+        }
     }
 
     pub(crate) fn on_send(

@@ -132,7 +132,7 @@ impl Receiving {
         services: &mut Services,
     ) -> Poll<io::Result<usize>> {
         if self.waiters.may_go(*waiter) {
-            match self.try_slice(key, number, into, services) {
+            match self.slice_now(key, number, into, services) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 result => {
                     if keep_place && result.is_ok() {
@@ -149,8 +149,23 @@ impl Receiving {
         self.wait(waiter, cx, services)
     }
 
-    /// Reads what is there. `WouldBlock` arms what will tell when to try again.
+    /// Reads what is there, unless others wait for it.
     pub(crate) fn try_slice(
+        &mut self,
+        key: Key,
+        number: RawFd,
+        into: &mut [MaybeUninit<u8>],
+        services: &mut Services,
+    ) -> io::Result<usize> {
+        if self.waiters.may_go(None) {
+            self.slice_now(key, number, into, services)
+        } else {
+            Err(io::ErrorKind::WouldBlock.into())
+        }
+    }
+
+    /// Reads what is there. `WouldBlock` arms what will tell when to try again.
+    fn slice_now(
         &mut self,
         key: Key,
         number: RawFd,
@@ -372,6 +387,11 @@ impl Receiving {
         if let Some(first) = self.first.replace(Lease::from_vec(bytes)) {
             self.rest.get_or_insert_default().push_front(first);
         }
+    }
+
+    /// Has the first in line look again.
+    pub(super) fn nudge(&mut self, services: &mut Services) {
+        services.effects.wake(self.waiters.notify_first());
     }
 
     pub(crate) fn withdraw(&mut self, waiter: WaiterId, services: &mut Services) {

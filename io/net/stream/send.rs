@@ -138,7 +138,7 @@ impl Sending {
         services: &mut Services,
     ) -> Poll<io::Result<usize>> {
         if self.waiters.may_go(*waiter) {
-            match self.try_write((key, number), parts, services) {
+            match self.write_now((key, number), parts, services) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 result => {
                     self.served(waiter, services);
@@ -149,7 +149,22 @@ impl Sending {
         self.wait(waiter, cx, services)
     }
 
+    /// Writes what the socket takes at once, unless others wait to write.
     pub(crate) fn try_write(
+        &mut self,
+        place: (Key, RawFd),
+        parts: &[IoSlice<'_>],
+        services: &mut Services,
+    ) -> io::Result<usize> {
+        if self.waiters.may_go(None) {
+            self.write_now(place, parts, services)
+        } else {
+            self.check()?;
+            Err(io::ErrorKind::WouldBlock.into())
+        }
+    }
+
+    fn write_now(
         &mut self,
         (key, number): (Key, RawFd),
         parts: &[IoSlice<'_>],
@@ -348,8 +363,11 @@ impl Sending {
         if completion.is_terminal() {
             self.watch = Watch::Idle;
         }
-        if completion.result != -libc::ECANCELED {
-            self.full = false;
+        match completion.result {
+            cancelled if cancelled == -libc::ECANCELED => {}
+            // Refused: nothing would ever tell a writer to try again.
+            error @ ..0 if self.error == 0 => self.error = -error,
+            _ => self.full = false,
         }
         services.effects.wake(self.waiters.notify_first());
     }
