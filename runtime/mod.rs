@@ -9,6 +9,8 @@ mod blocking;
 mod builder;
 mod core;
 mod handle;
+#[cfg(feature = "hyper")]
+pub mod hyper;
 mod inbox;
 mod join;
 pub mod macro_support;

@@ -14,6 +14,9 @@
 //! poll) when to try; the kernel never sees a slice. The two never run together: a direct receive
 //! while a multishot is armed could overtake bytes that are already on their way.
 
+#[cfg(any(feature = "tokio-io", feature = "futures-io"))]
+mod lend;
+
 use std::collections::VecDeque;
 use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
@@ -57,6 +60,8 @@ const PRIVATE: usize = 16 * 1024;
 pub(crate) struct Receiving {
     first: Option<Lease>,
     rest: Option<Box<VecDeque<Lease>>>,
+    /// A slice may point to the first lease: see `lend`.
+    lent: bool,
     /// Bytes received and not taken.
     bytes: usize,
     waiters: Waiters,
@@ -79,6 +84,7 @@ impl Default for Receiving {
         Self {
             first: None,
             rest: None,
+            lent: false,
             bytes: 0,
             waiters: Waiters::default(),
             end: None,
@@ -379,12 +385,13 @@ impl Receiving {
     }
 
     /// Bytes go back in front, for the next read.
-    pub(crate) fn unread(&mut self, bytes: Vec<u8>) {
+    pub(crate) fn unread(&mut self, bytes: Lease) {
         if bytes.is_empty() {
             return;
         }
+        assert!(!self.lent || self.first.is_none(), "nothing is lent while a read is under way");
         self.bytes += bytes.len();
-        if let Some(first) = self.first.replace(Lease::from_vec(bytes)) {
+        if let Some(first) = self.first.replace(bytes) {
             self.rest.get_or_insert_default().push_front(first);
         }
     }
@@ -452,6 +459,11 @@ impl Receiving {
     pub(super) fn close(mut self, services: &mut Services) {
         self.clear();
         self.waiters.notify_all(&mut services.effects.wakers);
+    }
+
+    /// What a slice may still point to.
+    pub(super) fn take_lent(&mut self) -> Option<Lease> {
+        if self.lent { self.pop() } else { None }
     }
 
     pub(super) fn take_unread(&mut self) -> Vec<u8> {
@@ -552,6 +564,7 @@ impl Receiving {
     }
 
     fn pop(&mut self) -> Option<Lease> {
+        self.lent = false;
         let lease = self.first.take()?;
         self.bytes -= lease.len();
         self.first = self.rest.as_mut().and_then(|rest| rest.pop_front());
@@ -574,6 +587,7 @@ impl Receiving {
             }
             return count;
         }
+        self.lent = false;
         while let Some(first) = &mut self.first {
             let copied = copy_front(&mut into[count..], first);
             if copied == 0 {
@@ -588,6 +602,16 @@ impl Receiving {
             }
         }
         count
+    }
+}
+
+impl Drop for Receiving {
+    fn drop(&mut self) {
+        // Closing hands on what is lent. Without it, as when a core panics, leaking it is the only
+        // sound answer.
+        if self.lent {
+            mem::forget(self.first.take());
+        }
     }
 }
 
