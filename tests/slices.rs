@@ -217,65 +217,9 @@ async fn read_every_way(stream: &TcpStream, total: usize, seed: u64) {
     let (mut random, mut at, mut dropped) = (Random(seed), 0, 0_u32);
     let mut buffer = vec![0; 20_000];
     while at < total {
-        let room = 1 + random.below(buffer.len() - 1);
-        let polls = random.below(4);
-        let count = match random.below(8) {
-            0 => attempt(stream.recv(), polls).await.map(|lease| {
-                let lease = lease.unwrap();
-                check(&lease, at);
-                lease.len()
-            }),
-            1 => attempt(stream.recv_into(Vec::with_capacity(room)), polls).await.map(|read| {
-                let (count, bytes) = read.unwrap();
-                check(&bytes, at);
-                count
-            }),
-            2 => {
-                let exact = room.min(total - at);
-                let read = attempt(stream.read_exact(&mut buffer[..exact]), polls).await;
-                read.map(|read| {
-                    read.unwrap();
-                    check(&buffer[..exact], at);
-                    exact
-                })
-            }
-            3 => {
-                let mut line = Vec::new();
-                let read = attempt(stream.read_until(200, 1024, &mut line), polls).await;
-                read.and_then(|read| match read {
-                    Ok(count) => {
-                        assert!(line.ends_with(&[200]) || at + count == total);
-                        check(&line, at);
-                        Some(count)
-                    }
-                    Err(error) => panic!("{error}"),
-                })
-            }
-            4 => {
-                let peeked = attempt(stream.peek(&mut buffer[..room]), polls).await;
-                if let Some(peeked) = peeked {
-                    check(&buffer[..peeked.unwrap()], at);
-                }
-                None
-            }
-            5 => match stream.try_read(&mut buffer[..room]) {
-                Ok(count) => {
-                    check(&buffer[..count], at);
-                    Some(count)
-                }
-                Err(error) => {
-                    assert_eq!(error.kind(), ErrorKind::WouldBlock);
-                    attempt(stream.readable(), polls).await.map_or((), Result::unwrap);
-                    None
-                }
-            },
-            _ => attempt(stream.read(&mut buffer[..room]), polls).await.map(|read| {
-                let count = read.unwrap();
-                check(&buffer[..count], at);
-                count
-            }),
-        };
-        match count {
+        let room = (1 + random.below(buffer.len() - 1)).min(total - at);
+        let (way, polls) = (random.below(8), random.below(4));
+        match read_one_way(stream, way, polls, &mut buffer[..room], at).await {
             Some(0) => panic!("the end at byte {at} of {total}"),
             Some(count) => at += count,
             None => dropped += 1,
@@ -287,6 +231,56 @@ async fn read_every_way(stream: &TcpStream, total: usize, seed: u64) {
     assert_eq!(at, total);
     assert!(dropped > 40, "only {dropped} futures were dropped");
     assert_eq!(soon("the end", stream.read(&mut buffer)).await.unwrap(), 0);
+}
+
+/// How many bytes were taken, all as they should be; `None` if the future was dropped.
+async fn read_one_way(
+    stream: &TcpStream,
+    way: usize,
+    polls: usize,
+    into: &mut [u8],
+    at: usize,
+) -> Option<usize> {
+    let count = match way {
+        0 => {
+            let lease = attempt(stream.recv(), polls).await?.unwrap();
+            check(&lease, at);
+            return Some(lease.len());
+        }
+        1 => {
+            let read = stream.recv_into(Vec::with_capacity(into.len()));
+            let (count, bytes) = attempt(read, polls).await?.unwrap();
+            check(&bytes, at);
+            return Some(count);
+        }
+        2 => {
+            let mut line = Vec::new();
+            let count = attempt(stream.read_until(200, 1024, &mut line), polls).await?.unwrap();
+            assert_eq!(line.len(), count);
+            check(&line, at);
+            return Some(count);
+        }
+        3 => {
+            let peeked = attempt(stream.peek(into), polls).await?.unwrap();
+            check(&into[..peeked], at);
+            return None;
+        }
+        4 => match stream.try_read(into) {
+            Ok(count) => count,
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::WouldBlock);
+                attempt(stream.readable(), polls).await?.unwrap();
+                return None;
+            }
+        },
+        5 => {
+            attempt(stream.read_exact(into), polls).await?.unwrap();
+            into.len()
+        }
+        _ => attempt(stream.read(into), polls).await?.unwrap(),
+    };
+    check(&into[..count], at);
+    Some(count)
 }
 
 /// Polls a future so many times, with a turn of the core in between, then drops it.

@@ -307,88 +307,79 @@ fn a_lent_slice_outlives_its_runtime() {
     }
 }
 
+/// A writer that changes between native and foreign calls.
+async fn write_every_way(client: &mut TcpStream, total: usize) {
+    let (bytes, mut at) = (pattern(0, total), 0);
+    while at < total {
+        let end = (at + 1 + at % 9973).min(total);
+        at = match at % 4 {
+            0 => {
+                client.send_all(bytes[at..end].to_vec()).await.unwrap();
+                end
+            }
+            1 => {
+                AsyncWriteExt::write_all(client, &bytes[at..end]).await.unwrap();
+                end
+            }
+            2 => {
+                (*client).write_all(&bytes[at..end]).await.unwrap();
+                end
+            }
+            // Dropped, it has written nothing: a slice never queues.
+            _ => {
+                let written = once(AsyncWriteExt::write(client, &bytes[at..end])).await;
+                at + written.map_or(0, Result::unwrap)
+            }
+        };
+    }
+    AsyncWriteExt::shutdown(client).await.unwrap();
+}
+
 /// One reader that changes between native and foreign calls, and drops what does not answer.
+async fn read_every_way(server: &mut TcpStream, total: usize) {
+    // Through `&mut`, tokio's methods come before ours of the same name.
+    let (mut at, mut buffer, mut step) = (0, vec![0; 8192], 0_usize);
+    while at < total {
+        step += 1;
+        let room = (1 + step * 7919 % 8191).min(total - at);
+        let into = &mut buffer[..room];
+        let count = match step % 5 {
+            0 => once(AsyncReadExt::read(server, into)).await.map(Result::unwrap),
+            1 => {
+                let Some(lent) = once(server.fill_buf()).await else { continue };
+                let lent = lent.unwrap();
+                let count = lent.len().min(room);
+                into[..count].copy_from_slice(&lent[..count]);
+                AsyncBufReadExt::consume(server, count);
+                Some(count)
+            }
+            2 => {
+                let Some(lease) = once(server.recv()).await else { continue };
+                let lease = lease.unwrap();
+                check(&lease, at);
+                at += lease.len();
+                continue;
+            }
+            3 => once((*server).read_exact(into)).await.map(|read| read.map(|()| room).unwrap()),
+            _ => once((*server).read(into)).await.map(Result::unwrap),
+        };
+        let count = count.unwrap_or(0);
+        check(&buffer[..count], at);
+        at += count;
+    }
+    assert_eq!(at, total);
+    assert_eq!(AsyncReadExt::read(server, &mut buffer).await.unwrap(), 0);
+}
+
 #[quoit::test]
 async fn tiers_mix_without_loss_repetition_or_disorder() {
     const TOTAL: usize = 2_000_000;
-    let (client, mut server) = pair().await;
+    let (mut client, mut server) = pair().await;
     let writing = quoit::spawn(async move {
-        let (bytes, mut at, mut client) = (pattern(0, TOTAL), 0, client);
-        while at < TOTAL {
-            let end = (at + 1 + at % 9973).min(TOTAL);
-            match at % 4 {
-                0 => client.send_all(bytes[at..end].to_vec()).await.unwrap(),
-                1 => AsyncWriteExt::write_all(&mut client, &bytes[at..end]).await.unwrap(),
-                2 => client.write_all(&bytes[at..end]).await.unwrap(),
-                _ => {
-                    // One poll, then dropped: what it wrote is known, nothing is queued.
-                    let mut write = Box::pin(AsyncWriteExt::write(&mut client, &bytes[at..end]));
-                    let written = match poll!(&mut write) {
-                        Poll::Ready(count) => count.unwrap(),
-                        Poll::Pending => 0,
-                    };
-                    drop(write);
-                    at += written;
-                    quoit::task::yield_now().await;
-                    continue;
-                }
-            }
-            at = end;
-        }
-        AsyncWriteExt::shutdown(&mut client).await.unwrap();
+        write_every_way(&mut client, TOTAL).await;
         client
     });
-    let (mut at, mut buffer, mut step) = (0, vec![0; 8192], 0_usize);
-    let reading = async {
-        while at < TOTAL {
-            step += 1;
-            let room = 1 + step * 7919 % 8191;
-            let count = match step % 6 {
-                0 => once(AsyncReadExt::read(&mut server, &mut buffer[..room])).await,
-                1 => {
-                    let filled = once(server.fill_buf()).await;
-                    let count = filled.map(|filled| {
-                        filled.map(|lent| {
-                            let count = lent.len().min(room);
-                            check(&lent[..count], at);
-                            count
-                        })
-                    });
-                    if let Some(Ok(count)) = count {
-                        AsyncBufReadExt::consume(&mut server, count);
-                        at += count;
-                    }
-                    continue;
-                }
-                2 => {
-                    let lease = once(server.recv()).await.map(Result::unwrap);
-                    if let Some(lease) = lease {
-                        check(&lease, at);
-                        at += lease.len();
-                    }
-                    continue;
-                }
-                3 => {
-                    let exact = room.min(TOTAL - at);
-                    let read = once(server.read_exact(&mut buffer[..exact])).await;
-                    read.map(|read| read.map(|()| exact))
-                }
-                4 => {
-                    quoit::task::yield_now().await;
-                    None
-                }
-                _ => once(server.read(&mut buffer[..room])).await,
-            };
-            if let Some(count) = count {
-                let count = count.unwrap();
-                check(&buffer[..count], at);
-                at += count;
-            }
-        }
-    };
-    timeout(SOON * 4, reading).await.unwrap();
-    assert_eq!(at, TOTAL);
-    assert_eq!(AsyncReadExt::read(&mut server, &mut buffer).await.unwrap(), 0);
+    timeout(SOON * 4, read_every_way(&mut server, TOTAL)).await.unwrap();
     soon("the writer", writing).await.unwrap();
 }
 

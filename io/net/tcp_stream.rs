@@ -368,7 +368,7 @@ impl TcpStream {
         self.handle.with(|tables, key| {
             let entry = tables.streams.get_mut(key)?;
             let number = entry.number();
-            Some(entry.receive.try_slice(key, number, as_uninit(into), &mut tables.services))
+            Some(entry.receive.try_read(key, number, as_uninit(into), &mut tables.services))
         })
     }
 

@@ -138,7 +138,7 @@ impl Receiving {
         services: &mut Services,
     ) -> Poll<io::Result<usize>> {
         if self.waiters.may_go(*waiter) {
-            match self.slice_now(key, number, into, services) {
+            match self.try_slice(key, number, into, services) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 result => {
                     if keep_place && result.is_ok() {
@@ -155,23 +155,23 @@ impl Receiving {
         self.wait(waiter, cx, services)
     }
 
-    /// Reads what is there, unless others wait for it.
-    pub(crate) fn try_slice(
+    /// Reads what is there, if nobody stands in line: a `read_exact` that has taken a part may still
+    /// have to put it back, and what was given out past it would then have overtaken.
+    pub(crate) fn try_read(
         &mut self,
         key: Key,
         number: RawFd,
         into: &mut [MaybeUninit<u8>],
         services: &mut Services,
     ) -> io::Result<usize> {
-        if self.waiters.may_go(None) {
-            self.slice_now(key, number, into, services)
-        } else {
-            Err(io::ErrorKind::WouldBlock.into())
+        if !self.waiters.may_go(None) {
+            return Err(io::ErrorKind::WouldBlock.into());
         }
+        self.try_slice(key, number, into, services)
     }
 
     /// Reads what is there. `WouldBlock` arms what will tell when to try again.
-    fn slice_now(
+    fn try_slice(
         &mut self,
         key: Key,
         number: RawFd,

@@ -149,19 +149,18 @@ impl Sending {
         self.wait(waiter, cx, services)
     }
 
-    /// Writes what the socket takes at once, unless others wait to write.
+    /// Writes what the socket takes at once, if nobody stands in line: writes go out in call order.
     pub(crate) fn try_write(
         &mut self,
         place: (Key, RawFd),
         parts: &[IoSlice<'_>],
         services: &mut Services,
     ) -> io::Result<usize> {
-        if self.waiters.may_go(None) {
-            self.write_now(place, parts, services)
-        } else {
-            self.check()?;
-            Err(io::ErrorKind::WouldBlock.into())
+        self.check()?;
+        if !self.waiters.may_go(None) {
+            return Err(io::ErrorKind::WouldBlock.into());
         }
+        self.write_now(place, parts, services)
     }
 
     fn write_now(
