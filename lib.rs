@@ -64,6 +64,12 @@ pub mod task {
 
 pub use runtime::time;
 
+/// What hyper asks of a runtime. The streams are its I/O as they are.
+#[cfg(feature = "hyper")]
+pub mod rt {
+    pub use crate::runtime::hyper::{QuoitExecutor, QuoitTimer};
+}
+
 #[doc(hidden)]
 pub mod __private {
     pub use crate::runtime::macro_support::*;

@@ -9,14 +9,17 @@
 //! Only the first may be served, so concurrent reads get their bytes in the order in which they
 //! asked. One waiter is the rule and needs no memory of its own; more stand in a boxed queue, which
 //! is bounded by the futures that exist.
+//!
+//! The poll-based traits have no future whose drop would tell that nobody waits any more. So their
+//! one place is the last: whoever has a future goes before it, and a wake strikes it off.
 
 use std::collections::VecDeque;
 use std::task::Waker;
 
 use crate::io::mailbox::WaiterId;
 
-/// The poll-based traits have no future of their own: they share this place in line, as their
-/// contract of one waker per direction has it.
+/// The poll-based traits share this place in line, as their contract of one waker per direction has
+/// it.
 pub(crate) const POLLER: WaiterId = 0;
 
 #[derive(Debug)]
@@ -38,10 +41,10 @@ impl Waiters {
         self.first.is_none()
     }
 
-    /// Whether `id` may be served now: nobody waits, or it stands first.
+    /// Whether `id` may be served now: nobody with a future waits, or it stands first.
     #[inline]
     pub(crate) fn may_go(&self, id: Option<WaiterId>) -> bool {
-        self.first.as_ref().is_none_or(|first| Some(first.id) == id)
+        self.first.as_ref().is_none_or(|first| Some(first.id) == id || first.id == POLLER)
     }
 
     /// Puts `id` in line, or renews its waker. Answers the waker it had: drop it outside the tables.
@@ -54,10 +57,16 @@ impl Waiters {
             };
         }
         let waiting = Waiting { id, waker: Some(waker.clone()) };
-        if self.first.is_none() {
+        let Some(first) = &mut self.first else {
             self.first = Some(waiting);
+            return None;
+        };
+        let rest = self.rest.get_or_insert_default();
+        if first.id == POLLER {
+            rest.push_back(std::mem::replace(first, waiting));
         } else {
-            self.rest.get_or_insert_default().push_back(waiting);
+            let poller = rest.back().is_some_and(|last| last.id == POLLER);
+            rest.insert(rest.len() - usize::from(poller), waiting);
         }
         None
     }
@@ -80,6 +89,9 @@ impl Waiters {
     #[inline]
     #[must_use]
     pub(crate) fn notify_first(&mut self) -> Option<Waker> {
+        if self.first.as_ref().is_some_and(|first| first.id == POLLER) {
+            return self.strike(POLLER).0;
+        }
         self.first.as_mut().and_then(|first| first.waker.take())
     }
 
@@ -112,5 +124,19 @@ mod tests {
         assert!(waiters.strike(1).1);
         assert!(waiters.may_go(Some(3)));
         assert!(waiters.strike(3).1 && waiters.is_empty());
+    }
+
+    #[test]
+    fn the_poller_stands_last_and_only_until_it_is_woken() {
+        let mut waiters = Waiters::default();
+        assert!(waiters.enrol(POLLER, Waker::noop()).is_none());
+        assert!(waiters.may_go(None) && waiters.may_go(Some(1)), "it may be gone for good");
+        for id in 1..=2 {
+            assert!(waiters.enrol(id, Waker::noop()).is_none());
+            assert!(waiters.may_go(Some(1)) && !waiters.may_go(Some(POLLER)));
+        }
+        assert!(waiters.strike(1).1 && waiters.may_go(Some(2)));
+        assert!(waiters.strike(2).1 && waiters.may_go(Some(POLLER)));
+        assert!(waiters.notify_first().is_some() && waiters.is_empty());
     }
 }

@@ -10,6 +10,8 @@ mod builder;
 mod core;
 mod cores;
 mod handle;
+#[cfg(feature = "hyper")]
+pub mod hyper;
 mod inbox;
 mod join;
 mod join_set;

@@ -11,11 +11,12 @@
 
 use std::io;
 use std::os::fd::RawFd;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use super::listener::Listener;
 use super::stream::{Socket, Stream};
+use crate::io::buffer::Lease;
 use crate::io::descriptor::Descriptor;
 use crate::io::mailbox::{self, CoreId, Key, Message, Wait, WaiterId};
 use crate::io::proactor::{Proactor, Tables, off_core, outside};
@@ -144,8 +145,6 @@ impl Drop for Place {
 pub(crate) struct StreamHandle {
     socket: Arc<Socket>,
     binding: Binding,
-    /// Bytes that a detached stream had received and not read.
-    unread: Mutex<Vec<u8>>,
 }
 
 impl StreamHandle {
@@ -153,7 +152,6 @@ impl StreamHandle {
         Arc::new(Self {
             socket: Arc::new(Socket::new(descriptor)),
             binding: Binding::new(Message::ReleaseStream, Tables::release_stream),
-            unread: Mutex::default(),
         })
     }
 
@@ -170,6 +168,13 @@ impl StreamHandle {
         self.binding.core() != 0
     }
 
+    /// Whether the core that served it is gone.
+    #[cfg(any(feature = "tokio-io", feature = "futures-io"))]
+    pub(crate) fn is_stranded(&self) -> bool {
+        let owner = self.binding.core();
+        owner != 0 && mailbox::find(owner).is_none()
+    }
+
     /// Runs `f` on the stream's entry, binding it to this core at the first use.
     #[inline]
     pub(crate) fn with<R>(
@@ -178,8 +183,7 @@ impl StreamHandle {
     ) -> io::Result<R> {
         let done = Proactor::with_current(|proactor| {
             let key = self.binding.bind("this stream", proactor, |tables| {
-                let unread = std::mem::take(&mut *self.lock_unread());
-                tables.streams.insert(Stream::new(self.socket.clone(), unread))
+                tables.streams.insert(Stream::new(self.socket.clone()))
             })?;
             proactor.with_tables(|tables| f(tables, key)).unwrap_or_else(|| Err(gone()))
         });
@@ -208,7 +212,7 @@ impl StreamHandle {
 
     /// Takes the stream off its core: nothing is in flight any more.
     pub(crate) fn unbind(&self, unread: Vec<u8>) {
-        *self.lock_unread() = unread;
+        self.socket.keep_unread(Lease::from_vec(unread));
         self.binding.unbind();
     }
 
@@ -228,11 +232,7 @@ impl StreamHandle {
     }
 
     pub(crate) fn has_unread(&self) -> bool {
-        !self.lock_unread().is_empty()
-    }
-
-    fn lock_unread(&self) -> std::sync::MutexGuard<'_, Vec<u8>> {
-        self.unread.lock().unwrap_or_else(PoisonError::into_inner)
+        self.socket.has_unread()
     }
 
     /// The descriptor itself, when nobody else holds it.

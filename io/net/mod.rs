@@ -10,6 +10,8 @@ mod split;
 mod tcp_listener;
 mod tcp_socket;
 mod tcp_stream;
+#[cfg(any(feature = "tokio-io", feature = "futures-io", feature = "hyper"))]
+mod traits;
 
 pub use self::futures::{Accept, Recv, SendBuffer, Timed};
 pub use self::split::{OwnedReadHalf, OwnedWriteHalf, ReadHalf, ReuniteError, WriteHalf};

@@ -30,6 +30,9 @@ pub(crate) struct Poll {
     pub(crate) multishot: bool,
 }
 
+/// In the result of a `Poll`: the peer's end, or an error. More may still be there to receive.
+pub(crate) const HANG_UP: i32 = (libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR) as i32;
+
 impl Poll {
     fn mask(self) -> i16 {
         match self.interest {

@@ -25,7 +25,7 @@ mod net;
 
 use io_uring::squeue;
 
-pub(crate) use self::basic::{Nop, Poll};
+pub(crate) use self::basic::{HANG_UP, Nop, Poll};
 pub(crate) use self::file::{
     Allocate, Metadata, Open, ReadAt, SetLength, StatBuffer, Synchronize, WriteAt,
 };

@@ -21,12 +21,13 @@ mod send;
 
 use std::net::Shutdown;
 use std::os::fd::RawFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 pub(crate) use self::receive::Receiving;
 pub(crate) use self::send::{Commit, SendNow, Sending};
+use crate::io::buffer::Lease;
 use crate::io::descriptor::Descriptor;
 use crate::io::mailbox::{Key, Wait, WaiterId};
 use crate::io::operation::{self, Operations};
@@ -39,11 +40,27 @@ use crate::io::timers::TimerKey;
 pub(crate) struct Socket {
     pub(crate) descriptor: Descriptor,
     linger_ms: AtomicU32,
+    /// Received bytes that outlive their entry in a table: of a detached stream, for the next core;
+    /// or lent by `poll_fill` when the core ended, for whoever still looks at them.
+    unread: Mutex<Lease>,
 }
 
 impl Socket {
     pub(crate) fn new(descriptor: Descriptor) -> Self {
-        Self { descriptor, linger_ms: AtomicU32::new(LINGER.as_millis() as u32) }
+        let linger_ms = AtomicU32::new(LINGER.as_millis() as u32);
+        Self { descriptor, linger_ms, unread: Mutex::default() }
+    }
+
+    pub(crate) fn has_unread(&self) -> bool {
+        !self.unread.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
+    pub(crate) fn keep_unread(&self, lease: Lease) {
+        *self.unread.lock().unwrap_or_else(PoisonError::into_inner) = lease;
+    }
+
+    fn take_unread(&self) -> Lease {
+        std::mem::take(&mut *self.unread.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     #[inline]
@@ -83,9 +100,9 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
-    pub(crate) fn new(socket: Arc<Socket>, unread: Vec<u8>) -> Self {
+    pub(crate) fn new(socket: Arc<Socket>) -> Self {
         let mut receive = Receiving::default();
-        receive.unread(unread);
+        receive.unread(socket.take_unread());
         Self {
             socket,
             receive,
@@ -109,7 +126,15 @@ impl Stream {
     }
 
     pub(crate) fn unread(&mut self, bytes: Vec<u8>) {
-        self.receive.unread(bytes);
+        self.receive.unread(Lease::from_vec(bytes));
+    }
+
+    /// Before received bytes are dropped: a slice may still point to those that were lent, for as
+    /// long as the handle lives. It shares the socket with us.
+    fn keep_lent(&mut self) {
+        if let Some(lease) = self.receive.take_lent() {
+            self.socket.keep_unread(lease);
+        }
     }
 
     #[inline]
@@ -123,6 +148,10 @@ impl Stream {
 
     pub(crate) fn on_writable(&mut self, completion: Completion, services: &mut Services) {
         self.send.on_writable(completion, services);
+        if completion.is_terminal() {
+            // Who waits until nothing is in flight, to detach, stands in the other line.
+            self.receive.nudge(services);
+        }
     }
 
     pub(crate) fn on_send(
@@ -182,6 +211,7 @@ impl Stream {
                 }
                 self.phase = Phase::Lingering;
                 if call::shutdown(self.number(), Shutdown::Write).is_ok() {
+                    self.keep_lent();
                     self.receive.discard(key, self.socket.number(), services);
                 } else {
                     self.end(key, services);
@@ -202,6 +232,7 @@ impl Stream {
         }
         self.phase = Phase::Ending;
         services.stop_timer(self.linger.take());
+        self.keep_lent();
         self.receive.end(key, services);
         self.send.end(key, services);
     }

@@ -14,6 +14,9 @@
 //! poll) when to try; the kernel never sees a slice. The two never run together: a direct receive
 //! while a multishot is armed could overtake bytes that are already on their way.
 
+#[cfg(any(feature = "tokio-io", feature = "futures-io"))]
+mod lend;
+
 use std::collections::VecDeque;
 use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
@@ -57,6 +60,8 @@ const PRIVATE: usize = 16 * 1024;
 pub(crate) struct Receiving {
     first: Option<Lease>,
     rest: Option<Box<VecDeque<Lease>>>,
+    /// A slice may point to the first lease: see `lend`.
+    lent: bool,
     /// Bytes received and not taken.
     bytes: usize,
     waiters: Waiters,
@@ -65,6 +70,9 @@ pub(crate) struct Receiving {
     watch: Watch,
     /// A direct receive may find something.
     ready: bool,
+    /// The peer's end or an error was seen coming. It is told once, so the bytes before it are no
+    /// sign that the socket is empty: what follows is fetched until the end itself comes.
+    hung_up: bool,
     /// Leases are wanted: keep the multishot armed ahead of the reader.
     ahead: bool,
     /// Nobody will read any more: what comes is dropped.
@@ -76,12 +84,14 @@ impl Default for Receiving {
         Self {
             first: None,
             rest: None,
+            lent: false,
             bytes: 0,
             waiters: Waiters::default(),
             end: None,
             state: State::Idle,
             watch: Watch::Idle,
             ready: true,
+            hung_up: false,
             ahead: false,
             discarding: false,
         }
@@ -154,7 +164,7 @@ impl Receiving {
         into: &mut [MaybeUninit<u8>],
         services: &mut Services,
     ) -> io::Result<usize> {
-        if !self.waiters.is_empty() {
+        if !self.waiters.may_go(None) {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         self.try_slice(key, number, into, services)
@@ -214,11 +224,8 @@ impl Receiving {
                 match call::receive(number, into, true) {
                     0 => Ok(0),
                     count if count > 0 => Ok(count as usize),
-                    // An error is left for the read that takes it.
-                    error if request::would_block(error) => {
-                        self.after_direct(key, number, error, into.len(), services)
-                    }
-                    error => Err(io::Error::from_raw_os_error(-error)),
+                    // The kernel tells an error once, to a peek too: it is kept for the read.
+                    error => self.after_direct(key, number, error, into.len(), services),
                 }
             } else {
                 if self.state == State::Idle {
@@ -318,8 +325,14 @@ impl Receiving {
         if completion.is_terminal() {
             self.watch = Watch::Idle;
         }
-        if completion.result != -libc::ECANCELED {
-            self.ready = true;
+        match completion.result {
+            cancelled if cancelled == -libc::ECANCELED => {}
+            // Refused: nothing would ever tell a reader to try again.
+            error @ ..0 => self.end = self.end.or(Some(End::Error(-error))),
+            events => {
+                self.ready = true;
+                self.hung_up |= events & request::HANG_UP != 0;
+            }
         }
         if self.state == State::Starved {
             return;
@@ -373,14 +386,20 @@ impl Receiving {
     }
 
     /// Bytes go back in front, for the next read.
-    pub(crate) fn unread(&mut self, bytes: Vec<u8>) {
+    pub(crate) fn unread(&mut self, bytes: Lease) {
         if bytes.is_empty() {
             return;
         }
+        assert!(!self.lent || self.first.is_none(), "nothing is lent while a read is under way");
         self.bytes += bytes.len();
-        if let Some(first) = self.first.replace(Lease::from_vec(bytes)) {
+        if let Some(first) = self.first.replace(bytes) {
             self.rest.get_or_insert_default().push_front(first);
         }
+    }
+
+    /// Has the first in line look again.
+    pub(super) fn nudge(&mut self, services: &mut Services) {
+        services.effects.wake(self.waiters.notify_first());
     }
 
     pub(crate) fn withdraw(&mut self, waiter: WaiterId, services: &mut Services) {
@@ -443,6 +462,11 @@ impl Receiving {
         self.waiters.notify_all(&mut services.effects.wakers);
     }
 
+    /// What a slice may still point to.
+    pub(super) fn take_lent(&mut self) -> Option<Lease> {
+        if self.lent { self.pop() } else { None }
+    }
+
     pub(super) fn take_unread(&mut self) -> Vec<u8> {
         let mut unread = Vec::with_capacity(self.bytes);
         while let Some(lease) = self.pop() {
@@ -474,7 +498,7 @@ impl Receiving {
                 let count = count as usize;
                 // A short answer emptied the socket. Under an armed watch the next bytes will tell of
                 // themselves, so asking again before that is a wasted call.
-                if count < asked && self.watch == Watch::Armed {
+                if count < asked && self.watch == Watch::Armed && !self.hung_up {
                     self.ready = false;
                 }
                 Ok(count)
@@ -541,6 +565,7 @@ impl Receiving {
     }
 
     fn pop(&mut self) -> Option<Lease> {
+        self.lent = false;
         let lease = self.first.take()?;
         self.bytes -= lease.len();
         self.first = self.rest.as_mut().and_then(|rest| rest.pop_front());
@@ -563,6 +588,7 @@ impl Receiving {
             }
             return count;
         }
+        self.lent = false;
         while let Some(first) = &mut self.first {
             let copied = copy_front(&mut into[count..], first);
             if copied == 0 {
@@ -577,6 +603,16 @@ impl Receiving {
             }
         }
         count
+    }
+}
+
+impl Drop for Receiving {
+    fn drop(&mut self) {
+        // Closing hands on what is lent. Without it, as when a core panics, leaking it is the only
+        // sound answer.
+        if self.lent {
+            mem::forget(self.first.take());
+        }
     }
 }
 

@@ -157,7 +157,7 @@ impl Sending {
         services: &mut Services,
     ) -> io::Result<usize> {
         self.check()?;
-        if !self.waiters.is_empty() {
+        if !self.waiters.may_go(None) {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         self.write_now(place, parts, services)
@@ -363,8 +363,11 @@ impl Sending {
         if completion.is_terminal() {
             self.watch = Watch::Idle;
         }
-        if completion.result != -libc::ECANCELED {
-            self.full = false;
+        match completion.result {
+            cancelled if cancelled == -libc::ECANCELED => {}
+            // Refused: nothing would ever tell a writer to try again.
+            error @ ..0 if self.error == 0 => self.error = -error,
+            _ => self.full = false,
         }
         services.effects.wake(self.waiters.notify_first());
     }

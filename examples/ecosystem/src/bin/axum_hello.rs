@@ -1,0 +1,18 @@
+//! An axum server: `axum_hello [ADDR]`, then `curl http://ADDR/echo/word`.
+
+use std::error::Error;
+use std::net::SocketAddr;
+
+use quoit::net::TcpListener;
+
+#[quoit::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:0".to_owned());
+    let listener = TcpListener::bind(address.parse::<SocketAddr>()?).await?;
+    let echo = TcpListener::bind("127.0.0.1:0").await?;
+    let router = ecosystem::router(echo.local_addr()?);
+    println!("listening on http://{}", listener.local_addr()?);
+    quoit::spawn(ecosystem::echo(echo));
+    ecosystem::serve(listener, router).await?;
+    Ok(())
+}
