@@ -64,4 +64,5 @@ pub use runtime::time;
 #[doc(hidden)]
 pub mod __private {
     pub use crate::runtime::macro_support::*;
+    pub use crate::runtime::simulate::{Books, Chance, Simulation, simulate};
 }

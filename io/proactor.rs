@@ -27,7 +27,7 @@ use crate::io::net::stream::Stream;
 use crate::io::operation::{self, Operation, Operations};
 use crate::io::pool::Pool;
 use crate::io::request::{Completion, Token};
-use crate::io::ring::{Prepared, Ring, RingCounters, RingReport, Waiting};
+use crate::io::ring::{Prepared, Ring, RingCounters, RingKind, RingReport, Waiting};
 use crate::io::services::{Kind, Limits, ResourceCounters, Services};
 use crate::io::slab::Slab;
 use crate::io::timers::{Expiry, Timers};
@@ -117,7 +117,10 @@ impl Proactor {
     fn build(config: &Config, mailbox: &Arc<Mailbox>) -> io::Result<Rc<Self>> {
         let ring = Ring::new(&config.prepared, mailbox, &config.pool, config.buffers.limit)?;
         let buffers = BufferPool::new(config.buffers, mailbox)?;
-        let clock = Rc::new(Clock::new());
+        let clock = Rc::new(match config.prepared.kind() {
+            RingKind::Simulated => Clock::simulated(),
+            RingKind::Uring | RingKind::Readiness => Clock::new(),
+        });
         let descriptor = ring.as_fd().as_raw_fd();
         let services = Services::new(ring, buffers, clock.clone(), config.limits);
         Ok(Rc::new(Self {
@@ -281,19 +284,19 @@ impl Proactor {
         if !self.mailbox.is_empty() || !still_idle() {
             return Waiting::No;
         }
-        let timer = self.next_deadline();
-        if let (true, Some(timer)) = (self.clock.jumps(), timer) {
-            // A stopped clock moves only here, when nothing else can happen before the next timer: the
-            // ring gets one turn to show that nothing is there.
-            if self.quiet.replace(true) {
-                self.clock.advance_to(timer);
-            }
-            return Waiting::No;
-        }
-        let next = match (limit, timer) {
+        let next = match (limit, self.next_deadline()) {
             (Some(limit), Some(timer)) => Some(limit.min(timer)),
             (limit, timer) => limit.or(timer),
         };
+        if let (true, Some(next)) = (self.clock.jumps(), next) {
+            // A stopped clock moves only here, when nothing else can happen before that time: the
+            // ring gets one turn to show that nothing is there.
+            if self.quiet.replace(true) {
+                let pace = self.tables.borrow_mut().services.ring.pace().unwrap_or(u64::MAX);
+                self.clock.advance_to(next.min(self.clock.now().saturating_add(pace)));
+            }
+            return Waiting::No;
+        }
         Waiting::Until(next.and_then(|next| self.clock.to_system(next)))
     }
 
@@ -335,23 +338,20 @@ impl Proactor {
         self.with_tables(|tables| report.connections = tables.close_all());
         self.drain_until(deadline, |tables| tables.streams.len() == 0);
         self.with_tables(|tables| report.cancelled = tables.cancel_all());
-        let grace = self.clock_free_now().saturating_add(GRACE).max(deadline);
+        let grace = self.clock.now().saturating_add(GRACE).max(deadline);
         self.drain_until(grace, |tables| tables.services.ring.in_flight() == 0);
         self.mailbox.close();
         report.leaked = self.tables.borrow().services.ring.in_flight();
         report
     }
 
-    /// Turns until `done` or the deadline. Shutdown counts real time, even where the clock is stopped.
+    /// Turns until `done` or the deadline. Shutdown counts time that passes, even where the clock was
+    /// stopped; only a simulation's time never does, and jumps.
     fn drain_until(&self, deadline: u64, done: impl Fn(&Tables) -> bool) {
         self.clock.resume();
-        while !done(&self.tables.borrow()) && self.clock_free_now() < deadline {
+        while !done(&self.tables.borrow()) && self.clock.now() < deadline {
             self.turn(Park::Until(Some(deadline)), &|| true);
         }
-    }
-
-    fn clock_free_now(&self) -> u64 {
-        crate::io::system::now()
     }
 }
 

@@ -179,6 +179,11 @@ impl Builder {
     /// io_uring that was asked for by name. With [`RingChoice::Auto`] a missing io_uring is no error.
     pub fn build(self) -> io::Result<Runtime> {
         let prepared = prepare(self.ring)?;
+        self.build_on(prepared)
+    }
+
+    /// A runtime with one core whose ring is settled.
+    pub(crate) fn build_on(self, prepared: Prepared) -> io::Result<Runtime> {
         let pool = Pool::new(self.max_blocking_threads, POOL_KEEP_ALIVE);
         let core = self.core(prepared, pool.clone())?;
         Ok(Runtime { core, pool: Some(pool) })
@@ -359,7 +364,7 @@ impl Runtime {
         self.end(deadline)
     }
 
-    fn end(&mut self, deadline: Duration) -> Report {
+    pub(crate) fn end(&mut self, deadline: Duration) -> Report {
         let deadline = self.deadline(deadline);
         let mut report = Report::default();
         let Some((tasks_dropped, closed)) = self.core.shutdown(deadline) else { return report };

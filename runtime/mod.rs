@@ -14,6 +14,7 @@ mod join;
 pub mod macro_support;
 mod metrics;
 mod run_queue;
+pub mod simulate;
 mod spawn;
 mod state;
 mod sync;

@@ -31,7 +31,8 @@ pub(crate) struct Poll {
 }
 
 impl Poll {
-    fn mask(self) -> i16 {
+    /// The events of poll(2) that are asked for.
+    pub(crate) fn mask(self) -> i16 {
         match self.interest {
             Interest::Readable => libc::POLLIN | libc::POLLRDHUP,
             Interest::Writable => libc::POLLOUT,
