@@ -211,7 +211,7 @@ impl Proactor {
             tables.listeners.len(),
             tables.operations.len(),
             tables.services.ring.in_flight(),
-            tables.services.buffers.outstanding(),
+            tables.services.buffers.leases(),
         ]
     }
 
