@@ -65,6 +65,8 @@ pub(crate) struct Receiving {
     watch: Watch,
     /// A direct receive may find something.
     ready: bool,
+    /// The watch has told of the end. It will not tell again, so the socket is asked until it says so.
+    end_told: bool,
     /// Leases are wanted: keep the multishot armed ahead of the reader.
     ahead: bool,
     /// Nobody will read any more: what comes is dropped.
@@ -82,6 +84,7 @@ impl Default for Receiving {
             state: State::Idle,
             watch: Watch::Idle,
             ready: true,
+            end_told: false,
             ahead: false,
             discarding: false,
         }
@@ -304,6 +307,7 @@ impl Receiving {
         }
         if completion.result != -libc::ECANCELED {
             self.ready = true;
+            self.end_told |= request::Poll::tells_end(completion.result);
         }
         if self.state == State::Starved {
             return;
@@ -457,8 +461,9 @@ impl Receiving {
             count if count > 0 => {
                 let count = count as usize;
                 // A short answer emptied the socket. Under an armed watch the next bytes will tell of
-                // themselves, so asking again before that is a wasted call.
-                if count < asked && self.watch == Watch::Armed {
+                // themselves, so asking again before that is a wasted call. Not so the end: it may
+                // have come with these bytes, and been told with them.
+                if count < asked && self.watch == Watch::Armed && !self.end_told {
                     self.ready = false;
                 }
                 Ok(count)
