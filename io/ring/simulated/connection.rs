@@ -14,6 +14,7 @@ use std::collections::VecDeque;
 use std::net::{Shutdown, SocketAddr};
 
 use super::random::Chance;
+use super::trace::{Event, Trace};
 
 /// Which end of a connection: 0 connected, 1 accepted.
 pub(super) type Side = usize;
@@ -254,29 +255,26 @@ impl Connection {
         })
     }
 
-    /// Some of what is on the way arrives, by chance. Answers a word about it for the trace.
-    pub(super) fn step(&mut self, chance: &mut Chance) -> u64 {
-        let mut trace = 0;
+    /// Some of what is on the way arrives, by chance.
+    pub(super) fn step(&mut self, chance: &mut Chance, trace: &mut Trace) {
         for side in 0..2 {
-            trace = trace << 32 | self.step_towards(side, chance);
+            if self.ends[side].reset_comes {
+                if chance.one_in(2) {
+                    trace.note(Event::ResetArrived { at: self.ends[side].address });
+                    self.reset(side);
+                }
+            } else if !self.ends[side].is_dead {
+                self.step_towards(side, chance, trace);
+            }
         }
-        trace
     }
 
-    fn step_towards(&mut self, side: Side, chance: &mut Chance) -> u64 {
-        if self.ends[side].reset_comes && chance.one_in(2) {
-            self.reset(side);
-            return 1;
-        }
+    fn step_towards(&mut self, side: Side, chance: &mut Chance, trace: &mut Trace) {
         let (end, pipe) = (&mut self.ends[side], &mut self.pipes[1 - side]);
-        if end.is_dead {
-            return 0;
-        }
-        if pipe.on_the_way() > 0 {
-            if chance.one_in(2) {
-                return 0;
-            }
+        let at = end.address;
+        if pipe.on_the_way() > 0 && chance.one_in(2) {
             let count = chance.up_to(pipe.on_the_way());
+            trace.note(Event::Arrived { at, count });
             if end.is_open {
                 pipe.arrived += count;
                 end.readable += 1;
@@ -285,14 +283,11 @@ impl Connection {
                 pipe.bytes.drain(..count);
                 self.ends[1 - side].reset_comes = self.ends[1 - side].is_open;
             }
-            return 2 + count as u64;
-        }
-        if pipe.fin == Fin::Sent && chance.one_in(2) {
+        } else if pipe.on_the_way() == 0 && pipe.fin == Fin::Sent && chance.one_in(2) {
+            trace.note(Event::FinArrived { at });
             pipe.fin = Fin::Arrived;
             end.changed();
-            return 2;
         }
-        0
     }
 
     fn reset(&mut self, side: Side) {

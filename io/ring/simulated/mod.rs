@@ -21,6 +21,7 @@ mod connection;
 mod listening;
 mod pending;
 mod random;
+mod trace;
 pub(crate) mod world;
 
 use std::collections::VecDeque;
@@ -30,11 +31,12 @@ use std::sync::Arc;
 
 use self::pending::{Kernel, Pending};
 pub use self::random::Chance;
+use self::trace::Event;
 pub use self::world::Books;
 use self::world::World;
 use super::{Provided, RingCounters, Waiting};
 use crate::io::mailbox::Mailbox;
-use crate::io::request::{Attempt, Completion, Request, Token};
+use crate::io::request::{Attempt, Completion, Flags, Request, Token};
 
 /// How often in a row a request is passed over, at most: then it gets what it can.
 const PASSED_OVER_MAX: u32 = 6;
@@ -49,8 +51,8 @@ pub(crate) struct Simulated {
     pending: Vec<Pending>,
     /// Buffers to lend, in the order in which they were provided.
     provided: VecDeque<Provided>,
-    /// Nothing can happen before the program or the clock goes on.
-    is_settled: bool,
+    /// The state of the world in which nothing can happen before the program or the clock goes on.
+    settled_at: Option<u64>,
     mailbox: Arc<Mailbox>,
     counters: RingCounters,
 }
@@ -66,7 +68,7 @@ impl Simulated {
             world,
             pending: Vec::new(),
             provided: VecDeque::new(),
-            is_settled: false,
+            settled_at: None,
             mailbox: mailbox.clone(),
             counters: RingCounters::default(),
         }
@@ -79,16 +81,22 @@ impl Simulated {
         let taken = self.pending.iter().any(|pending| pending.token == token);
         assert!(!taken, "{request:?} was submitted with the token of a request in flight");
         self.counters.submissions += 1;
-        if let Some(number) = request.descriptor() {
-            self.world.with(|state| state.hold(number, true));
-        }
+        self.settled_at = None;
+        self.world.with(|state| {
+            state.note(Event::Submitted { token: token.0, request });
+            if let Some(number) = request.descriptor() {
+                state.hold(number, true);
+            }
+        });
         // SAFETY: handed on.
         self.pending.push(unsafe { Pending::new(token, *request) });
     }
 
     pub(super) fn cancel(&mut self, token: Token) {
+        self.world.with(|state| state.note(Event::Cancelled { token: token.0 }));
         if let Some(pending) = self.pending.iter_mut().find(|pending| pending.token == token) {
             pending.cancel();
+            self.settled_at = None;
         }
     }
 
@@ -103,6 +111,7 @@ impl Simulated {
             let twice = self.provided.iter().any(|other| other.id == buffer.id);
             assert!(!twice, "buffer {} was provided twice", buffer.id);
             self.provided.push_back(buffer);
+            self.settled_at = None;
         }
     }
 
@@ -116,7 +125,7 @@ impl Simulated {
             if !completions.is_empty() || waiting == Waiting::No {
                 return;
             }
-            if self.is_settled {
+            if self.is_settled() {
                 assert!(
                     waiting != Waiting::Until(None),
                     "nothing can ever happen: the program waits for what nobody does; in flight: \
@@ -128,12 +137,12 @@ impl Simulated {
         }
     }
 
-    pub(super) fn wants_turn(&self) -> bool {
-        self.pending.iter().any(Pending::has_answers)
-    }
-
     pub(super) fn in_flight(&self) -> usize {
         self.pending.len()
+    }
+
+    pub(super) fn wants_turn(&self) -> bool {
+        self.pending.iter().any(Pending::has_answers)
     }
 
     pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
@@ -146,7 +155,11 @@ impl Simulated {
 
     /// How long it takes until something may happen here; `None` if nothing does by itself.
     pub(super) fn pace(&mut self) -> Option<u64> {
-        (!self.is_settled).then(|| self.chance.up_to(STEP_MAX) as u64)
+        (!self.is_settled()).then(|| self.chance.up_to(STEP_MAX) as u64)
+    }
+
+    fn is_settled(&self) -> bool {
+        self.settled_at == Some(self.world.trace())
     }
 
     /// The network goes on, and so do some of the requests, in some order.
@@ -168,7 +181,8 @@ impl Simulated {
                     quiet = false;
                 }
             }
-            self.is_settled = quiet && !kernel.state.is_moving();
+            let settled = quiet && !kernel.state.is_moving();
+            self.settled_at = settled.then(|| kernel.state.trace());
         });
         self.post(completions);
         self.scribble();
@@ -181,15 +195,16 @@ impl Simulated {
         for index in order {
             let pending = &mut self.pending[index];
             while pending.has_answers() {
-                self.is_settled = false;
+                self.settled_at = None;
                 if self.chance.one_in(2) {
                     break;
                 }
                 let completion = pending.post();
                 self.counters.completions += 1;
                 self.world.with(|state| {
-                    let Completion { token, result, flags } = completion;
-                    state.note(&[2, token.0, result as u64, flags.0.into()]);
+                    let Completion { token: Token(token), result, flags: Flags(flags) } =
+                        completion;
+                    state.note(Event::Completed { token, result, flags });
                     if let (true, Some(number)) = (completion.is_terminal(), pending.descriptor()) {
                         state.hold(number, false);
                     }

@@ -56,7 +56,13 @@ pub(super) struct Pending {
 
 impl std::fmt::Debug for Pending {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:?} of {:#x}", self.request, self.token.0)
+        write!(
+            f,
+            "{:?} of {:#x}{}",
+            self.request,
+            self.token.0,
+            if self.is_cancelled { ", cancelled" } else { "" }
+        )
     }
 }
 

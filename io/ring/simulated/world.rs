@@ -17,7 +17,8 @@ use std::rc::Rc;
 
 use super::connection::{Connection, Side};
 use super::listening::Listening;
-use super::random::{Chance, mix};
+use super::random::Chance;
+use super::trace::{Event, Trace};
 
 /// The first number of a simulated descriptor; the kernel's stay below its limit of open files
 /// (`fs.nr_open`), which is at most 2^30 - 64.
@@ -65,7 +66,7 @@ pub(super) struct State {
     weather: Weather,
     next_port: u16,
     books: Books,
-    trace: u64,
+    trace: Trace,
 }
 
 /// A simulated kernel.
@@ -120,7 +121,7 @@ impl World {
             weather,
             next_port: 40_000,
             books: Books::default(),
-            trace: mix(seed),
+            trace: Trace::new(seed),
         };
         Rc::new(Self { seed, state: RefCell::new(state) })
     }
@@ -135,7 +136,7 @@ impl World {
 
     /// A hash of everything that has happened, in order.
     pub(crate) fn trace(&self) -> u64 {
-        self.state.borrow().trace
+        self.state.borrow().trace.hash()
     }
 
     pub(crate) fn books(&self) -> Books {
@@ -211,7 +212,7 @@ impl World {
         self.with(|state| match state.stream(number) {
             Ok((connection, side)) => {
                 let result = connection.shut_down(side, how);
-                state.note(&[3, number as u64, result as u64]);
+                state.note(Event::ShutDown { number, result });
                 result
             }
             Err(error) => error,
@@ -232,17 +233,19 @@ impl World {
 }
 
 impl State {
-    pub(super) fn note(&mut self, words: &[u64]) {
-        for word in words {
-            self.trace = mix(self.trace ^ word).wrapping_add(0x9E37_79B9_7F4A_7C15);
-        }
+    /// What identifies the state of this world, as far as events tell.
+    pub(super) fn trace(&self) -> u64 {
+        self.trace.hash()
+    }
+
+    pub(super) fn note(&mut self, event: Event<'_>) {
+        self.trace.note(event);
     }
 
     /// What is on the way goes on, some of it.
     pub(super) fn step(&mut self) {
         for connection in self.connections.iter_mut().flatten() {
-            let moved = connection.step(&mut self.chance);
-            self.trace = mix(self.trace ^ moved);
+            connection.step(&mut self.chance, &mut self.trace);
         }
     }
 
@@ -300,7 +303,7 @@ impl State {
     }
 
     fn close(&mut self, number: i32) {
-        self.note(&[1, number as u64]);
+        self.note(Event::Closed { number });
         let index = (number - FIRST) as usize;
         let socket = self.sockets.get_mut(index).and_then(Option::take);
         let broken = match &socket {
@@ -408,7 +411,7 @@ impl State {
         let (connection, side) = self.stream(number)?;
         let received = connection.receive(side, room, peek);
         let result = received.as_ref().map_or_else(|error| *error, |bytes| bytes.len() as i32);
-        self.note(&[4, number as u64, result as u64]);
+        self.note(Event::Received { number, result });
         received
     }
 
@@ -417,7 +420,7 @@ impl State {
             Ok((connection, side)) => connection.send(side, bytes),
             Err(_) => -libc::EPIPE,
         };
-        self.note(&[5, number as u64, result as u64]);
+        self.note(Event::Sent { number, result });
         result
     }
 
@@ -464,7 +467,7 @@ impl State {
         }
         self.books.connections += 1;
         self.socket(number).expect("just seen").kind = Kind::Stream { connection: index, side: 0 };
-        self.note(&[6, number as u64]);
+        self.note(Event::Connected { number });
         Some(0)
     }
 
