@@ -1,11 +1,14 @@
 //! Conversations: both sides send frames and read them, by every tier, with futures dropped at any
 //! poll. Each frame arrives whole or not at all, in order, and all that were reported sent arrive.
 
+use std::cell::RefCell;
 use std::io;
 use std::net::Shutdown;
 use std::rc::Rc;
 
+use quoit::buffer::Lease;
 use quoit::net::{TcpListener, TcpStream};
+use quoit::time;
 
 use crate::dice::Dice;
 use crate::listen::accept;
@@ -94,45 +97,71 @@ async fn send_with_limit(stream: &TcpStream, bytes: Vec<u8>, dice: &Dice) -> Fat
     }
 }
 
+/// What was read, and leases that are kept for a while, each with its place in it.
+#[derive(Default)]
+struct Got {
+    bytes: Vec<u8>,
+    kept: Vec<(usize, Lease)>,
+}
+
+impl Got {
+    fn extend(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// Takes a lease's bytes, and keeps it now and then. Answers how many there were.
+    fn take(&mut self, lease: Lease, dice: &Dice) -> usize {
+        let (at, length) = (self.bytes.len(), lease.len());
+        self.extend(&lease);
+        if dice.one_in(2) {
+            self.kept.push((at, lease));
+        }
+        length
+    }
+
+    /// Lets go of some leases, which nobody may have written to.
+    fn let_go(&mut self, count: usize) {
+        for (at, lease) in self.kept.drain(..count) {
+            assert_eq!(lease[..], self.bytes[at..at + lease.len()], "a lease has changed");
+        }
+    }
+}
+
 /// Reads to the end of the stream.
 async fn read(stream: &TcpStream, dice: &Dice) -> Vec<u8> {
-    let mut got = Vec::new();
+    let mut got = Got::default();
     loop {
         dice.dawdle().await;
-        let before = got.len();
+        let before = got.bytes.len();
         let read = read_some(stream, &mut got, dice).await;
+        let kept = got.kept.len();
+        got.let_go(dice.below(kept + 1));
         if let Some(read) = read {
             let count = read.unwrap();
             if count == 0 {
-                assert_eq!(got.len(), before);
-                return got;
+                assert_eq!(got.bytes.len(), before);
+                got.let_go(got.kept.len());
+                return got.bytes;
             }
         }
     }
 }
 
 /// One read of some tier. `None`: it was dropped; 0: the stream has ended.
-async fn read_some(
-    stream: &TcpStream,
-    got: &mut Vec<u8>,
-    dice: &Dice,
-) -> Option<io::Result<usize>> {
-    match dice.below(8) {
-        0 | 1 => dice.maybe(stream.recv()).await.map(|lease| {
-            got.extend_from_slice(&lease?);
-            Ok(1)
-        }),
+async fn read_some(stream: &TcpStream, got: &mut Got, dice: &Dice) -> Option<io::Result<usize>> {
+    match dice.below(10) {
+        0 | 1 => {
+            let lease = dice.maybe(stream.recv()).await?;
+            Some(lease.map(|lease| got.take(lease, dice)))
+        }
         2 => match stream.recv().timeout(dice.moment()).await {
             Err(error) if error.kind() == io::ErrorKind::TimedOut => None,
-            lease => Some(lease.map(|lease| {
-                got.extend_from_slice(&lease);
-                lease.len()
-            })),
+            lease => Some(lease.map(|lease| got.take(lease, dice))),
         },
         3 => {
             let mut into = vec![0; dice.up_to(40)];
             let count = dice.maybe(stream.read(&mut into)).await?;
-            Some(count.inspect(|count| got.extend_from_slice(&into[..*count])))
+            Some(count.inspect(|count| got.extend(&into[..*count])))
         }
         4 => {
             let mut into = vec![0; dice.up_to(40)];
@@ -140,7 +169,7 @@ async fn read_some(
                 // What it had read went back.
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => None,
                 read => Some(read.map(|()| {
-                    got.extend_from_slice(&into);
+                    got.extend(&into);
                     into.len()
                 })),
             }
@@ -149,7 +178,7 @@ async fn read_some(
             let mut line = Vec::new();
             match dice.maybe(stream.read_until(7, dice.up_to(40), &mut line)).await? {
                 Err(error) if error.kind() == io::ErrorKind::InvalidData => None,
-                read => Some(read.inspect(|_| got.extend_from_slice(&line))),
+                read => Some(read.inspect(|_| got.extend(&line))),
             }
         }
         6 => {
@@ -163,8 +192,25 @@ async fn read_some(
             let mut same = vec![0; count];
             let read = stream.read_exact(&mut same).await;
             assert_eq!(same, into[..count], "another look saw something else");
-            got.extend_from_slice(&same);
+            got.extend(&same);
             (count > 0).then_some(read.map(|()| count))
+        }
+        7 => {
+            let into = Vec::with_capacity(dice.up_to(40));
+            let read = dice.maybe(stream.recv_into(into)).await?;
+            Some(read.map_err(|error| error.into_parts().0).map(|(count, into)| {
+                got.extend(&into);
+                count
+            }))
+        }
+        8 => {
+            // Never to the end: it waits until the other side has read, who may do the same.
+            if dice.one_in(2) {
+                drop(dice.cut(stream.detach()).await);
+            } else {
+                drop(time::timeout(dice.moment(), stream.detach()).await);
+            }
+            None
         }
         _ => {
             drop(dice.maybe(stream.readable()).await);
@@ -193,11 +239,7 @@ fn check(fates: &[Fate], got: &[u8]) {
 }
 
 /// One side: reads and writes at once, finishes, and closes.
-async fn side(stream: TcpStream, dice: Dice, may_detach: bool) -> (Vec<Fate>, Vec<u8>) {
-    if may_detach {
-        // Nobody else uses it: it may move, or try to, at any time.
-        drop(dice.maybe(stream.detach()).await);
-    }
+async fn side(stream: TcpStream, dice: Dice) -> (Vec<Fate>, Vec<u8>) {
     let stream = Rc::new(stream);
     let (writer, writers_dice) = (stream.clone(), dice.clone());
     let writing = quoit::spawn(async move {
@@ -226,7 +268,7 @@ fn conversations_lose_repeat_and_reorder_nothing() {
             sides.push(quoit::spawn(async move {
                 let stream = TcpStream::connect(address).await.unwrap();
                 let local = stream.local_addr().unwrap();
-                (local, side(stream, dice.clone(), false).await)
+                (local, side(stream, dice.clone()).await)
             }));
         }
         let mut others = Vec::new();
@@ -235,7 +277,7 @@ fn conversations_lose_repeat_and_reorder_nothing() {
             let dice = dice.clone();
             others.push(quoit::spawn(async move {
                 let peer = stream.peer_addr().unwrap();
-                (peer, side(stream, dice.clone(), true).await)
+                (peer, side(stream, dice.clone()).await)
             }));
         }
         let mut results = Vec::new();
@@ -252,4 +294,84 @@ fn conversations_lose_repeat_and_reorder_nothing() {
         }
         results
     });
+}
+
+#[test]
+fn concurrent_reads_are_served_in_the_order_of_their_first_poll() {
+    under_seeds(1500, |dice| async move {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let sent: Vec<u8> = (0..dice.below(300)).map(|at| (at * 13) as u8).collect();
+        let sending = {
+            let (dice, sent) = (dice.clone(), sent.clone());
+            quoit::spawn(async move {
+                let stream = TcpStream::connect(address).await.unwrap();
+                for part in sent.chunks(dice.up_to(50)) {
+                    dice.dawdle().await;
+                    stream.send_all(part.to_vec()).await.unwrap();
+                }
+                stream.shutdown(Shutdown::Write).await.unwrap();
+                stream.close().await.unwrap();
+            })
+        };
+        let stream = Rc::new(accept(&listener, &dice).await);
+        // Whoever is served first notes it first: both happen in one poll.
+        let got = Rc::new(RefCell::new(Got::default()));
+        let mut readers = Vec::new();
+        for _ in 0..dice.up_to(4) {
+            let (stream, got, dice) = (stream.clone(), got.clone(), dice.clone());
+            readers.push(quoit::spawn(async move {
+                while read_beside_others(&stream, &got, &dice).await.unwrap() > 0 {
+                    dice.dawdle().await;
+                }
+            }));
+        }
+        for reader in readers {
+            reader.await.unwrap();
+        }
+        assert_eq!(got.borrow().bytes, sent);
+        drop(stream);
+        sending.await.unwrap();
+    });
+}
+
+/// One read; 0 is the end. A dropped one counts as one that got something.
+async fn read_beside_others(
+    stream: &TcpStream,
+    got: &RefCell<Got>,
+    dice: &Dice,
+) -> io::Result<usize> {
+    let read = match dice.below(3) {
+        0 => {
+            let lease = dice.maybe(async {
+                let lease = stream.recv().await?;
+                got.borrow_mut().extend(&lease);
+                Ok(lease.len())
+            });
+            lease.await
+        }
+        1 => {
+            let mut into = vec![0; dice.up_to(40)];
+            let read = async {
+                let count = stream.read(&mut into).await?;
+                got.borrow_mut().extend(&into[..count]);
+                Ok(count)
+            };
+            dice.maybe(read).await
+        }
+        _ => {
+            let mut into = vec![0; dice.up_to(40)];
+            let read = async {
+                match stream.read_exact(&mut into).await {
+                    Ok(()) => got.borrow_mut().extend(&into),
+                    // It gave back what it had: others take that.
+                    Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {}
+                    Err(error) => return Err(error),
+                }
+                Ok(1)
+            };
+            dice.maybe(read).await
+        }
+    };
+    read.unwrap_or(Ok(1))
 }
