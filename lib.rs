@@ -73,4 +73,5 @@ pub mod rt {
 #[doc(hidden)]
 pub mod __private {
     pub use crate::runtime::macro_support::*;
+    pub use crate::runtime::simulate::{Books, Chance, Simulation, simulate};
 }

@@ -25,12 +25,24 @@ pub(crate) struct Clock {
     frozen_at: Cell<Option<u64>>,
     /// What to add to the machine's clock, modulo 2^64.
     offset: Cell<u64>,
+    /// A simulation's clock: it never runs.
+    is_simulated: bool,
     holds: Arc<()>,
 }
 
 impl Clock {
     pub(crate) fn new() -> Self {
-        Self { frozen_at: Cell::new(None), offset: Cell::new(0), holds: Arc::new(()) }
+        Self {
+            frozen_at: Cell::new(None),
+            offset: Cell::new(0),
+            is_simulated: false,
+            holds: Arc::new(()),
+        }
+    }
+
+    /// A clock that stands at the same time in every run, and cannot be resumed.
+    pub(crate) fn simulated() -> Self {
+        Self { frozen_at: Cell::new(Some(1_000_000_000)), is_simulated: true, ..Self::new() }
     }
 
     /// Nanoseconds; those of `CLOCK_MONOTONIC` unless the clock has ever been paused.
@@ -42,6 +54,12 @@ impl Clock {
         }
     }
 
+    /// The time that ending a runtime counts: the machine's, since that passes even where a test has
+    /// stopped the core's clock; in a simulation its own.
+    pub(crate) fn ending(&self) -> u64 {
+        if self.is_simulated { self.now() } else { system::now() }
+    }
+
     pub(crate) fn is_paused(&self) -> bool {
         self.frozen_at.get().is_some()
     }
@@ -51,8 +69,12 @@ impl Clock {
         self.frozen_at.set(Some(self.now()));
     }
 
-    /// Lets the clock go on from where it stands; nothing changes if it runs already.
+    /// Lets the clock go on from where it stands; nothing changes if it runs already, or is a
+    /// simulation's.
     pub(crate) fn resume(&self) {
+        if self.is_simulated {
+            return;
+        }
         if let Some(time) = self.frozen_at.take() {
             self.offset.set(time.wrapping_sub(system::now()));
         }

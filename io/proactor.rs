@@ -27,10 +27,9 @@ use crate::io::net::stream::Stream;
 use crate::io::operation::{self, Operation, Operations};
 use crate::io::pool::Pool;
 use crate::io::request::{Completion, Token};
-use crate::io::ring::{Prepared, Ring, RingCounters, RingReport, Waiting};
+use crate::io::ring::{Prepared, Ring, RingCounters, RingKind, RingReport, Waiting};
 use crate::io::services::{Kind, Limits, ResourceCounters, Services};
 use crate::io::slab::Slab;
-use crate::io::system;
 use crate::io::timers::{Expiry, Timers};
 
 /// What a core's I/O is made of.
@@ -118,7 +117,10 @@ impl Proactor {
     fn build(config: &Config, mailbox: &Arc<Mailbox>) -> io::Result<Rc<Self>> {
         let ring = Ring::new(&config.prepared, mailbox, &config.pool, config.buffers.limit)?;
         let buffers = BufferPool::new(config.buffers, mailbox)?;
-        let clock = Rc::new(Clock::new());
+        let clock = Rc::new(match config.prepared.kind() {
+            RingKind::Simulated => Clock::simulated(),
+            RingKind::Uring | RingKind::Readiness => Clock::new(),
+        });
         let descriptor = ring.as_fd().as_raw_fd();
         let services = Services::new(ring, buffers, clock.clone(), config.limits);
         Ok(Rc::new(Self {
@@ -214,7 +216,7 @@ impl Proactor {
             tables.listeners.len(),
             tables.operations.len(),
             tables.services.ring.in_flight(),
-            tables.services.buffers.outstanding(),
+            tables.services.buffers.leases(),
         ]
     }
 
@@ -287,19 +289,19 @@ impl Proactor {
         if !self.mailbox.is_empty() || !still_idle() {
             return Waiting::No;
         }
-        let timer = self.next_deadline();
-        if let (true, Some(timer)) = (self.clock.jumps(), timer) {
-            // A stopped clock moves only here, when nothing else can happen before the next timer: the
-            // ring gets one turn to show that nothing is there.
-            if self.quiet.replace(true) {
-                self.clock.advance_to(timer);
-            }
-            return Waiting::No;
-        }
-        let next = match (limit, timer) {
+        let next = match (limit, self.next_deadline()) {
             (Some(limit), Some(timer)) => Some(limit.min(timer)),
             (limit, timer) => limit.or(timer),
         };
+        if let (true, Some(next)) = (self.clock.jumps(), next) {
+            // A stopped clock moves only here, when nothing else can happen before that time: the
+            // ring gets one turn to show that nothing is there.
+            if self.quiet.replace(true) {
+                let pace = self.tables.borrow_mut().services.ring.pace().unwrap_or(u64::MAX);
+                self.clock.advance_to(next.min(self.clock.now().saturating_add(pace)));
+            }
+            return Waiting::No;
+        }
         Waiting::Until(next.and_then(|next| self.clock.to_system(next)))
     }
 
@@ -344,7 +346,7 @@ impl Proactor {
         self.with_tables(|tables| report.connections = tables.close_all());
         self.drain_until(deadline, |tables| tables.streams.len() == 0);
         self.with_tables(|tables| report.cancelled = tables.cancel_all());
-        let grace = system::now().saturating_add(GRACE).max(deadline);
+        let grace = self.clock.ending().saturating_add(GRACE).max(deadline);
         self.drain_until(grace, |tables| tables.services.ring.in_flight() == 0);
         self.mailbox.close();
         report.leaked = self.tables.borrow().services.ring.in_flight();
@@ -354,7 +356,7 @@ impl Proactor {
     /// Turns until `done` or the deadline.
     fn drain_until(&self, deadline: u64, done: impl Fn(&Tables) -> bool) {
         while !done(&self.tables.borrow()) {
-            let left = deadline.saturating_sub(system::now());
+            let left = deadline.saturating_sub(self.clock.ending());
             if left == 0 {
                 return;
             }

@@ -201,8 +201,14 @@ impl Builder {
             let text = "`build` makes a runtime of one core; `Builder::run` runs several";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
+        let prepared = prepare(self.ring)?;
+        self.build_on(prepared)
+    }
+
+    /// A runtime with one core whose ring is settled.
+    pub(crate) fn build_on(self, prepared: Prepared) -> io::Result<Runtime> {
         let pool = self.pool();
-        let mut runtime = self.runtime(prepare(self.ring)?, pool.clone())?;
+        let mut runtime = self.runtime(prepared, pool.clone())?;
         runtime.pool = Some(pool);
         Ok(runtime)
     }
@@ -404,8 +410,9 @@ impl Runtime {
         self.end(deadline)
     }
 
-    fn end(&mut self, deadline: Duration) -> Report {
-        let deadline = after(deadline);
+    pub(crate) fn end(&mut self, deadline: Duration) -> Report {
+        let now = self.core.proactor().clock().ending();
+        let deadline = now.saturating_add(nanoseconds(deadline));
         let mut report = Report::default();
         let Some((tasks_dropped, closed)) = self.core.shutdown(deadline) else { return report };
         report.tasks_dropped = tasks_dropped;

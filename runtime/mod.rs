@@ -19,6 +19,7 @@ mod local;
 pub mod macro_support;
 mod metrics;
 mod run_queue;
+pub mod simulate;
 mod spawn;
 mod state;
 mod sync;

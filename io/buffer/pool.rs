@@ -146,6 +146,14 @@ impl BufferPool {
         (self.lent - self.home - self.remote) as usize
     }
 
+    /// Leases that are alive.
+    pub(crate) fn leases(&self) -> usize {
+        let shared = self.shared();
+        // SAFETY: we own the pool.
+        let returned = unsafe { shared.count_home() } + shared.count_remote();
+        self.outstanding() - returned
+    }
+
     /// Buffers that there are.
     pub(crate) fn len(&self) -> usize {
         self.slots.len()

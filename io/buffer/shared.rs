@@ -117,6 +117,11 @@ impl Shared {
         !self.remote.is_empty()
     }
 
+    /// Remote returns that nobody has taken yet.
+    pub(super) fn count_remote(&self) -> usize {
+        self.remote.len()
+    }
+
     /// Whether a remote return rings the doorbell.
     pub(super) fn set_starved(&self, starved: bool) {
         self.starved.store(u32::from(starved), Ordering::Relaxed);

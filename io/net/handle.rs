@@ -255,7 +255,7 @@ impl StreamHandle {
                 return;
             }
             proactor.with_tables(|tables| {
-                let key = tables.streams.insert(Stream::new(self.socket.clone(), Vec::new()));
+                let key = tables.streams.insert(Stream::new(self.socket.clone()));
                 tables.release_stream(key);
             });
         });

@@ -34,11 +34,18 @@ pub(crate) struct Poll {
 pub(crate) const HANG_UP: i32 = (libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR) as i32;
 
 impl Poll {
-    fn mask(self) -> i16 {
+    /// The events of poll(2) that are asked for.
+    pub(crate) fn mask(self) -> i16 {
         match self.interest {
             Interest::Readable => libc::POLLIN | libc::POLLRDHUP,
             Interest::Writable => libc::POLLOUT,
         }
+    }
+
+    /// Whether an answer says that the peer's end has come, or an error.
+    pub(crate) fn tells_end(result: i32) -> bool {
+        let end = libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR;
+        result < 0 || result & i32::from(end) != 0
     }
 
     pub(crate) fn encode(self) -> squeue::Entry {

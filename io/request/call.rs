@@ -1,7 +1,7 @@
 //! Direct calls: what never blocks and is answered at once.
 //!
 //! They stand beside the requests because they too are things asked of a kernel: nobody above this
-//! folder makes a system call of their own.
+//! folder makes a system call of their own. A simulated descriptor's go to its world.
 
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
@@ -11,13 +11,36 @@ use std::os::fd::RawFd;
 use super::answer;
 use super::net::SocketAddress;
 use crate::io::descriptor::Descriptor;
+use crate::io::ring::simulated::world;
 
 fn check(value: isize) -> io::Result<usize> {
     usize::try_from(value).map_err(|_| io::Error::last_os_error())
 }
 
+/// The answer of a simulated call.
+fn told(answer: i32) -> io::Result<()> {
+    if answer < 0 { Err(io::Error::from_raw_os_error(-answer)) } else { Ok(()) }
+}
+
+/// Copies what a simulated call has received.
+fn received(into: &mut [MaybeUninit<u8>], received: Result<Vec<u8>, i32>) -> i32 {
+    match received {
+        Ok(bytes) => {
+            for (into, byte) in into.iter_mut().zip(&bytes) {
+                into.write(*byte);
+            }
+            bytes.len() as i32
+        }
+        Err(error) => error,
+    }
+}
+
 /// A non-blocking, close-on-exec TCP socket of the address's family.
 pub(crate) fn tcp_socket(v4: bool) -> io::Result<Descriptor> {
+    if let Some(world) = world::current() {
+        // SAFETY: the number is new and ours.
+        return Ok(unsafe { Descriptor::from_raw(world.tcp_socket(v4)) });
+    }
     let family = if v4 { libc::AF_INET } else { libc::AF_INET6 };
     let kind = libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
     // SAFETY: no pointers; the number is new and ours.
@@ -28,6 +51,9 @@ pub(crate) fn tcp_socket(v4: bool) -> io::Result<Descriptor> {
 }
 
 pub(crate) fn bind(descriptor: RawFd, address: &SocketAddr) -> io::Result<()> {
+    if let Some(world) = world::of(descriptor) {
+        return told(world.bind(descriptor, *address));
+    }
     let address = SocketAddress::new(address);
     // SAFETY: a valid address of the stated length.
     check(unsafe { libc::bind(descriptor, address.as_ptr(), address.len()) } as isize)?;
@@ -35,17 +61,28 @@ pub(crate) fn bind(descriptor: RawFd, address: &SocketAddr) -> io::Result<()> {
 }
 
 pub(crate) fn listen(descriptor: RawFd, backlog: i32) -> io::Result<()> {
+    if let Some(world) = world::of(descriptor) {
+        return told(world.listen(descriptor, backlog));
+    }
     // SAFETY: no pointers.
     check(unsafe { libc::listen(descriptor, backlog) } as isize)?;
     Ok(())
 }
 
 pub(crate) fn local_address(descriptor: RawFd) -> io::Result<SocketAddr> {
+    if let Some(world) = world::of(descriptor) {
+        let address = world.local_address(descriptor);
+        return address.map_err(|error| io::Error::from_raw_os_error(-error));
+    }
     // SAFETY: getsockname fills at most the stated length.
     address(|pointer, length| unsafe { libc::getsockname(descriptor, pointer, length) })
 }
 
 pub(crate) fn peer_address(descriptor: RawFd) -> io::Result<SocketAddr> {
+    if let Some(world) = world::of(descriptor) {
+        let address = world.peer_address(descriptor);
+        return address.map_err(|error| io::Error::from_raw_os_error(-error));
+    }
     // SAFETY: getpeername fills at most the stated length.
     address(|pointer, length| unsafe { libc::getpeername(descriptor, pointer, length) })
 }
@@ -73,6 +110,12 @@ pub(crate) fn set_option<T: OptionValue>(
     name: i32,
     value: T,
 ) -> io::Result<()> {
+    if let Some(world) = world::of(descriptor) {
+        // SAFETY: every `OptionValue` is plain integers without a gap.
+        let bytes =
+            unsafe { std::slice::from_raw_parts((&raw const value).cast::<u8>(), size_of::<T>()) };
+        return told(world.set_option(descriptor, level, name, bytes));
+    }
     let length = size_of::<T>() as libc::socklen_t;
     // SAFETY: `value` is plain data of the stated length.
     let result =
@@ -83,6 +126,14 @@ pub(crate) fn set_option<T: OptionValue>(
 
 pub(crate) fn option<T: OptionValue>(descriptor: RawFd, level: i32, name: i32) -> io::Result<T> {
     let mut value = MaybeUninit::<T>::zeroed();
+    if let Some(world) = world::of(descriptor) {
+        // SAFETY: zeroed, so initialised; and every `OptionValue` is valid with any bytes.
+        return unsafe {
+            let into = std::slice::from_raw_parts_mut(value.as_mut_ptr().cast(), size_of::<T>());
+            told(world.option(descriptor, level, name, into))?;
+            Ok(value.assume_init())
+        };
+    }
     let mut length = size_of::<T>() as libc::socklen_t;
     // SAFETY: room for the stated length; every `OptionValue` is valid when zeroed or filled.
     unsafe {
@@ -95,6 +146,9 @@ pub(crate) fn option<T: OptionValue>(descriptor: RawFd, level: i32, name: i32) -
 
 /// Ends a direction of a connection.
 pub(crate) fn shutdown(descriptor: RawFd, how: std::net::Shutdown) -> io::Result<()> {
+    if let Some(world) = world::of(descriptor) {
+        return told(world.shut_down(descriptor, how));
+    }
     let how = match how {
         std::net::Shutdown::Read => libc::SHUT_RD,
         std::net::Shutdown::Write => libc::SHUT_WR,
@@ -124,6 +178,9 @@ pub(crate) fn reset_on_close(descriptor: RawFd) -> io::Result<()> {
 
 /// Bytes that wait in the socket, unread.
 pub(crate) fn unread(descriptor: RawFd) -> usize {
+    if let Some(world) = world::of(descriptor) {
+        return world.unread(descriptor);
+    }
     let mut count: libc::c_int = 0;
     // SAFETY: FIONREAD fills one int.
     let result = unsafe { libc::ioctl(descriptor, libc::FIONREAD, &raw mut count) };
@@ -132,6 +189,10 @@ pub(crate) fn unread(descriptor: RawFd) -> usize {
 
 /// Receives what is there into a slice, or answers `-EAGAIN`.
 pub(crate) fn receive(descriptor: RawFd, into: &mut [MaybeUninit<u8>], peek: bool) -> i32 {
+    if let Some(world) = world::of(descriptor) {
+        let room = into.len();
+        return received(into, world.receive(descriptor, room, peek));
+    }
     let flags = libc::MSG_DONTWAIT | if peek { libc::MSG_PEEK } else { 0 };
     // SAFETY: the slice is writable for its length.
     answer(unsafe { libc::recv(descriptor, into.as_mut_ptr().cast(), into.len(), flags) })
@@ -139,6 +200,9 @@ pub(crate) fn receive(descriptor: RawFd, into: &mut [MaybeUninit<u8>], peek: boo
 
 /// Sends what the socket takes at once, or answers `-EAGAIN`.
 pub(crate) fn send(descriptor: RawFd, bytes: &[u8]) -> i32 {
+    if let Some(world) = world::of(descriptor) {
+        return world.send(descriptor, bytes);
+    }
     let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
     // SAFETY: the slice is readable for its length.
     answer(unsafe { libc::send(descriptor, bytes.as_ptr().cast(), bytes.len(), flags) })
@@ -150,6 +214,10 @@ const PARTS_MAX: usize = 1024;
 /// Sends several slices as one, as far as the socket takes them at once.
 pub(crate) fn send_vectored(descriptor: RawFd, parts: &[IoSlice<'_>]) -> i32 {
     let parts = &parts[..parts.len().min(PARTS_MAX)];
+    if let Some(world) = world::of(descriptor) {
+        let bytes: Vec<u8> = parts.iter().flat_map(|part| part.iter().copied()).collect();
+        return world.send(descriptor, &bytes);
+    }
     // SAFETY: zeroes are a valid msghdr; IoSlice is ABI-compatible with iovec, and sendmsg only reads.
     answer(unsafe {
         let mut message: libc::msghdr = std::mem::zeroed();

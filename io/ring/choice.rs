@@ -36,6 +36,8 @@ pub enum RingKind {
     Uring,
     /// Readiness: epoll, and a thread pool for files.
     Readiness,
+    /// A simulated kernel, in tests.
+    Simulated,
 }
 
 impl fmt::Display for RingKind {
@@ -43,6 +45,7 @@ impl fmt::Display for RingKind {
         f.pad(match self {
             Self::Uring => "uring",
             Self::Readiness => "readiness",
+            Self::Simulated => "simulated",
         })
     }
 }
@@ -120,6 +123,13 @@ impl Prepared {
 
     fn readiness(reason: String, remedy: Option<&'static str>) -> Self {
         let report = RingReport { kind: RingKind::Readiness, reason, remedy, flags: "" };
+        Self { setup: None, report }
+    }
+
+    /// The ring of the simulation that runs on this thread.
+    pub(crate) fn simulated(seed: u64) -> Self {
+        let reason = format!("a simulation with seed {seed}");
+        let report = RingReport { kind: RingKind::Simulated, reason, remedy: None, flags: "" };
         Self { setup: None, report }
     }
 }

@@ -3,14 +3,16 @@
 //! ```text
 //!   proactor ── submit(token, request) ──►  Uring      the kernel does it        (completion)
 //!            ── cancel(token) ───────────►  Readiness  we do it when epoll says  (readiness)
+//!                                           Simulated  a seed decides            (test)
 //!            ◄─ Completion{token,result,flags} ── wait
 //! ```
 //!
-//! Both engines answer the same requests with the same completions, multishot, provided buffers and
+//! All engines answer the same requests with the same completions, multishot, provided buffers and
 //! cancellation included. Nobody else matches on the kind of ring.
 
 mod choice;
 pub(crate) mod readiness;
+pub(crate) mod simulated;
 pub(crate) mod uring;
 
 use std::io;
@@ -20,6 +22,7 @@ use std::sync::Arc;
 pub(crate) use self::choice::{Prepared, prepare};
 pub use self::choice::{RingChoice, RingKind, RingReport};
 use self::readiness::Readiness;
+use self::simulated::Simulated;
 use self::uring::Uring;
 use crate::io::mailbox::Mailbox;
 use crate::io::pool::Pool;
@@ -75,6 +78,7 @@ pub(crate) struct Provided {
 pub(crate) enum Ring {
     Uring(Box<Uring>),
     Readiness(Box<Readiness>),
+    Simulated(Box<Simulated>),
 }
 
 impl Ring {
@@ -93,6 +97,7 @@ impl Ring {
             RingKind::Readiness => {
                 Self::Readiness(Box::new(Readiness::new(mailbox, pool, buffers_max)?))
             }
+            RingKind::Simulated => Self::Simulated(Box::new(Simulated::new(mailbox))),
         })
     }
 
@@ -110,6 +115,8 @@ impl Ring {
             Self::Uring(ring) => unsafe { ring.submit(token, request) },
             // SAFETY: handed on.
             Self::Readiness(ring) => unsafe { ring.submit(token, request) },
+            // SAFETY: handed on.
+            Self::Simulated(ring) => unsafe { ring.submit(token, request) },
         }
     }
 
@@ -119,6 +126,7 @@ impl Ring {
         match self {
             Self::Uring(ring) => ring.cancel(token),
             Self::Readiness(ring) => ring.cancel(token),
+            Self::Simulated(ring) => ring.cancel(token),
         }
     }
 
@@ -134,6 +142,7 @@ impl Ring {
             Self::Uring(ring) => unsafe { ring.attempt(request) },
             // SAFETY: handed on.
             Self::Readiness(ring) => unsafe { ring.attempt(request) },
+            Self::Simulated(ring) => ring.attempt(request),
         }
     }
 
@@ -141,7 +150,7 @@ impl Ring {
     /// number may soon mean something else.
     pub(crate) fn forget(&mut self, descriptor: i32) {
         match self {
-            Self::Uring(_) => {}
+            Self::Uring(_) | Self::Simulated(_) => {}
             Self::Readiness(ring) => ring.forget(descriptor),
         }
     }
@@ -151,6 +160,7 @@ impl Ring {
         match self {
             Self::Uring(ring) => ring.provide(buffers),
             Self::Readiness(ring) => ring.provide(buffers),
+            Self::Simulated(ring) => ring.provide(buffers),
         }
     }
 
@@ -163,6 +173,19 @@ impl Ring {
         match self {
             Self::Uring(ring) => ring.turn(waiting, completions),
             Self::Readiness(ring) => ring.turn(waiting, completions),
+            Self::Simulated(ring) => {
+                ring.turn(waiting, completions);
+                Ok(())
+            }
+        }
+    }
+
+    /// With a stopped clock and after a turn that brought nothing: how much time passes, in
+    /// nanoseconds, before the ring may bring something by itself. `None`: as much as there is.
+    pub(crate) fn pace(&mut self) -> Option<u64> {
+        match self {
+            Self::Uring(_) | Self::Readiness(_) => None,
+            Self::Simulated(ring) => ring.pace(),
         }
     }
 
@@ -172,6 +195,7 @@ impl Ring {
         match self {
             Self::Uring(ring) => ring.wants_turn(),
             Self::Readiness(ring) => ring.wants_turn(),
+            Self::Simulated(ring) => ring.wants_turn(),
         }
     }
 
@@ -180,6 +204,7 @@ impl Ring {
         match self {
             Self::Uring(ring) => ring.complete_from_pool(token, result),
             Self::Readiness(ring) => ring.complete_from_pool(token, result),
+            Self::Simulated(_) => panic!("no simulated request goes to a pool thread: {token:?}"),
         }
     }
 
@@ -188,6 +213,7 @@ impl Ring {
         match self {
             Self::Uring(ring) => ring.in_flight(),
             Self::Readiness(ring) => ring.in_flight(),
+            Self::Simulated(ring) => ring.in_flight(),
         }
     }
 
@@ -196,6 +222,7 @@ impl Ring {
         match self {
             Self::Uring(ring) => ring.as_fd(),
             Self::Readiness(ring) => ring.as_fd(),
+            Self::Simulated(ring) => ring.as_fd(),
         }
     }
 
@@ -203,6 +230,7 @@ impl Ring {
         match self {
             Self::Uring(ring) => ring.counters(),
             Self::Readiness(ring) => ring.counters(),
+            Self::Simulated(ring) => ring.counters(),
         }
     }
 }
@@ -212,6 +240,7 @@ impl std::fmt::Debug for Ring {
         f.write_str(match self {
             Self::Uring(_) => "Uring",
             Self::Readiness(_) => "Readiness",
+            Self::Simulated(_) => "Simulated",
         })
     }
 }

@@ -275,6 +275,7 @@ impl Receiving {
         completion: Completion,
         services: &mut Services,
     ) {
+        let wanted = self.state == State::Armed;
         if completion.is_terminal() {
             self.state = State::Idle;
         }
@@ -288,8 +289,11 @@ impl Receiving {
             0 => self.end = Some(End::Eof),
             error if error == -libc::ENOBUFS => {
                 services.counters.buffers_exhausted += 1;
-                self.state = State::Starved;
-                services.starved.push_back(key);
+                // A cancelled receive may end in this, too: then it is not wanted any more.
+                if wanted {
+                    self.state = State::Starved;
+                    services.starved.push_back(key);
+                }
             }
             // Cancelled, interrupted, or not now: nothing is wrong with the stream.
             error if [libc::ECANCELED, libc::EINTR, libc::EAGAIN].contains(&-error) => {}
