@@ -54,6 +54,11 @@ pub mod net {
     };
 }
 
+/// Signals of the process.
+pub mod signal {
+    pub use crate::io::signal::{ctrl_c, terminate};
+}
+
 /// Tasks: spawning, joining, blocking work.
 pub mod task {
     pub use crate::runtime::{

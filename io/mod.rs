@@ -28,6 +28,7 @@ pub(crate) mod proactor;
 mod request;
 pub(crate) mod ring;
 pub(crate) mod services;
+pub(crate) mod signal;
 mod slab;
 mod sync;
 pub(crate) mod system;
