@@ -71,5 +71,6 @@ pub use runtime::time;
 
 #[doc(hidden)]
 pub mod __private {
+    pub use crate::io::operation::nop;
     pub use crate::runtime::macro_support::*;
 }

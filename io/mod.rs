@@ -22,7 +22,7 @@ mod descriptor;
 pub(crate) mod dns;
 pub(crate) mod mailbox;
 pub(crate) mod net;
-mod operation;
+pub(crate) mod operation;
 pub(crate) mod pool;
 pub(crate) mod proactor;
 mod request;
