@@ -1,10 +1,10 @@
 //! What the small operations cost: tasks, wakes, timers, leases, and a round trip through the ring.
 //!
-//! `cargo bench --bench micro`, or with a filter: `cargo bench --bench micro -- yield`. Pin it to one
-//! core (`taskset -c 1`) for steady figures; only the cross-core rows need a second.
+//! `cargo bench --bench micro`, or with a filter: `cargo bench --bench micro -- yield`. Pin it to
+//! one core (`taskset -c 1`) for steady figures; only the cross-core rows need a second.
 //!
-//! Everything is measured from inside a task, as programs have it. Each sample runs in one `block_on`, so
-//! that entering the runtime is not part of it.
+//! Everything is measured from inside a task, as programs have it. Each sample runs in one
+//! `block_on`, so that entering the runtime is not part of it.
 
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};

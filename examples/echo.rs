@@ -36,7 +36,7 @@ fn main() {
     }
 }
 
-/// The first core opens a listener for each core and sends it there. When it is told to stop, all end.
+/// The first core opens a listener for each core and sends it there. When it stops, all do.
 async fn start(core: CoreHandle, mut address: String) -> io::Result<()> {
     if core.index() > 0 {
         return Ok(());

@@ -30,7 +30,7 @@ fn main() {
 
 fn run(options: Options) -> io::Result<()> {
     let cores = options.cores.map_or_else(thread::available_parallelism, Ok)?.get();
-    // A listener belongs to no core before its first `accept`, so they can all be open from the start.
+    // A listener belongs to no core before its first `accept`: all can be open from the start.
     let listeners = Arc::new(quoit::run(listen(options.address, cores))??);
     println!("listening on {}, {cores} cores", listeners[0].local_addr()?);
 

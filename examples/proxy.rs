@@ -2,7 +2,7 @@
 //!
 //! `proxy LISTEN UPSTREAM`
 //!
-//! When one side has finished, the other is told, and may go on speaking. Ends on SIGINT or SIGTERM.
+//! When one side has finished, the other is told, and may go on speaking. SIGTERM ends it.
 
 use std::{io, net::Shutdown, pin::pin, process::exit, rc::Rc};
 

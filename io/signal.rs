@@ -1,16 +1,17 @@
 //! Waiting for signals: `ctrl_c` and `terminate`.
 //!
 //! ```text
-//!   handler: count += 1, post ──► thread `quoit-signal` ──► wakers of those who have not seen the count
+//!   handler: count += 1, post ──► thread `quoit-signal` ──► wakers of those who wait
 //!                                      ▲
 //!   first poll: note the count ────────┴─ registry        later polls: has the count changed?
 //! ```
 //!
 //! Signals belong to the process, and any number of cores, runtimes and other executors may wait at
-//! once, while a handler may hardly do anything (no lock, no waker). So it hands over to a thread that
-//! may: it sleeps on a semaphore, and starts with the first wait. Alternatives cost more for less: a
-//! descriptor per core would have to be listed where a handler can read it, and signalfd(2) needs the
-//! signal blocked in every thread of the program. So this needs no ring, and works without a runtime.
+//! once, while a handler may hardly do anything (no lock, no waker). So it hands over to a thread
+//! that may: it sleeps on a semaphore, and starts with the first wait. Alternatives cost more for
+//! less: a descriptor per core would have to be listed where a handler can read it, and signalfd(2)
+//! needs the signal blocked in every thread of the program. So this needs no ring, and works
+//! without a runtime.
 //!
 //! Nothing is missed: a future registers and *then* reads the count, under the lock that the thread
 //! takes after the count was raised. The registry holds one entry per waiting future.
@@ -29,15 +30,16 @@ pub(crate) use crate::io::system::signals::Signal;
 /// Waits for SIGINT, which a terminal sends on Ctrl-C.
 ///
 /// Completes with the first delivery after its first poll, and with it every other future that was
-/// waiting then. A further call waits for a further delivery; what comes between two calls is not seen
-/// by the second. Any number of tasks, cores, runtimes and threads may wait at once; no runtime is
-/// needed.
+/// waiting then. A further call waits for a further delivery; what comes between two calls is not
+/// seen by the second. Any number of tasks, cores, runtimes and threads may wait at once; no
+/// runtime is needed.
 ///
 /// The first poll in the process installs a handler and starts a thread that wakes those who wait.
 /// **From then on, and for good, SIGINT does not end the process any more**, not even when nobody
 /// waits; a handler that was installed before is still called. In a process that was started with
 /// SIGINT ignored (by a shell, in the background) it is heard from then on. Programs that this one
-/// executes have the default again (signal(7)); after `fork` alone, waiting works in the parent only.
+/// executes have the default again (signal(7)); after `fork` alone, waiting works in the parent
+/// only.
 ///
 /// # Errors
 ///
@@ -133,7 +135,7 @@ impl Future for Delivery {
             self.waiting = Some(Waiting { entry, seen, waker });
             return Poll::Pending;
         };
-        // Before the count is read: if the thread has woken the old waker already, the count says so.
+        // Before the count is read: if the old waker was woken already, the count says so.
         if !waiting.waker.will_wake(cx.waker()) {
             waiting.waker = cx.waker().clone();
             let waker = waiting.waker.clone();
@@ -189,7 +191,8 @@ impl Registry {
         Ok((entry, seen))
     }
 
-    /// The thread first: a signal is not taken from its default before somebody is there to tell of it.
+    /// The thread first: a signal is not taken from its default before somebody is there to tell of
+    /// it.
     fn start(&mut self, signal: Signal) -> io::Result<()> {
         if !self.watched {
             let masked = SignalsBlocked::new();

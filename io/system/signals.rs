@@ -6,9 +6,10 @@
 //! ```
 //!
 //! The handler may interrupt any instruction of any thread, so it does only what signal-safety(7)
-//! allows: atomic additions and `sem_post`. A semaphore rather than a pipe or an eventfd: it takes no
-//! descriptor that could run out or be inherited, and a child after fork(2) has its own, where a shared
-//! descriptor would tell the parent of the child's signals. execve(2) resets handlers by itself.
+//! allows: atomic additions and `sem_post`. A semaphore rather than a pipe or an eventfd: it takes
+//! no descriptor that could run out or be inherited, and a child after fork(2) has its own, where a
+//! shared descriptor would tell the parent of the child's signals. execve(2) resets handlers by
+//! itself.
 
 use std::cell::UnsafeCell;
 use std::ffi::{c_int, c_void};
@@ -106,8 +107,8 @@ fn pass_on(
         return;
     }
     let function = ptr::with_exposed_provenance::<()>(function);
-    // SAFETY: whoever installed it did so as a function of the type that the flag tells, to be called
-    // for this signal with what the kernel has handed us.
+    // SAFETY: whoever installed it did so as a function of the type that the flag tells, to be
+    // called for this signal with what the kernel has handed us.
     unsafe {
         if before.sa_flags & libc::SA_SIGINFO != 0 {
             type Informed = extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void);
