@@ -54,6 +54,11 @@ pub mod net {
     };
 }
 
+/// Signals of the process.
+pub mod signal {
+    pub use crate::io::signal::{ctrl_c, terminate};
+}
+
 /// Tasks: spawning, joining, blocking work.
 pub mod task {
     pub use crate::runtime::{
@@ -72,6 +77,7 @@ pub mod rt {
 
 #[doc(hidden)]
 pub mod __private {
+    pub use crate::io::operation::nop;
     pub use crate::runtime::macro_support::*;
     pub use crate::runtime::simulate::{Books, Chance, Simulation, simulate};
 }

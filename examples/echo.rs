@@ -4,56 +4,66 @@
 //!
 //! Prints one line when it listens, and stops cleanly on SIGINT or SIGTERM.
 
-use std::io;
-use std::time::Duration;
+use std::{io, pin::pin, process::exit, time::Duration};
 
 use clap::Parser;
-use quoit::net::{TcpListener, TcpStream};
-use quoit::{RingChoice, Runtime};
+use futures::future::select;
+use quoit::net::{Placement, TcpListener, TcpStream};
+use quoit::signal::{ctrl_c, terminate};
+use quoit::{CoreHandle, Cores, RingChoice, Runtime};
 
-#[derive(Parser)]
+#[derive(Parser, Clone)]
 #[command(about = "A TCP echo server")]
 struct Options {
-    /// Address to listen on; port 0 lets the system choose.
-    #[arg(default_value = "127.0.0.1:7777")]
+    #[arg(default_value = "127.0.0.1:7777", help = "Port 0 lets the system choose one")]
     address: String,
-    /// auto, uring or readiness.
-    #[arg(long, default_value = "auto", value_parser = ring)]
+    #[arg(long, default_value = "auto", help = "auto, uring or readiness")]
     ring: RingChoice,
-    /// Microseconds to watch for work before sleeping.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 1, help = "How many cores serve")]
+    cores: usize,
+    #[arg(long, default_value_t = 0, help = "Microseconds to watch for work before sleeping")]
     spin: u64,
 }
 
-fn ring(name: &str) -> Result<RingChoice, String> {
-    match name {
-        "auto" => Ok(RingChoice::Auto),
-        "uring" => Ok(RingChoice::Uring),
-        "readiness" => Ok(RingChoice::Readiness),
-        other => Err(format!("{other} is none of auto, uring, readiness")),
+fn main() {
+    let options = Options::parse();
+    let (spin, cores) = (Duration::from_micros(options.spin), Cores::Count(options.cores));
+    let builder = Runtime::builder().ring(options.ring).spin(spin).cores(cores);
+    let ends = builder.run(move |core| start(core, options.address.clone()));
+    if let Err(error) = ends.and_then(|ends| ends.into_iter().collect::<io::Result<()>>()) {
+        eprintln!("echo: {error}");
+        exit(1);
     }
 }
 
-fn main() -> io::Result<()> {
-    let options = Options::parse();
-    let spin = Duration::from_micros(options.spin);
-    let runtime = Runtime::builder().ring(options.ring).spin(spin).build()?;
-    runtime.block_on(async {
-        let listener = TcpListener::bind(options.address.as_str()).await?;
-        println!("listening on {} ({})", listener.local_addr()?, runtime.ring());
-        loop {
-            let (stream, _) = listener.accept().await?;
-            quoit::spawn(echo(stream));
-        }
-    })
+/// The first core opens a listener for each core and sends it there. When it stops, all do.
+async fn start(core: CoreHandle, mut address: String) -> io::Result<()> {
+    if core.index() > 0 {
+        return Ok(());
+    }
+    for index in 0..core.count() {
+        let listener = TcpListener::bind_sharded(address.as_str(), Placement::Hash).await?;
+        address = listener.local_addr()?.to_string();
+        core.spawn_on(index, move || serve(listener));
+    }
+    println!("listening on {address} with {} core(s), {}", core.count(), core.ring());
+    select(pin!(ctrl_c()), pin!(terminate())).await.factor_first().0
 }
 
-async fn echo(stream: TcpStream) -> io::Result<()> {
+async fn serve(listener: TcpListener) {
     loop {
-        let lease = stream.recv().await?;
-        if lease.is_empty() {
-            return Ok(());
+        match listener.accept().await {
+            Ok((stream, _)) => drop(quoit::spawn(echo(stream))),
+            Err(error) => eprintln!("echo: {error}"),
         }
-        stream.send(lease).await?;
+    }
+}
+
+async fn echo(stream: TcpStream) {
+    // A lease is lent by the core's pool, and given back when it has been sent.
+    while let Ok(lease) = stream.recv().await {
+        if lease.is_empty() || stream.send(lease).await.is_err() {
+            break;
+        }
     }
 }

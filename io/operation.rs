@@ -13,13 +13,14 @@
 //! for the kernel. Only the terminal completion retires a slot.
 
 use std::any::Any;
+use std::future::poll_fn;
 use std::io;
 use std::marker::PhantomData;
 use std::task::{Context, Poll, Waker};
 
 use crate::io::mailbox::{self, CoreId, Key, Message};
 use crate::io::proactor::{Proactor, off_core, outside};
-use crate::io::request::Request;
+use crate::io::request::{Nop, Request};
 use crate::io::services::{Kind, Services};
 use crate::io::slab::Slab;
 
@@ -168,6 +169,28 @@ impl<P> Drop for Pending<P> {
             let _ = mailbox::post(self.core, Message::ReleaseOperation(key));
         }
     }
+}
+
+/// Sends nothing around the ring: what a round trip costs.
+///
+/// # Errors
+///
+/// Outside a runtime.
+pub async fn nop() -> io::Result<()> {
+    let mut pending: Option<Pending<()>> = None;
+    poll_fn(|cx| {
+        if pending.is_none() {
+            pending = Proactor::with_current(|proactor| {
+                // SAFETY: the request names nothing.
+                unsafe { Pending::submit(proactor, (), cx.waker(), |()| Request::Nop(Nop)) }
+            });
+        }
+        match &mut pending {
+            Some(pending) => pending.poll(cx).map_ok(|_| ()),
+            None => Poll::Ready(Err(outside("a round trip"))),
+        }
+    })
+    .await
 }
 
 /// The outcome of an operation as `io::Result`.

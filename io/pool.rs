@@ -220,7 +220,7 @@ impl Shared {
 }
 
 /// Runs foreign code whose panic concerns nobody here.
-fn contain(code: impl FnOnce()) {
+pub(crate) fn contain(code: impl FnOnce()) {
     if let Err(payload) = catch_unwind(AssertUnwindSafe(code)) {
         // The payload is foreign too. One whose drop panics with such another is left where it is.
         if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
@@ -234,12 +234,12 @@ fn contain(code: impl FnOnce()) {
 /// Blocking system calls of pool threads would be interrupted by handlers that the program has
 /// set for its own threads. Faults of the thread itself stay open (blocked, they kill the process
 /// without a word), and so does the tick of profilers.
-struct SignalsBlocked {
+pub(crate) struct SignalsBlocked {
     before: libc::sigset_t,
 }
 
 impl SignalsBlocked {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         const OPEN: [libc::c_int; 8] = [
             libc::SIGSEGV,
             libc::SIGBUS,

@@ -1,9 +1,11 @@
-//! The one table of ambient authority: clock, random numbers, thread start.
+//! The one table of ambient authority: clock, random numbers, thread start, signals.
 //!
 //! Everything above asks here and nowhere else, so that a simulated core can answer instead of
 //! the machine. Deadlines inside the crate are `u64` nanoseconds of `CLOCK_MONOTONIC`: io_uring
 //! and `epoll_pwait2` measure with the same clock, so no conversion stands between a timer and
 //! the wait.
+
+pub(crate) mod signals;
 
 use std::io;
 use std::sync::OnceLock;

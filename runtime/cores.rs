@@ -19,7 +19,7 @@ use std::task::{Poll, Waker};
 use std::thread;
 
 use crate::io::pool::Pool;
-use crate::io::ring::{Prepared, prepare};
+use crate::io::ring::{Prepared, RingReport, prepare};
 use crate::io::system;
 use crate::runtime::builder::{Builder, Runtime};
 use crate::runtime::handle::Handle;
@@ -83,6 +83,12 @@ impl CoreHandle {
         self.group.handles.len()
     }
 
+    /// Which ring all of them use, and why.
+    #[must_use]
+    pub fn ring(&self) -> &RingReport {
+        &self.group.ring
+    }
+
     /// The way to one of the cores.
     ///
     /// # Panics
@@ -131,6 +137,7 @@ impl fmt::Debug for CoreHandle {
 
 /// What the cores of one `run` share.
 struct Group {
+    ring: RingReport,
     handles: Vec<Handle>,
     /// Cores whose future has not returned.
     busy: AtomicUsize,
@@ -243,7 +250,7 @@ impl Builder {
             let seed = Seed { builder: self.clone(), ring: ring.clone(), pool: pool.clone(), cpu };
             starting.start(index, seed, program.clone())?;
         }
-        let group = starting.all_started()?;
+        let group = starting.all_started(ring.report().clone())?;
         let outputs = starting.finish();
         Self::end_pool(&pool);
         match group.lock().panic.take() {
@@ -328,7 +335,7 @@ impl<T: Send + 'static> Starting<T> {
     }
 
     /// Waits until every core is built, and lets them go.
-    fn all_started(&mut self) -> io::Result<Arc<Group>> {
+    fn all_started(&mut self, ring: RingReport) -> io::Result<Arc<Group>> {
         let count = self.threads.len();
         self.build = None;
         let mut handles: Vec<Option<Handle>> = vec![None; count];
@@ -340,6 +347,7 @@ impl<T: Send + 'static> Starting<T> {
             unreachable!("a thread ended without a word and without a panic");
         }
         let group = Arc::new(Group {
+            ring,
             handles: handles.into_iter().flatten().collect(),
             busy: AtomicUsize::new(count),
             end: Mutex::default(),

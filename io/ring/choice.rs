@@ -3,6 +3,7 @@
 //! An explicit choice of the builder comes first, then `QUOIT_RING`, then `Auto`: io_uring where it
 //! can be had, readiness elsewhere.
 
+use std::str::FromStr;
 use std::{env, fmt, io};
 
 use super::uring::setup::{Refusal, Setup};
@@ -26,6 +27,28 @@ pub enum RingChoice {
     Uring,
     /// Readiness: epoll, and a thread pool for files.
     Readiness,
+}
+
+impl FromStr for RingChoice {
+    type Err = io::Error;
+
+    /// Reads `auto`, `uring` or `readiness`, as `QUOIT_RING` and the options of programs have them.
+    ///
+    /// ```
+    /// assert_eq!("uring".parse::<quoit::RingChoice>()?, quoit::RingChoice::Uring);
+    /// # std::io::Result::Ok(())
+    /// ```
+    fn from_str(name: &str) -> io::Result<Self> {
+        match name {
+            "auto" => Ok(Self::Auto),
+            "uring" => Ok(Self::Uring),
+            "readiness" => Ok(Self::Readiness),
+            other => Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("{other:?} is no ring: there are uring, readiness, and auto"),
+            )),
+        }
+    }
 }
 
 /// Which ring is in use.
@@ -155,12 +178,9 @@ pub(crate) fn prepare(choice: RingChoice) -> io::Result<Prepared> {
 
 fn from_environment() -> io::Result<RingChoice> {
     match env::var("QUOIT_RING").as_deref() {
-        Err(_) | Ok("" | "auto") => Ok(RingChoice::Auto),
-        Ok("uring") => Ok(RingChoice::Uring),
-        Ok("readiness") => Ok(RingChoice::Readiness),
-        Ok(other) => Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            format!("QUOIT_RING is {other:?}; it may be uring, readiness or auto"),
-        )),
+        Err(_) | Ok("") => Ok(RingChoice::Auto),
+        Ok(name) => name.parse().map_err(|error: io::Error| {
+            io::Error::new(error.kind(), format!("the environment's QUOIT_RING: {error}"))
+        }),
     }
 }

@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::*;
+use crate::io::ring::{RingChoice, RingKind};
 use crate::runtime::{JoinSet, spawn, yield_now};
 
 fn cores(count: usize) -> Builder {
@@ -18,6 +19,17 @@ fn results_come_in_the_order_of_the_cores() {
         spawn(async move { *index * 10 }).await.unwrap()
     };
     assert_eq!(cores(3).run(local).unwrap(), [0, 10, 20]);
+}
+
+#[test]
+fn every_core_knows_the_ring() {
+    for (choice, kind) in
+        [(RingChoice::Auto, None), (RingChoice::Readiness, Some(RingKind::Readiness))]
+    {
+        let kinds = cores(2).ring(choice).run(|core| async move { core.ring().kind() }).unwrap();
+        let expected = kind.unwrap_or_else(|| Runtime::new().unwrap().ring().kind());
+        assert_eq!(kinds, [expected; 2]);
+    }
 }
 
 #[test]
@@ -102,7 +114,8 @@ fn start_up_failures_name_core_and_cause() {
         };
         starting.start(index, Seed { builder, ring, pool, cpu }, program).unwrap();
     }
-    let error = starting.all_started().map(drop).unwrap_err();
+    let report = prepare(RingChoice::Auto).unwrap().report().clone();
+    let error = starting.all_started(report).map(drop).unwrap_err();
     let text = error.to_string();
     assert!(text.starts_with("core 1 could not be started: pinning to CPU 1048576"), "{text}");
     drop(starting);
