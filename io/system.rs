@@ -8,6 +8,10 @@
 use std::io;
 use std::sync::OnceLock;
 use std::thread::{Builder, JoinHandle};
+use std::time::{Duration, UNIX_EPOCH};
+
+/// A time of day, as files have it.
+pub(crate) use std::time::SystemTime as WallTime;
 
 /// Nanoseconds of `CLOCK_MONOTONIC`.
 pub(crate) fn now() -> u64 {
@@ -49,4 +53,14 @@ pub(crate) fn moment() -> (std::time::Instant, u64) {
         let (_, std, ours) = tries.min_by_key(|(took, ..)| *took).expect("there are eight");
         (std, ours)
     })
+}
+
+/// The time of day that is so many seconds and nanoseconds after 1970. `None` when `std` cannot say it.
+pub(crate) fn wall_time(seconds: i64, nanoseconds: u32) -> Option<WallTime> {
+    let whole = Duration::from_secs(seconds.unsigned_abs());
+    let time = match seconds {
+        0.. => UNIX_EPOCH.checked_add(whole),
+        _ => UNIX_EPOCH.checked_sub(whole),
+    };
+    time?.checked_add(Duration::from_nanos(nanoseconds.into()))
 }
