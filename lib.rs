@@ -44,6 +44,11 @@ pub mod buffer {
     pub use crate::io::buffer::{AlignedBuf, BufError, IoBuf, IoBufMut, Lease, Slice};
 }
 
+pub mod fs {
+    #![doc = include_str!("io/fs/guide.md")]
+    pub use crate::io::fs::{File, Metadata, OpenOptions, read, write};
+}
+
 pub mod net {
     #![doc = include_str!("io/net/guide.md")]
     pub use crate::io::dns::lookup_host;

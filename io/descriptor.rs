@@ -64,6 +64,12 @@ impl From<Descriptor> for OwnedFd {
     }
 }
 
+impl IntoRawFd for Descriptor {
+    fn into_raw_fd(self) -> RawFd {
+        ManuallyDrop::new(self).0
+    }
+}
+
 impl AsFd for Descriptor {
     fn as_fd(&self) -> BorrowedFd<'_> {
         // SAFETY: open for as long as the descriptor is borrowed.

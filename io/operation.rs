@@ -10,15 +10,16 @@
 //!
 //! The slot owns the payload: the buffer, the descriptor and every auxiliary struct that the kernel
 //! may touch. The future holds a name and nothing else, so dropping or forgetting it changes nothing
-//! for the kernel. Only the terminal completion retires a slot.
+//! for the kernel. Only the terminal completion retires a slot, and the payload of an orphan is told
+//! the outcome, which may own something (a new descriptor) or mean something (a failed sync).
 
-use std::any::Any;
 use std::future::poll_fn;
 use std::io;
 use std::marker::PhantomData;
 use std::task::{Context, Poll, Waker};
 
 use crate::io::mailbox::{self, CoreId, Key, Message};
+use crate::io::payload::{AnyPayload, Payload};
 use crate::io::proactor::{Proactor, off_core, outside};
 use crate::io::request::{Nop, Request};
 use crate::io::services::{Kind, Services};
@@ -26,7 +27,7 @@ use crate::io::slab::Slab;
 
 /// A slot of the in-flight table.
 pub(crate) struct Operation {
-    payload: Box<dyn Any>,
+    payload: AnyPayload,
     waker: Option<Waker>,
     outcome: Option<i64>,
     orphaned: bool,
@@ -36,7 +37,7 @@ pub(crate) struct Operation {
 pub(crate) type Operations = Slab<Operation>;
 
 /// Puts a payload in a slot whose outcome comes from elsewhere: a stream that sends it, a close.
-pub(crate) fn open(operations: &mut Operations, payload: Box<dyn Any>, waker: &Waker) -> Key {
+pub(crate) fn open(operations: &mut Operations, payload: AnyPayload, waker: &Waker) -> Key {
     let waker = Some(waker.clone());
     operations.insert(Operation { payload, waker, outcome: None, orphaned: false })
 }
@@ -47,8 +48,7 @@ pub(crate) fn finish(operations: &mut Operations, key: Key, outcome: i64, servic
     operation.outcome = Some(outcome);
     services.effects.wake(operation.waker.take());
     if operation.orphaned {
-        let payload = operations.remove(key).map(|operation| operation.payload);
-        services.effects.dropped.extend(payload);
+        abandon(operations, key, outcome, services);
     }
 }
 
@@ -57,12 +57,14 @@ pub(crate) fn release(operations: &mut Operations, key: Key, services: &mut Serv
     let Some(operation) = operations.get_mut(key) else { return false };
     services.effects.discard(operation.waker.take());
     operation.orphaned = true;
-    if operation.outcome.is_none() {
-        return true;
-    }
-    let payload = operations.remove(key).map(|operation| operation.payload);
-    services.effects.dropped.extend(payload);
+    let Some(outcome) = operation.outcome else { return true };
+    abandon(operations, key, outcome, services);
     false
+}
+
+fn abandon(operations: &mut Operations, key: Key, outcome: i64, services: &mut Services) {
+    let operation = operations.remove(key).expect("just seen");
+    services.effects.abandoned.push((operation.payload, outcome));
 }
 
 /// Looks whether the outcome is there, and takes it with the payload.
@@ -71,7 +73,7 @@ fn take(
     key: Key,
     waker: &Waker,
     services: &mut Services,
-) -> Poll<(i64, Box<dyn Any>)> {
+) -> Poll<(i64, AnyPayload)> {
     let operation = operations.get_mut(key).expect("an operation is there until it is taken");
     if operation.outcome.is_none() {
         if !operation.waker.as_ref().is_some_and(|old| old.will_wake(waker)) {
@@ -100,27 +102,32 @@ impl<P: 'static> Pending<P> {
         Self { core, key: Some(key), payload: PhantomData }
     }
 
-    /// Submits a request made from the payload, which has its final address by then.
+    /// Submits a request made from the payload.
     ///
     /// # Safety
     ///
-    /// What the request names is owned by the payload, heap-stable, and not changed by anyone until
-    /// the operation is over; or it is static.
+    /// What the request names is owned by the payload but lies outside of it, since the payload
+    /// moves; it stays in place and is changed by nobody until the payload goes. Or it is static.
     pub(crate) unsafe fn submit(
         proactor: &Proactor,
-        payload: P,
+        mut payload: P,
         waker: &Waker,
         request: impl FnOnce(&mut P) -> Request,
-    ) -> Self {
-        let mut payload = Box::new(payload);
+    ) -> Self
+    where
+        P: Payload,
+    {
         let request = request(&mut payload);
         proactor.with_tables(|tables| {
-            let key = open(&mut tables.operations, payload, waker);
-            // SAFETY: the slot owns the payload until the terminal completion, and the boxed payload
-            // does not move.
+            let key = open(&mut tables.operations, AnyPayload::new(payload), waker);
+            // SAFETY: the slot owns the payload until the terminal completion.
             unsafe { tables.services.submit(Kind::Operation, key, &request) };
             Self::new(proactor.id(), key)
         })
+    }
+
+    pub(crate) fn core(&self) -> CoreId {
+        self.core
     }
 
     /// Whether the outcome was taken already.
@@ -142,9 +149,7 @@ impl<P: 'static> Pending<P> {
         let taken = taken.unwrap_or_else(|| Poll::Ready(Err(outside("an I/O operation"))));
         taken.map_ok(|(outcome, payload)| {
             self.key = None;
-            let payload =
-                payload.downcast::<P>().expect("the payload is of the type that was put in");
-            (outcome, *payload)
+            (outcome, payload.take::<P>())
         })
     }
 

@@ -241,14 +241,16 @@ impl Proactor {
         let effects = &mut tables.services.effects;
         let mut wakers = std::mem::replace(&mut effects.wakers, self.wakers.take());
         let discarded = std::mem::take(&mut effects.dropped_wakers);
-        let dropped = std::mem::take(&mut effects.dropped);
+        let abandoned = std::mem::take(&mut effects.abandoned);
         drop(tables);
         for waker in wakers.drain(..) {
             waker.wake();
         }
         self.wakers.set(wakers);
         drop(discarded);
-        drop(dropped);
+        for (payload, outcome) in abandoned {
+            payload.abandon(outcome);
+        }
     }
 
     /// Whether a turn would have work, without a system call.

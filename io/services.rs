@@ -4,7 +4,6 @@
 //! Wakers and user drops may run anything, the runtime's own calls included. So nothing here wakes or
 //! drops: it is put on the `Effects` and runs when the tables are free again.
 
-use std::any::Any;
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::task::Waker;
@@ -13,6 +12,7 @@ use std::time::Duration;
 use crate::io::buffer::BufferPool;
 use crate::io::clock::Clock;
 use crate::io::mailbox::{Key, WaiterId};
+use crate::io::payload::AnyPayload;
 use crate::io::request::{Request, Token};
 use crate::io::ring::Ring;
 use crate::io::timers::{Expiry, TimerKey, Timers};
@@ -107,7 +107,8 @@ pub struct ResourceCounters {
 pub(crate) struct Effects {
     pub(crate) wakers: Vec<Waker>,
     pub(crate) dropped_wakers: Vec<Waker>,
-    pub(crate) dropped: Vec<Box<dyn Any>>,
+    /// Payloads of operations that nobody waits for, each with the outcome.
+    pub(crate) abandoned: Vec<(AnyPayload, i64)>,
 }
 
 impl Effects {
@@ -123,7 +124,7 @@ impl Effects {
 
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
-        self.wakers.is_empty() && self.dropped_wakers.is_empty() && self.dropped.is_empty()
+        self.wakers.is_empty() && self.dropped_wakers.is_empty() && self.abandoned.is_empty()
     }
 }
 

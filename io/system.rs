@@ -10,6 +10,10 @@ pub(crate) mod signals;
 use std::io;
 use std::sync::OnceLock;
 use std::thread::{Builder, JoinHandle};
+use std::time::{Duration, UNIX_EPOCH};
+
+/// A time of day, as files have it.
+pub(crate) use std::time::SystemTime as WallTime;
 
 /// Nanoseconds of `CLOCK_MONOTONIC`.
 pub(crate) fn now() -> u64 {
@@ -87,4 +91,14 @@ pub(crate) fn pin_to(cpu: usize) -> io::Result<()> {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
+}
+
+/// The time of day that is so many seconds and nanoseconds after 1970. `None` when `std` cannot say it.
+pub(crate) fn wall_time(seconds: i64, nanoseconds: u32) -> Option<WallTime> {
+    let whole = Duration::from_secs(seconds.unsigned_abs());
+    let time = match seconds {
+        0.. => UNIX_EPOCH.checked_add(whole),
+        _ => UNIX_EPOCH.checked_sub(whole),
+    };
+    time?.checked_add(Duration::from_nanos(nanoseconds.into()))
 }

@@ -15,6 +15,7 @@ use crate::io::alarm::Alarm;
 use crate::io::buffer::{BufError, IoBuf, Lease};
 use crate::io::mailbox::{CoreId, Wait, current_core};
 use crate::io::operation::{self, Pending, outcome_to_result};
+use crate::io::payload::AnyPayload;
 use crate::io::request::call;
 
 /// Future of [`TcpListener::accept`](super::TcpListener::accept).
@@ -202,7 +203,8 @@ impl<'a, B: IoBuf> SendBuffer<'a, B> {
         let commit = Commit { address, remaining, taken };
         let committed = self.stream.with(|tables, key| {
             let entry = tables.streams.get_mut(key)?;
-            let operation = operation::open(&mut tables.operations, Box::new(buffer), cx.waker());
+            let operation =
+                operation::open(&mut tables.operations, AnyPayload::plain(buffer), cx.waker());
             let (operations, services) = (&mut tables.operations, &mut tables.services);
             let number = entry.number();
             entry.send.commit((key, number), operation, commit, operations, services);

@@ -13,6 +13,7 @@ use crate::io::descriptor::Descriptor;
 use crate::io::dns;
 use crate::io::mailbox::current_core;
 use crate::io::operation::{self, Pending};
+use crate::io::payload::AnyPayload;
 use crate::io::request::call;
 
 /// The backlog of [`TcpListener::bind`]; the kernel caps it at `net.core.somaxconn` (listen(2)).
@@ -149,7 +150,7 @@ impl TcpListener {
             if closing.is_none() {
                 let opened = self.handle.with(|tables, key| {
                     let entry = tables.listeners.get_mut(key)?;
-                    let payload = Box::new(Vec::<Descriptor>::new());
+                    let payload = AnyPayload::plain(Vec::<Descriptor>::new());
                     let operation = operation::open(&mut tables.operations, payload, cx.waker());
                     entry.release_for(key, operation, &mut tables.services);
                     tables.settle_listener(key);

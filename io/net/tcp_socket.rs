@@ -13,6 +13,7 @@ use super::{TcpListener, TcpStream};
 use crate::io::alarm::Alarm;
 use crate::io::descriptor::Descriptor;
 use crate::io::operation::{Pending, outcome_to_result};
+use crate::io::payload::Payload;
 use crate::io::proactor::{Proactor, outside};
 use crate::io::request::{Connect, Request, SocketAddress, call};
 
@@ -40,8 +41,10 @@ pub struct TcpSocket {
 /// What a connect lends to the kernel until its terminal completion.
 struct Connecting {
     descriptor: Arc<Descriptor>,
-    address: SocketAddress,
+    address: Box<SocketAddress>,
 }
+
+impl Payload for Connecting {}
 
 impl TcpSocket {
     /// A socket for IPv4, with `TCP_NODELAY`.
@@ -111,7 +114,7 @@ impl TcpSocket {
         limit: Option<Duration>,
     ) -> io::Result<TcpStream> {
         let descriptor = Arc::new(self.descriptor);
-        let address = SocketAddress::new(&address);
+        let address = Box::new(SocketAddress::new(&address));
         let mut connecting = Some(Connecting { descriptor, address });
         let mut pending = None;
         let mut alarm = limit.map(Alarm::new);
@@ -274,12 +277,12 @@ fn start(
     payload: Connecting,
     waker: &std::task::Waker,
 ) -> Pending<Connecting> {
-    // SAFETY: the payload owns the address, which does not move, and the descriptor.
+    // SAFETY: the payload owns the address, in a box of its own, and the descriptor.
     unsafe {
         Pending::submit(proactor, payload, waker, |connecting| {
             Request::Connect(Connect {
                 descriptor: connecting.descriptor.number(),
-                address: &raw const connecting.address,
+                address: &raw const *connecting.address,
             })
         })
     }

@@ -20,6 +20,7 @@ use crate::io::dns;
 use crate::io::mailbox::{Key, Wait, WaiterId};
 use crate::io::net::stream::Stream;
 use crate::io::operation::{self, Pending, outcome_to_result};
+use crate::io::payload::AnyPayload;
 use crate::io::request::call;
 use crate::io::services::Services;
 
@@ -428,7 +429,8 @@ impl TcpStream {
             }
             let opened = self.handle.with(|tables, key| {
                 let entry = tables.streams.get_mut(key)?;
-                let operation = operation::open(&mut tables.operations, Box::new(()), cx.waker());
+                let operation =
+                    operation::open(&mut tables.operations, AnyPayload::plain(()), cx.waker());
                 entry.release_for(key, operation, &mut tables.services);
                 tables.settle_stream(key);
                 Some(Ok(operation))

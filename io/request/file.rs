@@ -5,7 +5,6 @@
 //! for everything, and the kernel decides what needs a worker.
 
 use std::ffi::c_char;
-use std::mem;
 
 use io_uring::{opcode, squeue, types};
 
@@ -55,8 +54,10 @@ impl ReadAt {
             .build()
     }
 
-    /// Answers from the page cache, or says that it would block (`RWF_NOWAIT`, preadv2(2)). The cache
-    /// may hold only the front of the range: a short answer is an answer, as with read(2).
+    /// Answers from the page cache, or says that it would block (`RWF_NOWAIT`, preadv2(2)).
+    ///
+    /// An answer that is short because the cache holds only the front of the range would be one that
+    /// no other way to read gives: only at the end of the file it stands.
     ///
     /// # Safety
     ///
@@ -64,11 +65,25 @@ impl ReadAt {
     pub(crate) unsafe fn attempt(self) -> Attempt {
         // SAFETY: handed on.
         let result = unsafe { self.read(libc::RWF_NOWAIT) };
-        // EOPNOTSUPP: the file system knows no RWF_NOWAIT.
-        if would_block(result) || result == -libc::EOPNOTSUPP {
-            Attempt::Blocking
-        } else {
-            Attempt::Done { result }
+        match u32::try_from(result) {
+            Ok(count) if count == 0 || count == self.length => Attempt::Done { result },
+            Ok(count) => {
+                let rest = Self {
+                    // SAFETY: within the memory, of which `count` bytes were just filled.
+                    address: unsafe { self.address.add(count as usize) },
+                    length: self.length - count,
+                    offset: self.offset + u64::from(count),
+                    ..self
+                };
+                // SAFETY: handed on, for a part of the memory.
+                match unsafe { rest.read(libc::RWF_NOWAIT) } {
+                    0 => Attempt::Done { result },
+                    _ => Attempt::Blocking,
+                }
+            }
+            // EOPNOTSUPP: the file system knows no RWF_NOWAIT.
+            Err(_) if would_block(result) || result == -libc::EOPNOTSUPP => Attempt::Blocking,
+            Err(_) => Attempt::Done { result },
         }
     }
 
@@ -197,49 +212,36 @@ impl Allocate {
     }
 }
 
-/// Room for the answer of `Metadata`.
-#[derive(Clone, Copy)]
-#[repr(transparent)]
-pub(crate) struct StatBuffer(pub(crate) libc::statx);
-
-impl StatBuffer {
-    pub(crate) fn new() -> Self {
-        // SAFETY: a statx of zeroes is a valid value: it is plain integers.
-        Self(unsafe { mem::zeroed() })
-    }
-}
-
-impl std::fmt::Debug for StatBuffer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("StatBuffer").field("size", &self.0.stx_size).finish_non_exhaustive()
-    }
-}
-
-/// Asks for a file's metadata (statx(2)): of `descriptor` itself when `path` is empty.
+/// Closes a descriptor and tells what the file system had kept for this moment (close(2)). The number
+/// is free again whatever the answer, unless that is `ECANCELED`: then nothing was done.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Metadata {
+pub(crate) struct Close {
     pub(crate) descriptor: i32,
-    pub(crate) path: *const c_char,
-    pub(crate) flags: i32,
-    pub(crate) mask: u32,
-    pub(crate) buffer: *mut StatBuffer,
 }
 
-impl Metadata {
+impl Close {
     pub(crate) fn encode(self) -> squeue::Entry {
-        opcode::Statx::new(types::Fd(self.descriptor), self.path, self.buffer.cast())
-            .flags(self.flags)
-            .mask(self.mask)
-            .build()
+        opcode::Close::new(types::Fd(self.descriptor)).build()
     }
 
     /// # Safety
     ///
-    /// The path is a valid C string and the buffer writable.
+    /// The descriptor is open, and the caller gives it up.
     pub(crate) unsafe fn perform(self) -> i32 {
-        // SAFETY: handed on; StatBuffer is a statx.
-        answer(unsafe {
-            libc::statx(self.descriptor, self.path, self.flags, self.mask, self.buffer.cast())
-        } as isize)
+        // SAFETY: no pointers, and the number is the caller's to give up.
+        answer(unsafe { libc::close(self.descriptor) } as isize)
     }
+}
+
+/// The flags of an open file (`F_GETFL`), or none where it cannot tell.
+pub(crate) fn status_flags(descriptor: i32) -> i32 {
+    // SAFETY: no pointers.
+    unsafe { libc::fcntl(descriptor, libc::F_GETFL) }.max(0)
+}
+
+/// Whether reads and writes of a file have positions (lseek(2)). Asked of a pipe or socket anyway,
+/// io_uring ignores the offset where pread(2) fails.
+pub(crate) fn has_positions(descriptor: i32) -> bool {
+    // SAFETY: no pointers, and nothing moves.
+    unsafe { libc::lseek(descriptor, 0, libc::SEEK_CUR) >= 0 }
 }

@@ -22,14 +22,17 @@ mod basic;
 pub(crate) mod call;
 mod file;
 mod net;
+mod stat;
 
 use io_uring::squeue;
 
 pub(crate) use self::basic::{HANG_UP, Nop, Poll};
 pub(crate) use self::file::{
-    Allocate, Metadata, Open, ReadAt, SetLength, StatBuffer, Synchronize, WriteAt,
+    Allocate, Close, LENGTH_MAX, Open, ReadAt, SetLength, Synchronize, WriteAt, has_positions,
+    status_flags,
 };
 pub(crate) use self::net::{Accept, Connect, ReceiveMany, SendBytes, SocketAddress};
+pub(crate) use self::stat::{Metadata, Stat, StatBuffer, direct_alignment};
 
 /// Names who waits for a request. The ring carries it and never looks inside.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -148,6 +151,7 @@ pub(crate) enum Request {
     SetLength(SetLength),
     Allocate(Allocate),
     Metadata(Metadata),
+    Close(Close),
 }
 
 impl Request {
@@ -169,6 +173,7 @@ impl Request {
             Self::SetLength(request) => request.encode(features),
             Self::Allocate(request) => Some(request.encode()),
             Self::Metadata(request) => Some(request.encode()),
+            Self::Close(request) => Some(request.encode()),
         }
     }
 
@@ -194,7 +199,8 @@ impl Request {
                 | Self::Synchronize(_)
                 | Self::SetLength(_)
                 | Self::Allocate(_)
-                | Self::Metadata(_) => Attempt::Blocking,
+                | Self::Metadata(_)
+                | Self::Close(_) => Attempt::Blocking,
             }
         }
     }
@@ -215,6 +221,7 @@ impl Request {
                 Self::SetLength(request) => request.perform(),
                 Self::Allocate(request) => request.perform(),
                 Self::Metadata(request) => request.perform(),
+                Self::Close(request) => request.perform(),
                 Self::Nop(_)
                 | Self::Poll(_)
                 | Self::Accept(_)

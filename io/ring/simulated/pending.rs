@@ -162,7 +162,8 @@ impl Pending {
             | Request::Synchronize(_)
             | Request::SetLength(_)
             | Request::Allocate(_)
-            | Request::Metadata(_) => self.end(-libc::ENOSYS),
+            | Request::Metadata(_)
+            | Request::Close(_) => self.end(-libc::ENOSYS),
         }
     }
 
