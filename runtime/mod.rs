@@ -16,6 +16,8 @@ mod join_set;
 mod local;
 pub mod macro_support;
 mod metrics;
+#[cfg(all(test, loom))]
+mod models;
 mod run_queue;
 mod spawn;
 mod state;

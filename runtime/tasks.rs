@@ -18,12 +18,12 @@ use crate::runtime::inbox::{Inbox, Mail, SharedInbox};
 use crate::runtime::join::JoinHandle;
 use crate::runtime::run_queue::RunQueue;
 use crate::runtime::state::{Completion, State};
-use crate::runtime::sync::{Arc, thread_local};
+use crate::runtime::sync::{Arc, thread_local_const};
 use crate::runtime::task::{ABORTED, DONE, QUEUED, RawTask, Reference, quietly};
 
-thread_local! {
+thread_local_const! {
     /// The tasks of the core whose program runs on this thread now; null outside.
-    static CURRENT: Cell<*const Tasks> = const { Cell::new(ptr::null()) };
+    static CURRENT: Cell<*const Tasks> = Cell::new(ptr::null());
 }
 
 /// What has been counted since the core started.
