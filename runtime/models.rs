@@ -305,6 +305,29 @@ fn loom_a_joiner_is_replaced_while_the_task_ends() {
 }
 
 #[test]
+fn loom_a_handle_polled_here_goes_elsewhere() {
+    model(2, || {
+        let core = ModelCore::new();
+        let outputs = Marks::new(None);
+        let output = Mark(outputs.clone());
+        let mut task = core.spawn(async { output });
+        let here = std::sync::Arc::new(Count(Default::default()));
+        {
+            let _entered = core.tasks.enter();
+            let waker = Waker::from(here.clone());
+            assert!(Pin::new(&mut task).poll(&mut Context::from_waker(&waker)).is_pending());
+        }
+        let thread = thread::spawn(move || block_on(task).map(drop).is_ok());
+        core.run_to_end();
+        core.end();
+        assert!(thread.join().unwrap());
+        assert_eq!(outputs.drops(), 1);
+        assert_eq!(here.0.load(Ordering::SeqCst), 1);
+        assert_eq!(std::sync::Arc::strong_count(&here), 1);
+    });
+}
+
+#[test]
 fn loom_an_abort_elsewhere_meets_the_end() {
     model(3, || {
         let core = ModelCore::new();
