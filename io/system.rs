@@ -7,6 +7,7 @@
 
 pub(crate) mod signals;
 
+use std::cell::RefCell;
 use std::io;
 use std::sync::OnceLock;
 use std::thread::{Builder, JoinHandle};
@@ -32,12 +33,20 @@ pub(crate) fn random() -> u64 {
     if got == bytes.len() as isize { u64::from_ne_bytes(bytes) } else { now() }
 }
 
-/// Starts a named thread.
+/// Starts a named thread. It may run wherever the calling thread might before it was pinned: a pool
+/// thread that inherited the pin would compete with the very core that gave it work.
 pub(crate) fn spawn_thread(
     name: String,
     body: impl FnOnce() + Send + 'static,
 ) -> io::Result<JoinHandle<()>> {
-    Builder::new().name(name).spawn(body)
+    let before_pin = BEFORE_PIN.with(|slot| slot.borrow().clone());
+    Builder::new().name(name).spawn(move || {
+        if let Some(mask) = before_pin {
+            // Refused, the thread stays on its starter's CPU: slower, not wrong.
+            let _ = set_affinity(&mask);
+        }
+        body();
+    })
 }
 
 /// One moment as `std` and as we name it. It is the same for the whole process, so that times can
@@ -62,8 +71,31 @@ pub(crate) fn parallelism() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
+thread_local! {
+    /// Where this thread might run before `pin_to` tied it to one CPU.
+    static BEFORE_PIN: RefCell<Option<Vec<u64>>> = const { RefCell::new(None) };
+}
+
 /// The CPUs that this thread may run on.
 pub(crate) fn allowed_cpus() -> io::Result<Vec<usize>> {
+    let mask = affinity()?;
+    Ok((0..mask.len() * 64).filter(|cpu| mask[cpu / 64] & (1 << (cpu % 64)) != 0).collect())
+}
+
+/// Ties this thread to one CPU, but not the threads that it starts with `spawn_thread`.
+pub(crate) fn pin_to(cpu: usize) -> io::Result<()> {
+    let before = affinity()?;
+    let mut mask = vec![0_u64; cpu / 64 + 1];
+    mask[cpu / 64] = 1 << (cpu % 64);
+    set_affinity(&mask)?;
+    BEFORE_PIN.with(|slot| {
+        slot.borrow_mut().get_or_insert(before);
+    });
+    Ok(())
+}
+
+/// One bit per CPU.
+fn affinity() -> io::Result<Vec<u64>> {
     // The kernel wants room for every CPU it could ever have, and says so with EINVAL.
     let mut mask = vec![0_u64; 16];
     loop {
@@ -71,7 +103,7 @@ pub(crate) fn allowed_cpus() -> io::Result<Vec<usize>> {
         // SAFETY: the kernel writes at most `size` bytes, which are ours.
         let result = unsafe { libc::sched_getaffinity(0, size, mask.as_mut_ptr().cast()) };
         if result == 0 {
-            break;
+            return Ok(mask);
         }
         let error = io::Error::last_os_error();
         if error.raw_os_error() != Some(libc::EINVAL) || mask.len() >= 1 << 14 {
@@ -79,15 +111,11 @@ pub(crate) fn allowed_cpus() -> io::Result<Vec<usize>> {
         }
         mask.resize(mask.len() * 2, 0);
     }
-    Ok((0..mask.len() * 64).filter(|cpu| mask[cpu / 64] & (1 << (cpu % 64)) != 0).collect())
 }
 
-/// Ties this thread to one CPU.
-pub(crate) fn pin_to(cpu: usize) -> io::Result<()> {
-    let mut mask = vec![0_u64; cpu / 64 + 1];
-    mask[cpu / 64] = 1 << (cpu % 64);
+fn set_affinity(mask: &[u64]) -> io::Result<()> {
     // SAFETY: the kernel reads exactly the mask's bytes.
-    match unsafe { libc::sched_setaffinity(0, mask.len() * 8, mask.as_ptr().cast()) } {
+    match unsafe { libc::sched_setaffinity(0, size_of_val(mask), mask.as_ptr().cast()) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }

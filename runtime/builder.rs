@@ -81,7 +81,7 @@ pub fn block_on<F: Future>(future: F) -> F::Output {
 pub struct Builder {
     pub(crate) ring: RingChoice,
     pub(crate) cores: Cores,
-    pub(crate) pin: bool,
+    pub(crate) pin: Option<bool>,
     pace: Pace,
     max_blocking_threads: usize,
     limits: Limits,
@@ -93,7 +93,7 @@ impl Builder {
         Self {
             ring: RingChoice::Auto,
             cores: Cores::One,
-            pin: true,
+            pin: None,
             pace: Pace { task_budget: 64, spin: Duration::ZERO },
             max_blocking_threads: 512,
             limits: Limits::default(),
@@ -113,10 +113,11 @@ impl Builder {
         self
     }
 
-    /// Whether [`run`](Self::run) ties the thread of each of several cores to a CPU of its own
-    /// (sched_setaffinity(2)), in the order of the CPUs that this process may use. Default: yes.
+    /// Whether [`run`](Self::run) ties the thread of each core to a CPU (sched_setaffinity(2)), in the
+    /// order of the CPUs that this process may use. Default: if there are several cores and no CPU
+    /// quota. Under a quota, processes that share a machine would all tie themselves to the same CPUs.
     pub fn pin(mut self, pin: bool) -> Self {
-        self.pin = pin;
+        self.pin = Some(pin);
         self
     }
 

@@ -13,7 +13,7 @@ use std::future::poll_fn;
 use std::io;
 use std::panic::{self, AssertUnwindSafe};
 use std::pin::pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::task::{Poll, Waker};
 use std::thread;
@@ -29,7 +29,7 @@ use crate::runtime::join::JoinHandle;
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub enum Cores {
-    /// One, which is not pinned.
+    /// One.
     #[default]
     One,
     /// As many as this process may use: its CPU affinity, and what its control group grants
@@ -141,13 +141,13 @@ struct Group {
     handles: Vec<Handle>,
     /// Cores whose future has not returned.
     busy: AtomicUsize,
+    /// All futures have returned, or one panicked.
+    ended: AtomicBool,
     end: Mutex<End>,
 }
 
 #[derive(Default)]
 struct End {
-    /// All futures have returned, or one panicked.
-    reached: bool,
     panic: Option<Box<dyn Any + Send>>,
     /// One per core that waits for the end.
     waiting: Vec<Waker>,
@@ -160,7 +160,7 @@ impl Group {
 
     fn reach_end(&self, panic: Option<Box<dyn Any + Send>>) {
         let mut end = self.lock();
-        end.reached = true;
+        self.ended.store(true, Ordering::Release);
         if end.panic.is_none() {
             end.panic = panic;
         }
@@ -173,16 +173,16 @@ impl Group {
     async fn ended(&self) {
         let mut registered = false;
         poll_fn(|context| {
-            let mut end = self.lock();
-            if end.reached {
-                return Poll::Ready(());
-            }
             // Only the root future of a core waits here, and its waker is always the same.
             if !registered {
-                end.waiting.push(context.waker().clone());
+                let mut end = self.lock();
+                // Under the lock, where whoever ends it sets the mark and takes the wakers.
+                if !self.ended.load(Ordering::Acquire) {
+                    end.waiting.push(context.waker().clone());
+                }
                 registered = true;
             }
-            Poll::Pending
+            if self.ended.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
     }
@@ -209,8 +209,7 @@ impl Group {
 impl Builder {
     /// Runs the same program on every core: see [`Cores`], and [`cores`](Self::cores) for how many.
     ///
-    /// Each core gets a thread, pinned to a CPU of its own if there are several cores (see
-    /// [`pin`](Self::pin)), and builds its own ring, timers and buffers there. `program` is called
+    /// Each core gets a thread, pinned to a CPU as [`pin`](Self::pin) says, and builds its own ring, timers and buffers there. `program` is called
     /// once on each thread; its future need not be `Send`. When a core's future has returned, its
     /// tasks run on until the last core's has; then all cores are shut down as a dropped
     /// [`Runtime`] is, and the results come in the order of the cores.
@@ -241,7 +240,7 @@ impl Builder {
         F::Output: Send + 'static,
     {
         let count = self.cores.count()?;
-        let cpus = if self.pin && count > 1 { system::allowed_cpus()? } else { Vec::new() };
+        let cpus = if self.pins(count)? { system::allowed_cpus()? } else { Vec::new() };
         let ring = prepare(self.ring)?;
         let pool = self.pool();
         let mut starting = Starting::new(count);
@@ -256,6 +255,16 @@ impl Builder {
         match group.lock().panic.take() {
             Some(payload) => panic::resume_unwind(payload),
             None => Ok(outputs),
+        }
+    }
+}
+
+impl Builder {
+    fn pins(&self, count: usize) -> io::Result<bool> {
+        match self.pin {
+            Some(pin) => Ok(pin),
+            // Under a quota every process would choose the same first CPUs, and fight over them.
+            None => Ok(count > 1 && system::parallelism() >= system::allowed_cpus()?.len()),
         }
     }
 }
@@ -350,6 +359,7 @@ impl<T: Send + 'static> Starting<T> {
             ring,
             handles: handles.into_iter().flatten().collect(),
             busy: AtomicUsize::new(count),
+            ended: AtomicBool::new(false),
             end: Mutex::default(),
         });
         for gate in self.gates.drain(..) {

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   poll:  complete? ──yes──► take the outcome
-//!          └─no─► put our waker into the slot ──► publish it ──complete meanwhile──► take
+//!          ├─no, on its core ──► put our waker into the core's slot
+//!          └─no, elsewhere ──► put it into the shared slot ──► publish it ──complete meanwhile──► take
 //!   drop:  not complete: take our waker back, detach; the core will drop the outcome
 //!          complete: drop the outcome here
 //! ```
@@ -17,7 +18,7 @@ use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use crate::runtime::task::{Failure, Header, Outcome, RawTask, Reference};
-use crate::runtime::tasks;
+use crate::runtime::tasks::{self, Tasks};
 
 /// Names one task. Ids are unique in the process and never used again.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -139,7 +140,22 @@ impl<T> JoinHandle<T> {
     }
 
     /// Leaves our waker with the task. False: it is complete, and nobody will be woken.
+    #[inline]
     fn register(&self, waker: &Waker) -> bool {
+        let header = self.header();
+        let here = tasks::on_core(header.inbox.as_ptr(), |_| {
+            // SAFETY: rule 3: the core is current. Nothing can complete the task meanwhile.
+            unsafe {
+                if !header.has_local_joiner(waker) {
+                    let waker = waker.clone();
+                    drop(header.replace_local_joiner(Some(waker)));
+                }
+            }
+        });
+        here.is_some() || self.register_elsewhere(waker)
+    }
+
+    fn register_elsewhere(&self, waker: &Waker) -> bool {
         let Header { state, joiner, .. } = self.header();
         if state.has_joiner() {
             // SAFETY: rule 5: JOINER is set and we are the handle, so nobody writes now.
@@ -174,8 +190,13 @@ impl<T> Future for JoinHandle<T> {
 
 impl<T> Drop for JoinHandle<T> {
     fn drop(&mut self) {
-        let Header { state, joiner, .. } = self.header();
-        // Our waker would keep our own task alive until this one ends.
+        let header = self.header();
+        let Header { state, joiner, .. } = header;
+        // Our waker would keep our own task alive until this one ends. (Left with the core by a handle
+        // that then went elsewhere, it does.)
+        // SAFETY: rule 3: the core is current.
+        let take = |_: &Tasks| drop(unsafe { header.replace_local_joiner(None) });
+        tasks::on_core(header.inbox.as_ptr(), take);
         if state.has_joiner() && state.retract_joiner() {
             // SAFETY: rule 5: JOINER is clear, so the slot is the handle's.
             drop(joiner.with_mut(|slot| unsafe { &mut *slot }.take()));

@@ -18,6 +18,7 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use crossbeam_queue::SegQueue;
 
+use crate::runtime::blocking::spawn_blocking;
 use crate::runtime::handle::Handle;
 use crate::runtime::join::{AbortHandle, JoinError, JoinHandle};
 use crate::runtime::spawn::spawn_at;
@@ -136,6 +137,25 @@ impl<T> JoinSet<T> {
         T: Send + 'static,
     {
         self.insert(core.spawn_with(start))
+    }
+
+    /// Runs work that may block on a thread of the pool, as
+    /// [`spawn_blocking`](crate::task::spawn_blocking), and puts its task into the set.
+    ///
+    /// ```
+    /// quoit::block_on(async {
+    ///     let mut set = quoit::task::JoinSet::new();
+    ///     set.spawn_blocking(|| 2 + 2);
+    ///     assert_eq!(set.join_next().await.unwrap().unwrap(), 4);
+    /// });
+    /// ```
+    #[track_caller]
+    pub fn spawn_blocking<F>(&mut self, work: F) -> AbortHandle
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        self.insert(spawn_blocking(work))
     }
 
     /// Puts a task into the set that was started otherwise.

@@ -18,6 +18,8 @@ mod join_set;
 mod local;
 pub mod macro_support;
 mod metrics;
+#[cfg(all(test, loom))]
+mod models;
 mod run_queue;
 pub mod simulate;
 mod spawn;

@@ -14,9 +14,18 @@ pub(crate) use self::model::*;
 mod real {
     pub(crate) use std::sync::Arc;
     pub(crate) use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicUsize, Ordering, fence};
-    pub(crate) use std::thread_local;
 
     pub(crate) use crossbeam_queue::SegQueue as Queue;
+
+    /// A thread-local that needs no initialisation at run time.
+    macro_rules! thread_local_const {
+        ($(#[$attribute:meta])* static $name:ident: $type:ty = $value:expr;) => {
+            std::thread_local! {
+                $(#[$attribute])* static $name: $type = const { $value };
+            }
+        };
+    }
+    pub(crate) use thread_local_const;
 
     /// `std`'s cell with loom's way of asking, so that loom can watch who looks while who writes.
     #[derive(Debug)]
@@ -44,10 +53,18 @@ mod model {
     pub(crate) use loom::cell::UnsafeCell;
     pub(crate) use loom::sync::Arc;
     pub(crate) use loom::sync::atomic::{AtomicBool, AtomicIsize, AtomicUsize, Ordering, fence};
-    pub(crate) use loom::thread_local;
 
     use loom::sync::Mutex;
     use std::collections::VecDeque;
+
+    macro_rules! thread_local_const {
+        ($(#[$attribute:meta])* static $name:ident: $type:ty = $value:expr;) => {
+            loom::thread_local! {
+                $(#[$attribute])* static $name: $type = $value;
+            }
+        };
+    }
+    pub(crate) use thread_local_const;
 
     /// Stands for `SegQueue`, which loom cannot see into: first in, first out, from any thread.
     #[derive(Debug)]

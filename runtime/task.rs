@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   Header  state · vtable · inbox · id · location · joiner     any thread, by the rules below
-//!           next · slot · local                                 the core only
+//!           next · slot · local · local_joiner                  the core only
 //!   Stage   Running(future) ──poll, abort──► Finished(outcome) ──taken, dropped──► Empty
 //! ```
 //!
@@ -21,7 +21,8 @@
 //! 1. `state` is atomic: any thread that holds a reference.
 //! 2. `vtable`, `inbox`, `id`, `location` never change: any thread that holds a reference. The inbox
 //!    outlives the cell, because every cell is counted in it.
-//! 3. `next`, `slot` and `local` belong to the core: only its thread, while that core is current.
+//! 3. `next`, `slot`, `local` and `local_joiner` belong to the core: only its thread, while that core
+//!    is current. A handle that is polled there uses `local_joiner`, and so no locked instruction.
 //! 4. `stage` belongs to the core until COMPLETE is set; then to the one JoinHandle, unless it had
 //!    detached; then it stays the core's. So a future is dropped on its core always. An outcome is
 //!    dropped by the core or by the handle, and a handle can only be elsewhere if `T: Send`.
@@ -73,11 +74,39 @@ pub(crate) struct Header {
     pub(crate) next: Cell<Option<RawTask>>,
     pub(crate) id: u64,
     pub(crate) location: &'static Location<'static>,
-    /// Whom to wake when the task is complete.
+    /// Whom to wake when the task is complete: the handle was polled away from the core.
     pub(crate) joiner: UnsafeCell<Option<Waker>>,
+    /// The same: it was polled on the core.
+    local_joiner: UnsafeCell<Option<Waker>>,
     /// Where the task stands in its core's list of living tasks.
     pub(crate) slot: Cell<u32>,
     pub(crate) local: Cell<u8>,
+}
+
+impl Header {
+    /// Exchanges the waker of a handle that is polled on the core.
+    ///
+    /// # Safety
+    ///
+    /// Rule 3: the core is current.
+    #[inline]
+    pub(crate) unsafe fn replace_local_joiner(&self, waker: Option<Waker>) -> Option<Waker> {
+        // SAFETY: one thread, and no reference outlives this call.
+        self.local_joiner.with_mut(|slot| mem::replace(unsafe { &mut *slot }, waker))
+    }
+
+    /// Whether the handle was last polled on the core with this waker.
+    ///
+    /// # Safety
+    ///
+    /// Rule 3: the core is current.
+    #[inline]
+    pub(crate) unsafe fn has_local_joiner(&self, waker: &Waker) -> bool {
+        // SAFETY: one thread; comparing two wakers runs no code of theirs.
+        let slot =
+            |slot: *const Option<Waker>| unsafe { &*slot }.as_ref().map(|it| it.will_wake(waker));
+        self.local_joiner.with(slot) == Some(true)
+    }
 }
 
 /// What the core and the handle do with a stage whose type they do not know.
@@ -132,6 +161,7 @@ impl RawTask {
             id,
             location,
             joiner: UnsafeCell::new(None),
+            local_joiner: UnsafeCell::new(None),
             slot: Cell::new(0),
             // Whoever makes a task puts it into the queue, or mails it there.
             local: Cell::new(QUEUED),
@@ -284,9 +314,10 @@ impl Drop for Reference {
 
 /// Runs a user's destructor or waker whose panic has nowhere to go (the panic hook has reported it).
 pub(crate) fn quietly(action: impl FnOnce()) {
-    if let Err(payload) = panic::catch_unwind(AssertUnwindSafe(action)) {
-        // Dropping a payload may panic again: leaking it is the end of the chain.
-        mem::forget(payload);
+    let Err(payload) = panic::catch_unwind(AssertUnwindSafe(action)) else { return };
+    // A payload may panic in turn when it is dropped: leaking the second one ends the chain.
+    if let Err(again) = panic::catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+        mem::forget(again);
     }
 }
 
@@ -372,10 +403,10 @@ unsafe fn drop_outcome<F: Future>(task: RawTask) {
 unsafe fn free<F: Future>(task: RawTask) {
     // SAFETY: the last reference is gone, and the pointer came from this box.
     let cell = unsafe { Box::from_raw(task.0.cast::<TaskCell<F>>().as_ptr()) };
-    debug_assert!(
+    if cfg!(any(debug_assertions, loom)) {
         // SAFETY: nobody else is left.
-        cell.stage.with(|stage| matches!(unsafe { &*stage }, Stage::Empty)),
-        "a task was freed with its future or outcome inside"
-    );
+        let empty = cell.stage.with(|stage| matches!(unsafe { &*stage }, Stage::Empty));
+        assert!(empty, "a task was freed with its future or outcome inside");
+    }
     drop(cell);
 }

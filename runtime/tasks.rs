@@ -18,12 +18,12 @@ use crate::runtime::inbox::{Inbox, Mail, SharedInbox};
 use crate::runtime::join::JoinHandle;
 use crate::runtime::run_queue::RunQueue;
 use crate::runtime::state::{Completion, State};
-use crate::runtime::sync::{Arc, thread_local};
+use crate::runtime::sync::{Arc, thread_local_const};
 use crate::runtime::task::{ABORTED, DONE, QUEUED, RawTask, Reference, quietly};
 
-thread_local! {
+thread_local_const! {
     /// The tasks of the core whose program runs on this thread now; null outside.
-    static CURRENT: Cell<*const Tasks> = const { Cell::new(ptr::null()) };
+    static CURRENT: Cell<*const Tasks> = Cell::new(ptr::null());
 }
 
 /// What has been counted since the core started.
@@ -241,20 +241,12 @@ impl Tasks {
         self.strike(header.slot.get());
         // Woken during its last poll, it is still linked into the queue, which then keeps it.
         let queued = local & QUEUED != 0;
-        match header.state.complete(!queued) {
-            Completion::Released | Completion::Kept => return,
-            Completion::WakeJoiner => header.joiner.with(|joiner| {
-                // SAFETY: rule 5: JOINER was set with COMPLETE, so nobody writes any more.
-                if let Some(joiner) = unsafe { &*joiner } {
-                    quietly(|| joiner.wake_by_ref());
-                }
-            }),
-            // SAFETY: rule 4: detached, so the stage stays the core's.
-            Completion::DropOutcome => unsafe { task.drop_outcome() },
-        }
-        if !queued {
-            // SAFETY: the core's reference, not used again.
-            unsafe { task.release() };
+        // SAFETY: rule 3. Taken before the task may be gone.
+        let local_joiner = unsafe { header.replace_local_joiner(None) };
+        // SAFETY: the outcome was stored; `queued` says who has the core's reference from here on.
+        unsafe { complete(task, !queued) };
+        if let Some(joiner) = local_joiner {
+            quietly(|| joiner.wake());
         }
     }
 
@@ -356,7 +348,7 @@ pub(crate) fn with_current<R>(action: impl FnOnce(&Tasks) -> R) -> Option<R> {
 
 /// The same, if the current core is the one of this inbox.
 #[inline]
-fn on_core<R>(inbox: *const Inbox, action: impl FnOnce(&Tasks) -> R) -> Option<R> {
+pub(crate) fn on_core<R>(inbox: *const Inbox, action: impl FnOnce(&Tasks) -> R) -> Option<R> {
     with_current(|tasks| ptr::eq(Arc::as_ptr(&tasks.inbox), inbox).then(|| action(tasks))).flatten()
 }
 
@@ -442,21 +434,36 @@ where
 
 /// Ends a mailed task whose core is gone, on whatever thread finds it.
 pub(crate) fn refuse(task: Reference) {
-    let raw = task.raw();
     // SAFETY: rule 7: it never started. The core's reference is ours, since no core took it on.
     unsafe {
-        raw.cancel();
-        match task.header().state.complete(true) {
-            Completion::Released => return,
-            Completion::Kept => {}
-            Completion::WakeJoiner => task.header().joiner.with(|joiner| {
-                if let Some(joiner) = &*joiner {
-                    quietly(|| joiner.wake_by_ref());
-                }
-            }),
-            Completion::DropOutcome => raw.drop_outcome(),
-        }
-        raw.release();
+        task.raw().cancel();
+        complete(task.raw(), true);
+    }
+}
+
+/// Publishes the outcome, or drops it if nobody will take it; and wakes the joiner elsewhere.
+///
+/// # Safety
+///
+/// The stage is the caller's and the outcome was just stored. With `release`, the caller owns the
+/// core's reference and does not use the task again.
+unsafe fn complete(task: RawTask, release: bool) {
+    // SAFETY: the core's reference.
+    let header = unsafe { task.header() };
+    match header.state.complete(release) {
+        Completion::Released | Completion::Kept => return,
+        Completion::WakeJoiner => header.joiner.with(|joiner| {
+            // SAFETY: rule 5: JOINER was set with COMPLETE, so nobody writes any more.
+            if let Some(joiner) = unsafe { &*joiner } {
+                quietly(|| joiner.wake_by_ref());
+            }
+        }),
+        // SAFETY: rule 4: detached, so the stage stays the caller's.
+        Completion::DropOutcome => unsafe { task.drop_outcome() },
+    }
+    if release {
+        // SAFETY: the core's reference, not used again.
+        unsafe { task.release() };
     }
 }
 

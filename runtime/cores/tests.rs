@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::io::ring::{RingChoice, RingKind};
-use crate::runtime::{JoinSet, spawn, yield_now};
+use crate::runtime::{JoinSet, spawn, spawn_blocking, yield_now};
 
 fn cores(count: usize) -> Builder {
     Runtime::builder().cores(Cores::Count(count))
@@ -126,12 +126,14 @@ fn start_up_failures_name_core_and_cause() {
 fn cores_are_pinned_within_the_affinity_of_the_process() {
     let allowed = system::allowed_cpus().unwrap();
     let count = allowed.len().min(2);
-    let Ok(seen) = cores(count).run(|_| async { system::allowed_cpus().unwrap() }) else {
-        panic!("pinning inside our own affinity was refused");
-    };
-    if count > 1 {
-        let expected: Vec<_> = allowed.iter().take(count).map(|cpu| vec![*cpu]).collect();
-        assert_eq!(seen, expected);
+    let run = cores(count).pin(true).run(|_| async {
+        let here = system::allowed_cpus().unwrap();
+        let pool = spawn_blocking(|| system::allowed_cpus().unwrap()).await.unwrap();
+        (here, pool)
+    });
+    for (index, (here, pool)) in run.unwrap().into_iter().enumerate() {
+        assert_eq!(here, [allowed[index]]);
+        assert_eq!(pool, allowed, "blocking work does not compete with the core it came from");
     }
     assert!(system::parallelism() <= allowed.len());
     assert_eq!(system::allowed_cpus().unwrap(), allowed, "the caller is not pinned");
