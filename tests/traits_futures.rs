@@ -1,5 +1,7 @@
 //! The traits of futures-io on our streams, on both rings.
 
+#![allow(clippy::unwrap_used, reason = "a failure is a panic here")]
+
 use std::future::{Future, poll_fn};
 use std::io::{IoSlice, IoSliceMut, Read, Write};
 use std::pin::Pin;

@@ -1,6 +1,8 @@
 //! hyper's runtime traits on our streams and our runtime, on both rings. A whole server and client
 //! are in `examples/ecosystem`.
 
+#![allow(clippy::unwrap_used, reason = "a failure is a panic here")]
+
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::io::{IoSlice, Read as _, Write as _};
