@@ -38,7 +38,8 @@ fn pattern(count: usize) -> Vec<u8> {
     (0..count).map(|at| (at % 251) as u8).collect()
 }
 
-/// `futures::io::copy` in small: what such a loop asks of both traits, the reader's buffer included.
+/// `futures::io::copy` in small: what such a loop asks of both traits, the reader's buffer
+/// included.
 async fn copy<R, W>(mut reader: R, mut writer: W) -> std::io::Result<u64>
 where
     R: AsyncBufRead + Unpin,

@@ -74,7 +74,8 @@ async fn the_timer_keeps_the_time_of_its_core() {
     assert_eq!(timer.now() - start, 2 * hour);
 }
 
-/// Set anew in place, as keep-alive timers are for each request: earlier, later, and after it fired.
+/// Set anew in place, as keep-alive timers are for each request: earlier, later, and after it
+/// fired.
 #[quoit::test(start_paused = true)]
 async fn a_sleep_is_reset_without_a_new_one() {
     let timer = QuoitTimer;
