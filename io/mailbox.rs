@@ -111,8 +111,8 @@ impl Mailbox {
 
     #[inline]
     pub(crate) fn pop(&self) -> Option<Message> {
-        // Popping starts with a fence, which a turn without mail need not pay. What is missed here is
-        // found by the look after the sleep was announced.
+        // Popping starts with a fence, which a turn without mail need not pay. What is missed here
+        // is found by the look after the sleep was announced.
         if self.messages.is_empty() { None } else { self.messages.pop() }
     }
 
