@@ -5,6 +5,7 @@
 mod accept;
 mod close;
 mod common;
+mod off_core;
 mod read;
 mod reuse;
 mod shutdown;

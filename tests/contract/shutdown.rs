@@ -33,6 +33,7 @@ async fn launch(alive: &Arc<AtomicUsize>, full: SocketAddr, kept: &mut Kept) {
     // Reads that wait: a lease, a slice, a half-done read_exact, readiness, a line of several.
     for kind in 0..5 {
         let (stream, mut peer) = pair().await;
+        stream.set_linger(Duration::from_millis(200));
         peer.write_all(b"abc").unwrap();
         kept.leases.push(stream.recv().await.unwrap());
         let payload = Counted::new(vec![0; 10], alive);
