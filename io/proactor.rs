@@ -106,12 +106,11 @@ impl Drop for Entered<'_> {
 
 impl Proactor {
     pub(crate) fn new(config: &Config) -> io::Result<Rc<Self>> {
-        let mailbox = Mailbox::open()?;
-        let made = Self::build(config, &mailbox);
-        if made.is_err() {
+        let mailbox = Mailbox::open().map_err(with_remedy)?;
+        Self::build(config, &mailbox).map_err(|error| {
             mailbox.close();
-        }
-        made
+            with_remedy(error)
+        })
     }
 
     fn build(config: &Config, mailbox: &Arc<Mailbox>) -> io::Result<Rc<Self>> {
@@ -365,6 +364,17 @@ impl Proactor {
             let limit = self.clock.now().saturating_add(left);
             self.turn(Park::Until(Some(limit)), &|| true);
         }
+    }
+}
+
+/// Why a core could not start, and what would help.
+fn with_remedy(error: io::Error) -> io::Error {
+    match error.raw_os_error() {
+        Some(libc::EMFILE | libc::ENFILE) => io::Error::new(
+            error.kind(),
+            format!("a core needs some descriptors: {error}; raise RLIMIT_NOFILE (`ulimit -n`)"),
+        ),
+        _ => error,
     }
 }
 

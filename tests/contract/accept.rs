@@ -215,7 +215,7 @@ fn out_of_descriptors(runtime: &Runtime) {
         for (index, peer) in peers.iter_mut().enumerate() {
             peer.write_all(&[index as u8]).unwrap();
         }
-        let before = limit_descriptors_to_those_open();
+        let before = set_descriptor_limit(lowest_free_descriptor());
         let error = within("accept", listener.accept()).await.expect_err("no number is free");
         assert_eq!(error.kind(), std::io::Error::from_raw_os_error(libc::EMFILE).kind());
         let text = error.to_string();
@@ -248,29 +248,6 @@ fn out_of_descriptors(runtime: &Runtime) {
             assert_eq!(stream.recv().await.unwrap(), [index], "nothing was lost meanwhile");
         }
     });
-}
-
-/// Answers the limit that was.
-fn limit_descriptors_to_those_open() -> u64 {
-    // SAFETY: dup makes a new number, which is closed again: it is the lowest free one.
-    let free = unsafe {
-        let free = libc::dup(0);
-        assert!(free >= 0);
-        libc::close(free);
-        free
-    };
-    set_descriptor_limit(free as u64)
-}
-
-fn set_descriptor_limit(limit: u64) -> u64 {
-    let mut limits = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: a valid struct for both calls.
-    unsafe {
-        assert_eq!(libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limits), 0);
-        let before = std::mem::replace(&mut limits.rlim_cur, limit);
-        assert_eq!(libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limits), 0);
-        before
-    }
 }
 
 #[test]

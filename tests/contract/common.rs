@@ -256,6 +256,29 @@ pub fn open_descriptors() -> usize {
     fs::read_dir("/proc/self/fd").expect("Linux has it").count()
 }
 
+/// The number that the next descriptor will have. With the limit there, there is no next one.
+pub fn lowest_free_descriptor() -> u64 {
+    // SAFETY: dup makes a new number, which is closed again.
+    unsafe {
+        let free = libc::dup(0);
+        assert!(free >= 0);
+        libc::close(free);
+        free as u64
+    }
+}
+
+/// Sets the soft limit of descriptors of this process, and answers what it was.
+pub fn set_descriptor_limit(limit: u64) -> u64 {
+    let mut limits = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: a valid struct for both calls.
+    unsafe {
+        assert_eq!(libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limits), 0);
+        let before = std::mem::replace(&mut limits.rlim_cur, limit);
+        assert_eq!(libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limits), 0);
+        before
+    }
+}
+
 /// Processor time of this process so far.
 pub fn processor_time() -> Duration {
     let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
