@@ -285,9 +285,13 @@ impl Proactor {
     /// How long this turn may wait. Sleep is announced before the queues are looked at once more, so a
     /// message that comes in between rings the bell.
     fn waiting(&self, park: Park, still_idle: &dyn Fn() -> bool) -> Waiting {
-        let Park::Until(limit) = park else { return Waiting::No };
+        let Park::Until(limit) = park else {
+            self.quiet.set(false);
+            return Waiting::No;
+        };
         self.doorbell().sleep();
         if !self.mailbox.is_empty() || !still_idle() {
+            self.quiet.set(false);
             return Waiting::No;
         }
         let next = match (limit, self.next_deadline()) {
@@ -314,6 +318,10 @@ impl Proactor {
         self.with_tables(|tables| {
             let now = tables.services.clock.now();
             tables.services.timers.expire(now, &mut expired);
+            if !expired.is_empty() {
+                // Whoever is woken may start something that the ring has to show first.
+                self.quiet.set(false);
+            }
             for expiry in expired.drain(..) {
                 match expiry {
                     Expiry::Wake(waker) => tables.services.effects.wake(Some(waker)),
@@ -326,6 +334,7 @@ impl Proactor {
 
     fn read_mail(&self) {
         while let Some(message) = self.mailbox.pop() {
+            self.quiet.set(false);
             self.with_tables(|tables| tables.on_message(message));
         }
     }

@@ -5,6 +5,8 @@
 mod accept;
 mod close;
 mod common;
+mod many;
+mod odd;
 mod off_core;
 mod pool;
 mod read;
