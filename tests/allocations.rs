@@ -1,6 +1,8 @@
 //! Steady state allocates nothing: an allocator that counts stands under an echo server, on both
 //! rings. In a program of its own, with nothing beside it.
 
+#![allow(clippy::unwrap_used, reason = "unwrap is how a test fails")]
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::io::{Read, Write};
@@ -139,7 +141,7 @@ fn an_echoed_message_allocates_nothing() {
                     eprintln!("{ring:?} cannot be used, so it is NOT TESTED here");
                     continue;
                 };
-                // The start signal, and queues that reach their largest size late: none of it grows with
+                // The start signal, and queues that reach their largest size late: nothing grows with
                 // the number of messages.
                 assert!(
                     count <= 16,

@@ -1,5 +1,5 @@
-//! Odd inputs and bad neighbours: times without end and of no length, tasks that panic, a clock that
-//! stands while bytes move.
+//! Odd inputs and bad neighbours: times without end and of no length, tasks that panic, a clock
+//! that stands while bytes move.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;

@@ -1,5 +1,5 @@
-//! Handles are `Send`, cores are not shared: what a handle does on a core that does not own it, on a
-//! thread without a core, and after its core is gone; and how a stream moves.
+//! Handles are `Send`, cores are not shared: what a handle does on a core that does not own it, on
+//! a thread without a core, and after its core is gone; and how a stream moves.
 
 use std::io::{ErrorKind, Read, Write};
 use std::pin::pin;

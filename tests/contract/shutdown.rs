@@ -1,5 +1,5 @@
-//! A runtime that ends with everything in flight: what is committed goes out, everything comes back,
-//! and nothing that outlives it is touched by the kernel or touches what is gone.
+//! A runtime that ends with everything in flight: what is committed goes out, everything comes
+//! back, and nothing that outlives it is touched by the kernel or touches what is gone.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
@@ -30,6 +30,13 @@ struct Kept {
 
 /// Leaves something of every kind in flight.
 async fn launch(alive: &Arc<AtomicUsize>, full: SocketAddr, kept: &mut Kept) {
+    launch_reads(alive, kept).await;
+    launch_sends(alive, kept).await;
+    launch_listeners_and_connects(full, kept).await;
+    launch_what_outlives(alive, kept).await;
+}
+
+async fn launch_reads(alive: &Arc<AtomicUsize>, kept: &mut Kept) {
     // Reads that wait: a lease, a slice, a half-done read_exact, readiness, a line of several.
     for kind in 0..5 {
         let (stream, mut peer) = pair().await;
@@ -55,7 +62,10 @@ async fn launch(alive: &Arc<AtomicUsize>, full: SocketAddr, kept: &mut Kept) {
     let (stream, peer) = pair().await;
     quoit::spawn(async move { stream.read(&mut [0; 10]).await });
     kept.peers.push(peer);
-    // Sends on a full socket: committed, waiting for room, dropped after they committed; slices too.
+}
+
+/// On a full socket: committed, waiting for room, with a limit; and a slice.
+async fn launch_sends(alive: &Arc<AtomicUsize>, kept: &mut Kept) {
     for kind in 0..3 {
         let (stream, peer) = narrow_pair().await;
         stream.set_linger(Duration::from_millis(200));
@@ -74,6 +84,9 @@ async fn launch(alive: &Arc<AtomicUsize>, full: SocketAddr, kept: &mut Kept) {
         }
         kept.peers.push(peer);
     }
+}
+
+async fn launch_listeners_and_connects(full: SocketAddr, kept: &mut Kept) {
     // A listener that waits, one with connections that nobody took, one that is kept.
     let (listener, address) = listen().await;
     kept.peers.extend((0..5).map(|_| connect(address)));
@@ -93,6 +106,9 @@ async fn launch(alive: &Arc<AtomicUsize>, full: SocketAddr, kept: &mut Kept) {
         TcpStream::connect_timeout(&full, Duration::from_secs(3600)).await.map(drop)
     });
     let _ = dropped_at(Moment::Waiting, TcpStream::connect(full)).await;
+}
+
+async fn launch_what_outlives(alive: &Arc<AtomicUsize>, kept: &mut Kept) {
     // Timers, also in a future that outlives the runtime.
     quoit::spawn(time::sleep(Duration::MAX));
     let mut sleep = Box::pin(time::sleep(Duration::from_secs(3600)));

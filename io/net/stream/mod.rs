@@ -297,8 +297,8 @@ impl Stream {
         self.is_idle()
     }
 
-    /// Waits until a stream that was asked to is at rest. Whoever stands in the line of the reads is
-    /// told then.
+    /// Waits until a stream that was asked to is at rest. All who stand in the line of the reads
+    /// are told then.
     pub(crate) fn wait_for_rest<T>(
         &mut self,
         waiter: &mut Option<WaiterId>,
