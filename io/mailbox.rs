@@ -50,6 +50,8 @@ pub(crate) enum Wait {
     Write,
     Readable,
     Writable,
+    /// For the stream to come to rest, so that it can leave its core.
+    Rest,
 }
 
 /// What another thread may tell a core.

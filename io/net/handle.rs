@@ -247,8 +247,8 @@ impl StreamHandle {
         Ok(socket.descriptor)
     }
 
-    /// Closing a socket with input unread resets it, and takes with it what the peer has not read yet.
-    /// So a stream that was never used, or was detached, lingers as any other.
+    /// Closing a socket with input unread resets it, and takes with it what the peer has yet to
+    /// read. So a stream that was never used, or was detached, lingers as any other.
     fn linger_unbound(&self) {
         Proactor::with_current(|proactor| {
             if proactor.is_closed() {

@@ -40,7 +40,8 @@ use crate::io::services::Services;
 /// bytes unsent or input unread sends the committed bytes, then FIN, then discards input until the
 /// peer's end or the [linger time](Self::set_linger) (5 seconds), then closes; otherwise it closes at
 /// once. Bytes that the linger time leaves unsent make it a reset: FIN would tell the peer that it has
-/// everything. [`close`](Self::close) does the same and reports errors; [`abort`](Self::abort) resets.
+/// everything. [`close`](Self::close) does the same and reports errors; [`abort`](Self::abort)
+/// resets.
 ///
 /// # Examples
 ///

@@ -23,6 +23,7 @@ use std::net::Shutdown;
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 pub(crate) use self::receive::Receiving;
@@ -173,6 +174,11 @@ impl Stream {
         match wait {
             Wait::Read | Wait::Readable => self.receive.withdraw(waiter, services),
             Wait::Write | Wait::Writable | Wait::Accept => self.send.withdraw(waiter, services),
+            Wait::Rest => {
+                self.receive.withdraw(waiter, services);
+                self.receive.resume(services);
+                self.send.resume(services);
+            }
         }
     }
 
@@ -254,6 +260,9 @@ impl Stream {
     /// After any event: takes the next step of closing. `true` when the stream can go.
     pub(crate) fn settle(&mut self, key: Key, services: &mut Services) -> bool {
         if self.phase == Phase::Open {
+            if self.receive.is_resting() && self.is_idle() {
+                self.receive.notify_all(services);
+            }
             return false;
         }
         self.advance(key, services);
@@ -280,11 +289,23 @@ impl Stream {
         }
     }
 
-    /// For moving to another core: asks for everything in flight to end. `true` when nothing is.
+    /// For moving to another core: asks for everything in flight to end, and arms nothing for those
+    /// who wait meanwhile. `true` when the stream is at rest.
     pub(crate) fn quiesce(&mut self, key: Key, services: &mut Services) -> bool {
         self.receive.quiesce(key, services);
-        self.send.unwatch(key, services);
+        self.send.quiesce(key, services);
         self.is_idle()
+    }
+
+    /// Waits until a stream that was asked to is at rest. All who stand in the line of the reads
+    /// are told then.
+    pub(crate) fn wait_for_rest<T>(
+        &mut self,
+        waiter: &mut Option<WaiterId>,
+        cx: &Context<'_>,
+        services: &mut Services,
+    ) -> Poll<T> {
+        self.receive.wait(waiter, cx, services)
     }
 
     /// Takes what was received and not read, for the handle to keep.

@@ -77,6 +77,8 @@ pub(crate) struct Receiving {
     ahead: bool,
     /// Nobody will read any more: what comes is dropped.
     discarding: bool,
+    /// Nothing is armed: the stream is to leave its core.
+    resting: bool,
 }
 
 impl Default for Receiving {
@@ -94,6 +96,7 @@ impl Default for Receiving {
             hung_up: false,
             ahead: false,
             discarding: false,
+            resting: false,
         }
     }
 }
@@ -269,6 +272,7 @@ impl Receiving {
     /// Nobody reads any more: what is here and what comes is dropped, until the peer's end.
     pub(super) fn discard(&mut self, key: Key, number: RawFd, services: &mut Services) {
         self.discarding = true;
+        self.resting = false;
         self.ahead = true;
         self.clear();
         if self.state == State::Idle && self.end.is_none() {
@@ -287,6 +291,7 @@ impl Receiving {
     /// Asks for everything in flight to end. What it brings is kept.
     pub(super) fn quiesce(&mut self, key: Key, services: &mut Services) {
         self.ahead = false;
+        self.resting = true;
         match self.state {
             State::Armed => {
                 self.state = State::Cancelling;
@@ -301,9 +306,23 @@ impl Receiving {
         }
     }
 
+    pub(super) fn is_resting(&self) -> bool {
+        self.resting
+    }
+
+    /// The stream stays where it is after all: who waits arms what he needs.
+    pub(super) fn resume(&mut self, services: &mut Services) {
+        self.resting = false;
+        self.notify_all(services);
+    }
+
+    pub(super) fn notify_all(&mut self, services: &mut Services) {
+        self.waiters.notify_all(&mut services.effects.wakers);
+    }
+
     pub(super) fn close(mut self, services: &mut Services) {
         self.clear();
-        self.waiters.notify_all(&mut services.effects.wakers);
+        self.notify_all(services);
     }
 
     /// What a slice may still point to.
@@ -320,7 +339,7 @@ impl Receiving {
     }
 
     fn arm(&mut self, key: Key, number: RawFd, services: &mut Services) {
-        if self.state != State::Idle || (services.closing && !self.discarding) {
+        if self.state != State::Idle || self.resting || (services.closing && !self.discarding) {
             return;
         }
         self.state = State::Armed;

@@ -79,6 +79,8 @@ pub(crate) struct Sending {
     /// A direct send found the socket full; the watch will tell.
     full: bool,
     ended: bool,
+    /// No watch is armed: the stream is to leave its core.
+    resting: bool,
     /// FIN follows the last committed byte.
     finish: bool,
     error: i32,
@@ -397,7 +399,19 @@ impl Sending {
         self.unwatch(key, services);
     }
 
-    pub(super) fn unwatch(&mut self, key: Key, services: &mut Services) {
+    /// Asks for the watch to end; what is committed goes out.
+    pub(super) fn quiesce(&mut self, key: Key, services: &mut Services) {
+        self.resting = true;
+        self.unwatch(key, services);
+    }
+
+    /// The stream stays where it is after all: who waits arms what he needs.
+    pub(super) fn resume(&mut self, services: &mut Services) {
+        self.resting = false;
+        services.effects.wake(self.waiters.notify_first());
+    }
+
+    fn unwatch(&mut self, key: Key, services: &mut Services) {
         if self.watch == Watch::Armed {
             self.watch = Watch::Cancelling;
             services.cancel(Kind::WatchWritable, key);
@@ -423,7 +437,7 @@ impl Sending {
     }
 
     fn arm_watch(&mut self, key: Key, number: RawFd, services: &mut Services) {
-        if self.watch == Watch::Idle {
+        if self.watch == Watch::Idle && !self.resting {
             self.watch = Watch::Armed;
             submit_watch(Kind::WatchWritable, key, number, services);
         }
