@@ -50,6 +50,8 @@ pub(crate) enum Wait {
     Write,
     Readable,
     Writable,
+    /// Nothing is in flight.
+    Idle,
 }
 
 /// What another thread may tell a core.

@@ -33,3 +33,20 @@ async fn an_end_that_came_with_the_last_bytes_is_read() {
     let (count, _server) = quoit::time::timeout(limit, reading).await.expect("no hang").unwrap();
     assert_eq!(count, 0);
 }
+
+/// A detach waits in a line of its own: the reader that stands first in the readers' would only have
+/// armed the receive again.
+#[quoit::test]
+async fn a_detach_ends_though_a_read_waits_for_a_silent_peer() {
+    let (client, server) = pair().await;
+    let server = std::rc::Rc::new(server);
+    let reader = server.clone();
+    let reading = quoit::spawn(async move { reader.recv().await.unwrap().to_vec() });
+    for _ in 0..100 {
+        quoit::task::yield_now().await;
+    }
+    let limit = std::time::Duration::from_secs(5);
+    quoit::time::timeout(limit, server.detach()).await.expect("no hang").unwrap();
+    client.send_all("late").await.unwrap();
+    assert_eq!(quoit::time::timeout(limit, reading).await.expect("no hang").unwrap(), b"late");
+}

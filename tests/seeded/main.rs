@@ -4,6 +4,7 @@
 //! After each seed the books must balance, and the same seed must give the same run. A failure names
 //! its seed; `QUOIT_SEED=n` runs that one alone.
 
+mod detach;
 mod dice;
 mod end;
 mod listen;
