@@ -2,12 +2,14 @@
 //! completes when, and the program drops its futures wherever it likes.
 //!
 //! After each seed the books must balance, and the same seed must give the same run. A failure names
-//! its seed; `QUOIT_SEED=n` runs that one alone.
+//! its seed; `QUOIT_SEED=n` runs that one alone, and `QUOIT_SEEDS=n` runs `n` times as many.
 
+mod connect;
 mod detach;
 mod dice;
 mod end;
 mod listen;
+mod order;
 mod talk;
 
 use std::env;
@@ -26,8 +28,9 @@ where
     F: Future,
     F::Output: Debug + PartialEq,
 {
-    let chosen = env::var("QUOIT_SEED").ok().map(|seed| seed.parse().expect("a number"));
-    let (first, last) = chosen.map_or((0, seeds), |seed: u64| (seed, seed + 1));
+    let number = |name| env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
+    let (chosen, times) = (number("QUOIT_SEED"), number("QUOIT_SEEDS").unwrap_or(1));
+    let (first, last) = chosen.map_or((0, seeds * times), |seed| (seed, seed + 1));
     for seed in first..last {
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             let run = run(seed, &scenario);
