@@ -3,11 +3,13 @@
 use std::cell::Cell;
 use std::io;
 use std::rc::Rc;
+use std::time::Duration;
 
 use quoit::net::{TcpListener, TcpSocket, TcpStream};
+use quoit::time;
 
 use crate::dice::Dice;
-use crate::under_seeds;
+use crate::{under_seeds, under_seeds_and};
 
 async fn try_to_connect(address: std::net::SocketAddr, dice: &Dice) -> Option<TcpStream> {
     if dice.one_in(3) {
@@ -63,6 +65,23 @@ fn a_dropped_connect_closes_what_it_opened() {
         serving.abort();
         connected
     });
+}
+
+/// Only the runtime's end would otherwise retire them.
+#[test]
+fn a_dropped_connect_that_hangs_is_cancelled() {
+    let scenario = |dice: Dice| async move {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = socket.listen(0).unwrap();
+        let address = listener.local_addr().unwrap();
+        let _first = TcpStream::connect(address).await.unwrap();
+        for _ in 0..dice.up_to(3) {
+            assert!(dice.cut(TcpStream::connect(address)).await.is_none());
+        }
+        time::sleep(Duration::from_secs(1)).await;
+    };
+    under_seeds_and(300, scenario, |run| assert_eq!(run.metrics.operations_open, 0));
 }
 
 #[test]

@@ -28,12 +28,25 @@ where
     F: Future,
     F::Output: Debug + PartialEq,
 {
+    under_seeds_and(seeds, scenario, |_| {});
+}
+
+/// As `under_seeds`, and looks at each run.
+fn under_seeds_and<F>(
+    seeds: u64,
+    scenario: impl Fn(Dice) -> F,
+    look: impl Fn(&Simulation<F::Output>),
+) where
+    F: Future,
+    F::Output: Debug + PartialEq,
+{
     let number = |name| env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
     let (chosen, times) = (number("QUOIT_SEED"), number("QUOIT_SEEDS").unwrap_or(1));
     let (first, last) = chosen.map_or((0, seeds * times), |seed| (seed, seed + 1));
     for seed in first..last {
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             let run = run(seed, &scenario);
+            look(&run);
             if seed % 8 == 0 || chosen.is_some() {
                 let again = self::run(seed, &scenario);
                 assert_eq!(run.trace, again.trace, "a second run went another way");
