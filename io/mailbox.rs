@@ -50,8 +50,8 @@ pub(crate) enum Wait {
     Write,
     Readable,
     Writable,
-    /// For the stream to come to rest, so that it can leave its core.
-    Rest,
+    /// Nothing is in flight.
+    Idle,
 }
 
 /// What another thread may tell a core.

@@ -77,8 +77,8 @@ pub(crate) struct Receiving {
     ahead: bool,
     /// Nobody will read any more: what comes is dropped.
     discarding: bool,
-    /// Nothing is armed: the stream is to leave its core.
-    resting: bool,
+    /// The stream is about to leave this core: nothing new is armed.
+    paused: bool,
 }
 
 impl Default for Receiving {
@@ -96,7 +96,7 @@ impl Default for Receiving {
             hung_up: false,
             ahead: false,
             discarding: false,
-            resting: false,
+            paused: false,
         }
     }
 }
@@ -272,8 +272,8 @@ impl Receiving {
     /// Nobody reads any more: what is here and what comes is dropped, until the peer's end.
     pub(super) fn discard(&mut self, key: Key, number: RawFd, services: &mut Services) {
         self.discarding = true;
-        self.resting = false;
         self.ahead = true;
+        self.paused = false;
         self.clear();
         if self.state == State::Idle && self.end.is_none() {
             self.arm(key, number, services);
@@ -288,10 +288,21 @@ impl Receiving {
         self.quiesce(key, services);
     }
 
+    /// Asks for everything in flight to end, and arms nothing until `resume`.
+    pub(super) fn pause(&mut self, key: Key, services: &mut Services) {
+        self.paused = true;
+        self.quiesce(key, services);
+    }
+
+    /// Whoever waits may arm again what he waits for.
+    pub(super) fn resume(&mut self, services: &mut Services) {
+        self.paused = false;
+        services.effects.wake(self.waiters.notify_first());
+    }
+
     /// Asks for everything in flight to end. What it brings is kept.
-    pub(super) fn quiesce(&mut self, key: Key, services: &mut Services) {
+    fn quiesce(&mut self, key: Key, services: &mut Services) {
         self.ahead = false;
-        self.resting = true;
         match self.state {
             State::Armed => {
                 self.state = State::Cancelling;
@@ -306,23 +317,9 @@ impl Receiving {
         }
     }
 
-    pub(super) fn is_resting(&self) -> bool {
-        self.resting
-    }
-
-    /// The stream stays where it is after all: who waits arms what he needs.
-    pub(super) fn resume(&mut self, services: &mut Services) {
-        self.resting = false;
-        self.notify_all(services);
-    }
-
-    pub(super) fn notify_all(&mut self, services: &mut Services) {
-        self.waiters.notify_all(&mut services.effects.wakers);
-    }
-
     pub(super) fn close(mut self, services: &mut Services) {
         self.clear();
-        self.notify_all(services);
+        self.waiters.notify_all(&mut services.effects.wakers);
     }
 
     /// What a slice may still point to.
@@ -339,7 +336,7 @@ impl Receiving {
     }
 
     fn arm(&mut self, key: Key, number: RawFd, services: &mut Services) {
-        if self.state != State::Idle || self.resting || (services.closing && !self.discarding) {
+        if self.state != State::Idle || self.paused || (services.closing && !self.discarding) {
             return;
         }
         self.state = State::Armed;
@@ -353,7 +350,7 @@ impl Receiving {
         unsafe { services.submit(Kind::Receive, key, &request) };
     }
 
-    pub(crate) fn wait<T>(
+    fn wait<T>(
         &mut self,
         waiter: &mut Option<WaiterId>,
         cx: &Context<'_>,

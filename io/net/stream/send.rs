@@ -79,12 +79,12 @@ pub(crate) struct Sending {
     /// A direct send found the socket full; the watch will tell.
     full: bool,
     ended: bool,
-    /// No watch is armed: the stream is to leave its core.
-    resting: bool,
     /// FIN follows the last committed byte.
     finish: bool,
     error: i32,
     waiters: Waiters,
+    /// The stream is about to leave this core: nothing is watched for.
+    paused: bool,
 }
 
 impl Sending {
@@ -399,15 +399,15 @@ impl Sending {
         self.unwatch(key, services);
     }
 
-    /// Asks for the watch to end; what is committed goes out.
-    pub(super) fn quiesce(&mut self, key: Key, services: &mut Services) {
-        self.resting = true;
+    /// Asks for what is watched for to end, and watches for nothing until `resume`.
+    pub(super) fn pause(&mut self, key: Key, services: &mut Services) {
+        self.paused = true;
         self.unwatch(key, services);
     }
 
-    /// The stream stays where it is after all: who waits arms what he needs.
+    /// Whoever waits may watch again.
     pub(super) fn resume(&mut self, services: &mut Services) {
-        self.resting = false;
+        self.paused = false;
         services.effects.wake(self.waiters.notify_first());
     }
 
@@ -437,7 +437,7 @@ impl Sending {
     }
 
     fn arm_watch(&mut self, key: Key, number: RawFd, services: &mut Services) {
-        if self.watch == Watch::Idle && !self.resting {
+        if self.watch == Watch::Idle && !self.paused {
             self.watch = Watch::Armed;
             submit_watch(Kind::WatchWritable, key, number, services);
         }
