@@ -86,3 +86,8 @@ pub mod __private {
     pub use crate::runtime::macro_support::*;
     pub use crate::runtime::simulate::{Books, Chance, Simulation, simulate};
 }
+
+/// The README's programs are compiled and run as documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("README.md")]
+mod readme {}
