@@ -47,7 +47,8 @@ impl Waiters {
         self.first.as_ref().is_none_or(|first| Some(first.id) == id || first.id == POLLER)
     }
 
-    /// Puts `id` in line, or renews its waker. Answers the waker it had: drop it outside the tables.
+    /// Puts `id` in line, or renews its waker. Answers the waker it had: drop it outside the
+    /// tables.
     #[must_use]
     pub(crate) fn enrol(&mut self, id: WaiterId, waker: &Waker) -> Option<Waker> {
         if let Some(waiting) = self.find(id) {

@@ -113,9 +113,10 @@ impl Builder {
         self
     }
 
-    /// Whether [`run`](Self::run) ties the thread of each core to a CPU (sched_setaffinity(2)), in the
-    /// order of the CPUs that this process may use. Default: if there are several cores and no CPU
-    /// quota. Under a quota, processes that share a machine would all tie themselves to the same CPUs.
+    /// Whether [`run`](Self::run) ties the thread of each core to a CPU (sched_setaffinity(2)), in
+    /// the order of the CPUs that this process may use. Default: if there are several cores and no
+    /// CPU quota. Under a quota, processes that share a machine would all tie themselves to the
+    /// same CPUs.
     pub fn pin(mut self, pin: bool) -> Self {
         self.pin = Some(pin);
         self
@@ -139,7 +140,8 @@ impl Builder {
         self
     }
 
-    /// How many threads may run blocking work at once. They start when they are needed. Default: 512.
+    /// How many threads may run blocking work at once. They start when they are needed. Default:
+    /// 512.
     ///
     /// # Panics
     ///
@@ -156,8 +158,8 @@ impl Builder {
         self
     }
 
-    /// How many received bytes may wait in a stream for the program before its receive is suspended.
-    /// It is a high-water mark: one turn may bring more. Default: 256 KiB.
+    /// How many received bytes may wait in a stream for the program before its receive is
+    /// suspended. It is a high-water mark: one turn may bring more. Default: 256 KiB.
     pub fn receive_ahead(mut self, bytes: usize) -> Self {
         self.limits.receive_ahead = bytes.max(1);
         self
@@ -196,7 +198,8 @@ impl Builder {
     /// # Errors
     ///
     /// What the kernel refuses, with the likely remedy: memory (`memlock`), descriptors, or an
-    /// io_uring that was asked for by name. With [`RingChoice::Auto`] a missing io_uring is no error.
+    /// io_uring that was asked for by name. With [`RingChoice::Auto`] a missing io_uring is no
+    /// error.
     pub fn build(self) -> io::Result<Runtime> {
         if self.cores != Cores::One {
             let text = "`build` makes a runtime of one core; `Builder::run` runs several";
@@ -282,8 +285,8 @@ impl Runtime {
     ///
     /// # Panics
     ///
-    /// When the future panics (a task's panic ends that task only), and inside any runtime, whose core
-    /// it would block.
+    /// When the future panics (a task's panic ends that task only), and inside any runtime, whose
+    /// core it would block.
     ///
     /// # Examples
     ///
@@ -389,12 +392,12 @@ impl Runtime {
         }
     }
 
-    /// Ends the runtime: drops every task on this thread, sends what streams have committed and ends
-    /// them, cancels what is left at the deadline, and reports what was lost.
+    /// Ends the runtime: drops every task on this thread, sends what streams have committed and
+    /// ends them, cancels what is left at the deadline, and reports what was lost.
     ///
-    /// Tasks are dropped inside the runtime, in no particular order; those that they spawn meanwhile
-    /// are dropped too, and panics of their destructors end there. Their handles answer that they
-    /// were cancelled. Wakers that are still around do nothing from then on.
+    /// Tasks are dropped inside the runtime, in no particular order; those that they spawn
+    /// meanwhile are dropped too, and panics of their destructors end there. Their handles answer
+    /// that they were cancelled. Wakers that are still around do nothing from then on.
     ///
     /// # Examples
     ///

@@ -8,9 +8,9 @@
 //!        └────────────────────────────────┘
 //! ```
 //!
-//! A busy core does not starve its ring: it lets the proactor turn as soon as that wants to, and after
-//! every `budget` polls in any case. A core with nothing to do looks at every queue once more after it
-//! has announced its sleep (`is_idle`), so that no wake is missed.
+//! A busy core does not starve its ring: it lets the proactor turn as soon as that wants to, and
+//! after every `budget` polls in any case. A core with nothing to do looks at every queue once more
+//! after it has announced its sleep (`is_idle`), so that no wake is missed.
 
 use std::cell::Cell;
 use std::pin::{Pin, pin};

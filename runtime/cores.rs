@@ -1,10 +1,10 @@
 //! Many cores: a thread each, pinned, with a runtime of its own and nothing shared on the hot path.
 //!
 //! ```text
-//!   run(f)  settle the ring ─► start threads ─► each builds its core ─► all well? ─► each runs f(core)
-//!                                                      │ one failed: all end, run answers its error
+//!   run(f)  settle the ring ─► start threads ─► each builds its core ─► all well? ─► each runs f
+//!                                                   │ one failed: all end, run answers its error
 //!   a core's future returns ─► its tasks run on ─► the last one returned ─► all shut down
-//!   a core's future panics  ─► all others are stopped, all shut down ─► run goes on with that panic
+//!   a core's future panics ─► all others are stopped, all shut down ─► run goes on with that panic
 //! ```
 
 use std::any::Any;
@@ -187,7 +187,8 @@ impl Group {
         .await;
     }
 
-    /// A core's life: its future, and then whatever others still send to it. None: the end came first.
+    /// A core's life: its future, and then whatever others still send to it. None: the end came
+    /// first.
     async fn live<F: Future>(&self, future: F) -> Option<F::Output> {
         let output = {
             let mut future = pin!(future);
@@ -209,10 +210,11 @@ impl Group {
 impl Builder {
     /// Runs the same program on every core: see [`Cores`], and [`cores`](Self::cores) for how many.
     ///
-    /// Each core gets a thread, pinned to a CPU as [`pin`](Self::pin) says, and builds its own ring, timers and buffers there. `program` is called
-    /// once on each thread; its future need not be `Send`. When a core's future has returned, its
-    /// tasks run on until the last core's has; then all cores are shut down as a dropped
-    /// [`Runtime`] is, and the results come in the order of the cores.
+    /// Each core gets a thread, pinned to a CPU as [`pin`](Self::pin) says, and builds its own
+    /// ring, timers and buffers there. `program` is called once on each thread; its future need not
+    /// be `Send`. When a core's future has returned, its tasks run on until the last core's has;
+    /// then all cores are shut down as a dropped [`Runtime`] is, and the results come in the order
+    /// of the cores.
     ///
     /// # Errors
     ///
@@ -221,8 +223,8 @@ impl Builder {
     ///
     /// # Panics
     ///
-    /// When the future of a core panics: the futures and tasks of all other cores are dropped, each on
-    /// its core, and `run` goes on with that panic.
+    /// When the future of a core panics: the futures and tasks of all other cores are dropped, each
+    /// on its core, and `run` goes on with that panic.
     ///
     /// # Examples
     ///

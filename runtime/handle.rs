@@ -56,8 +56,8 @@ impl Handle {
 
     /// Starts a task on the handle's core: sends `start` there, which makes the future.
     ///
-    /// The future need not be `Send`, since it never travels. A panic of `start` or of the future is
-    /// delivered by the handle. If the core has ended, the task is cancelled.
+    /// The future need not be `Send`, since it never travels. A panic of `start` or of the future
+    /// is delivered by the handle. If the core has ended, the task is cancelled.
     ///
     /// # Examples
     ///

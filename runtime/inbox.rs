@@ -6,19 +6,21 @@
 //!   doorbell.ring()                            (after announcing its sleep: look once more)
 //! ```
 //!
-//! Bounded by what exists: a task is in it at most once, because MAILED is set while it is; so there
-//! are never more entries than living tasks plus calls of `Handle::spawn_with` that the core has not
-//! read yet. Sending never blocks and never fails.
+//! Bounded by what exists: a task is in it at most once, because MAILED is set while it is; so
+//! there are never more entries than living tasks plus calls of `Handle::spawn_with` that the core
+//! has not read yet. Sending never blocks and never fails.
 //!
-//! **The end.** A core that shuts down closes its inbox, then empties it; a sender pushes, then looks
-//! whether it is closed, and if so empties it as well. Whichever comes second finds the entry, so none
-//! is stranded, and a task mailed to a dead core ends as cancelled instead of hanging its joiner.
+//! **The end.** A core that shuts down closes its inbox, then empties it; a sender pushes, then
+//! looks whether it is closed, and if so empties it as well. Whichever comes second finds the
+//! entry, so none is stranded, and a task mailed to a dead core ends as cancelled instead of
+//! hanging its joiner.
 //!
-//! **Its life.** Every task cell points here and outlives its core (a waker may be kept anywhere), but
-//! an atomic count per spawn would cost as much as the queue. So the core counts its own cells in a
-//! plain integer, `Tasks::cells`, and only what other threads make or free is counted here. All cells
-//! together own one strong reference of the `Arc`, which goes when the two counts, added up at the
-//! core's end, reach zero. (A cell made for a dead core may start over from zero: `add_cell`.)
+//! **Its life.** Every task cell points here and outlives its core (a waker may be kept anywhere),
+//! but an atomic count per spawn would cost as much as the queue. So the core counts its own cells
+//! in a plain integer, `Tasks::cells`, and only what other threads make or free is counted here.
+//! All cells together own one strong reference of the `Arc`, which goes when the two counts, added
+//! up at the core's end, reach zero. (A cell made for a dead core may start over from zero:
+//! `add_cell`.)
 
 use crate::runtime::sync::{Arc, AtomicBool, AtomicIsize, Ordering, Queue, fence};
 use crate::runtime::task::Reference;
@@ -35,7 +37,8 @@ pub(crate) enum Mail {
     Adopt(Reference),
 }
 
-/// What wakes a sleeping core: the doorbell of its mailbox (in the models, one that loom can watch).
+/// What wakes a sleeping core: the doorbell of its mailbox (in the models, one that loom can
+/// watch).
 pub(crate) trait Bell: std::fmt::Debug + Send + Sync {
     /// Rings, after what the core shall find was published.
     fn ring(&self);
@@ -86,8 +89,8 @@ impl Inbox {
 
     #[inline]
     pub(crate) fn receive(&self) -> Option<Mail> {
-        // Asked first, because popping from an empty queue costs a full fence. Whoever must not miss
-        // an entry has fenced before: the doorbell's sleep, `close`, `send`.
+        // Asked first, because popping from an empty queue costs a full fence. Whoever must not
+        // miss an entry has fenced before: the doorbell's sleep, `close`, `send`.
         if self.mail.is_empty() { None } else { self.mail.pop() }
     }
 
@@ -121,8 +124,9 @@ impl Inbox {
     /// A thread that is not the core makes a cell.
     pub(crate) fn add_cell(inbox: &SharedInbox) {
         if inbox.cells.fetch_add(1, Ordering::Relaxed) == 0 {
-            // The core is gone, and the cells' strong reference with it: this is the first cell of a
-            // new round. The round cannot end before this cell is freed, hence not before this line.
+            // The core is gone, and the cells' strong reference with it: this is the first cell of
+            // a new round. The round cannot end before this cell is freed, hence not before this
+            // line.
             let _ = Arc::into_raw(inbox.clone());
         }
     }

@@ -3,7 +3,7 @@
 //! ```text
 //!   poll:  complete? ──yes──► take the outcome
 //!          ├─no, on its core ──► put our waker into the core's slot
-//!          └─no, elsewhere ──► put it into the shared slot ──► publish it ──complete meanwhile──► take
+//!          └─no, elsewhere ──► put it into the shared slot ──► publish ──complete by then──► take
 //!   drop:  not complete: take our waker back, detach; the core will drop the outcome
 //!          complete: drop the outcome here
 //! ```
@@ -50,9 +50,9 @@ pub fn try_id() -> Option<TaskId> {
 /// The right to a task's result, and to abort it.
 ///
 /// Awaiting it gives what the task's future gave, or a [`JoinError`] if the task was aborted or
-/// panicked. Dropping it detaches the task, which goes on running; its result is then dropped on its
-/// core. A `JoinHandle<T>` is `Send` if `T` is: it may be awaited on another core, on another runtime,
-/// or with a foreign executor.
+/// panicked. Dropping it detaches the task, which goes on running; its result is then dropped on
+/// its core. A `JoinHandle<T>` is `Send` if `T` is: it may be awaited on another core, on another
+/// runtime, or with a foreign executor.
 ///
 /// # Cancel safety
 ///
@@ -75,8 +75,8 @@ pub struct JoinHandle<T> {
     output: PhantomData<T>,
 }
 
-// SAFETY: rule 4 of `task`: what a handle on another thread takes or drops is a `T: Send`. All else that
-// it touches is rules 1, 2 and 5, the last of which needs only that there is one handle.
+// SAFETY: rule 4 of `task`: what a handle on another thread takes or drops is a `T: Send`. All else
+// that it touches is rules 1, 2 and 5, the last of which needs only that there is one handle.
 unsafe impl<T: Send> Send for JoinHandle<T> {}
 // SAFETY: `&JoinHandle` gives access to rules 1 and 2 only.
 unsafe impl<T: Send> Sync for JoinHandle<T> {}
@@ -101,8 +101,8 @@ impl<T> JoinHandle<T> {
     /// Asks the task to end: its future is dropped, on its core, when its turn comes next.
     ///
     /// A task that has finished by then is not affected. Otherwise the handle answers with a
-    /// [`JoinError`] whose [`is_cancelled`](JoinError::is_cancelled) is true. May be called from any
-    /// thread.
+    /// [`JoinError`] whose [`is_cancelled`](JoinError::is_cancelled) is true. May be called from
+    /// any thread.
     ///
     /// ```
     /// quoit::block_on(async {
@@ -192,8 +192,8 @@ impl<T> Drop for JoinHandle<T> {
     fn drop(&mut self) {
         let header = self.header();
         let Header { state, joiner, .. } = header;
-        // Our waker would keep our own task alive until this one ends. (Left with the core by a handle
-        // that then went elsewhere, it does.)
+        // Our waker would keep our own task alive until this one ends. (Left with the core by a
+        // handle that then went elsewhere, it does.)
         // SAFETY: rule 3: the core is current.
         let take = |_: &Tasks| drop(unsafe { header.replace_local_joiner(None) });
         tasks::on_core(header.inbox.as_ptr(), take);

@@ -1,13 +1,13 @@
 //! A set of tasks, joined in the order in which they end.
 //!
 //! ```text
-//!   task ends ── the waker of its slot ──► queue of slots to look at ──► wakes who awaits join_next
+//!   task ends ── the waker of its slot ──► queue of slots to look at ──► wakes join_next
 //!   spawn ───────────────────────────────────────┘   (so that its handle learns the waker)
 //! ```
 //!
 //! So `join_next` looks only at handles that have something to say, however many the set holds. The
-//! queue holds at most one entry per task that ended or was spawned and has not been looked at; slots
-//! are used again, and so are their wakers: a set in steady state allocates only its tasks.
+//! queue holds at most one entry per task that ended or was spawned and has not been looked at;
+//! slots are used again, and so are their wakers: a set in steady state allocates only its tasks.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -188,8 +188,8 @@ impl<T> JoinSet<T> {
         abort
     }
 
-    /// Waits until a task ends, takes it out of the set and gives its result; `None` when the set is
-    /// empty.
+    /// Waits until a task ends, takes it out of the set and gives its result; `None` when the set
+    /// is empty.
     ///
     /// # Cancel safety
     ///
@@ -245,11 +245,13 @@ impl<T> JoinSet<T> {
     ///
     /// # Panics
     ///
-    /// With the panic of a task, and when a task was cancelled; the remaining tasks are aborted then.
+    /// With the panic of a task, and when a task was cancelled; the remaining tasks are aborted
+    /// then.
     ///
     /// # Cancel safety
     ///
-    /// Not cancel safe: it owns the set, so dropping it aborts the tasks and drops the results so far.
+    /// Not cancel safe: it owns the set, so dropping it aborts the tasks and drops the results so
+    /// far.
     ///
     /// # Examples
     ///
@@ -273,7 +275,8 @@ impl<T> JoinSet<T> {
         results
     }
 
-    /// Asks every task to end, as [`JoinHandle::abort`]. They stay in the set until they are joined.
+    /// Asks every task to end, as [`JoinHandle::abort`]. They stay in the set until they are
+    /// joined.
     ///
     /// ```
     /// quoit::block_on(async {

@@ -51,8 +51,8 @@ type Slot<T> = &'static thread::LocalKey<RefCell<Option<T>>>;
 
 /// A value that a task carries along; made by [`task_local!`](crate::task_local).
 ///
-/// It is set for one future with [`scope`](Self::scope), and seen by everything that this future calls
-/// or polls. Tasks that it spawns do not inherit it.
+/// It is set for one future with [`scope`](Self::scope), and seen by everything that this future
+/// calls or polls. Tasks that it spawns do not inherit it.
 pub struct LocalKey<T: 'static> {
     slot: Slot<T>,
 }

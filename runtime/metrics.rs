@@ -3,8 +3,8 @@
 use crate::io::ring::RingCounters;
 use crate::io::services::ResourceCounters;
 
-/// Counters of one core, from [`Runtime::metrics`](crate::Runtime::metrics). Taking the snapshot and
-/// keeping the counters costs a few plain additions.
+/// Counters of one core, from [`Runtime::metrics`](crate::Runtime::metrics). Taking the snapshot
+/// and keeping the counters costs a few plain additions.
 ///
 /// ```
 /// let runtime = quoit::Runtime::new()?;

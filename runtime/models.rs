@@ -1,14 +1,14 @@
-//! The task protocol under loom: every interleaving (up to a few preemptions) of a core with threads
-//! that wake, join, abort, send and let go.
+//! The task protocol under loom: every interleaving (up to a few preemptions) of a core with
+//! threads that wake, join, abort, send and let go.
 //!
 //! ```text
 //!   RUSTFLAGS="--cfg loom" cargo test --lib --release loom_
 //! ```
 //!
 //! A model's main thread is the core. It runs the real `Tasks` with the real inbox, and sleeps on a
-//! doorbell whose kernel part is a loom notification; so a lost wake is a deadlock, which loom reports.
-//! It also reports an `Arc` that is never freed, and every task cell shares in the inbox's: a leaked
-//! cell, or one that was counted twice, fails the model.
+//! doorbell whose kernel part is a loom notification; so a lost wake is a deadlock, which loom
+//! reports. It also reports an `Arc` that is never freed, and every task cell shares in the
+//! inbox's: a leaked cell, or one that was counted twice, fails the model.
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};

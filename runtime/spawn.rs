@@ -9,9 +9,9 @@ use crate::runtime::tasks;
 
 /// Starts a task on the current core and returns the handle to its result.
 ///
-/// The future need not be `Send`: it stays on this core from its first poll to its drop. It is polled
-/// for the first time when its turn comes, never inside `spawn`. To start one on another core, see
-/// [`Handle::spawn_with`](crate::Handle::spawn_with).
+/// The future need not be `Send`: it stays on this core from its first poll to its drop. It is
+/// polled for the first time when its turn comes, never inside `spawn`. To start one on another
+/// core, see [`Handle::spawn_with`](crate::Handle::spawn_with).
 ///
 /// A panic of the task ends that task only, and is delivered by the handle.
 ///
@@ -48,7 +48,8 @@ pub(crate) fn spawn_at<F: Future + 'static>(
 
 /// Lets every other task that is ready, and the I/O, have a turn before this one goes on.
 ///
-/// Use it inside long computations: a core runs one task at a time, and nothing else moves meanwhile.
+/// Use it inside long computations: a core runs one task at a time, and nothing else moves
+/// meanwhile.
 ///
 /// # Cancel safety
 ///

@@ -4,9 +4,9 @@
 //!  bit        set by                         cleared by              says
 //!  COMPLETE   the core, once                 never                   the outcome is in the cell
 //!  DETACHED   the JoinHandle's drop, once    never                   nobody will take the outcome
-//!  JOINER     the JoinHandle                 the JoinHandle          the joiner's waker is in its slot
+//!  JOINER     the JoinHandle                 the JoinHandle          the joiner's slot has a waker
 //!  MAILED     whoever mails the task         the core, reading mail  it is in the inbox, once
-//!  ABORTED    an abort from elsewhere        never                   drop the future at its next turn
+//!  ABORTED    an abort from elsewhere        never                   drop the future at its turn
 //!  the rest   counts references: wakers, handles, the inbox's entry, and one of the core's
 //! ```
 //!

@@ -1,8 +1,8 @@
 //! What the executor shares between threads, from `std` or from loom.
 //!
 //! The models (`RUSTFLAGS="--cfg loom" cargo test --lib --release loom_`) run the code of `state`,
-//! `task`, `inbox` and `tasks` itself, not a copy of it, with every atomic, shared cell and thread-local
-//! that it uses replaced by one whose interleavings loom explores.
+//! `task`, `inbox` and `tasks` itself, not a copy of it, with every atomic, shared cell and
+//! thread-local that it uses replaced by one whose interleavings loom explores.
 
 #[cfg(not(loom))]
 pub(crate) use self::real::*;

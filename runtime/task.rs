@@ -19,17 +19,20 @@
 //! Who may touch what:
 //!
 //! 1. `state` is atomic: any thread that holds a reference.
-//! 2. `vtable`, `inbox`, `id`, `location` never change: any thread that holds a reference. The inbox
-//!    outlives the cell, because every cell is counted in it.
-//! 3. `next`, `slot`, `local` and `local_joiner` belong to the core: only its thread, while that core
-//!    is current. A handle that is polled there uses `local_joiner`, and so no locked instruction.
+//! 2. `vtable`, `inbox`, `id`, `location` never change: any thread that holds a reference. The
+//!    inbox outlives the cell, because every cell is counted in it.
+//! 3. `next`, `slot`, `local` and `local_joiner` belong to the core: only its thread, while that
+//!    core is current. A handle that is polled there uses `local_joiner`, and so no locked
+//!    instruction.
 //! 4. `stage` belongs to the core until COMPLETE is set; then to the one JoinHandle, unless it had
 //!    detached; then it stays the core's. So a future is dropped on its core always. An outcome is
 //!    dropped by the core or by the handle, and a handle can only be elsewhere if `T: Send`.
-//! 5. `joiner` belongs to the handle while JOINER is clear. While it is set, the core and the handle
-//!    may read and nobody writes; only the handle clears it, and not after COMPLETE. `free` drops it.
-//! 6. The cell is freed by the last reference, on any thread. By then the stage is `Empty`: the core's
-//!    own reference goes only after COMPLETE, and rule 4's owner empties the stage before its own goes.
+//! 5. `joiner` belongs to the handle while JOINER is clear. While it is set, the core and the
+//!    handle may read and nobody writes; only the handle clears it, and not after COMPLETE. `free`
+//!    drops it.
+//! 6. The cell is freed by the last reference, on any thread. By then the stage is `Empty`: the
+//!    core's own reference goes only after COMPLETE, and rule 4's owner empties the stage before
+//!    its own goes.
 //! 7. A task that another core mailed is not started: its future holds a `Send` closure and nothing
 //!    else. So if the core is gone when the mail arrives, the sender may drop it (`tasks::refuse`).
 
@@ -312,7 +315,8 @@ impl Drop for Reference {
     }
 }
 
-/// Runs a user's destructor or waker whose panic has nowhere to go (the panic hook has reported it).
+/// Runs a user's destructor or waker whose panic has nowhere to go (the panic hook has reported
+/// it).
 pub(crate) fn quietly(action: impl FnOnce()) {
     let Err(payload) = panic::catch_unwind(AssertUnwindSafe(action)) else { return };
     // A payload may panic in turn when it is dropped: leaking the second one ends the chain.

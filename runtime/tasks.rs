@@ -5,9 +5,9 @@
 //!               └─ anywhere else ──► state MAILED ──► inbox ──► (next turn) ──┘
 //! ```
 //!
-//! Every living task stands in `living`, which owns the core's one reference to it; the reference goes
-//! when the task is complete and out of the run queue. User code (futures, wakers, destructors) runs
-//! in here, so nothing in here is borrowed while it does.
+//! Every living task stands in `living`, which owns the core's one reference to it; the reference
+//! goes when the task is complete and out of the run queue. User code (futures, wakers,
+//! destructors) runs in here, so nothing in here is borrowed while it does.
 
 use std::cell::{Cell, RefCell};
 use std::panic::Location;
@@ -106,7 +106,8 @@ impl Tasks {
     }
 
     /// Polls up to `budget` of the tasks that are ready now. Those that become ready meanwhile wait
-    /// for the next slice, so that a task which yields lets the core see its ring. Answers how many.
+    /// for the next slice, so that a task which yields lets the core see its ring. Answers how
+    /// many.
     #[inline]
     pub(crate) fn run(&self, budget: usize) -> usize {
         let count = self.ready.len().min(budget);
@@ -137,7 +138,8 @@ impl Tasks {
                         local.set(local.get() | ABORTED);
                     }
                     self.count(|counts| counts.spawned += 1);
-                    // SAFETY: the mail's sender made a reference for the core besides the mail's own.
+                    // SAFETY: the mail's sender made a reference for the core besides the mail's
+                    // own.
                     unsafe { self.take_on(task.raw()) };
                 }
             }
@@ -405,8 +407,8 @@ pub(crate) fn wake_root(inbox: &SharedInbox) -> bool {
     on_core(Arc::as_ptr(inbox), |tasks| tasks.root_woken.set(true)).is_some()
 }
 
-/// Starts a task on the core of `inbox`, from any thread. Only the closure travels; the future is made,
-/// polled and dropped over there.
+/// Starts a task on the core of `inbox`, from any thread. Only the closure travels; the future is
+/// made, polled and dropped over there.
 pub(crate) fn send<C, F>(
     inbox: &SharedInbox,
     start: C,

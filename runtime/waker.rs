@@ -1,8 +1,8 @@
 //! The two wakers: of a task, and of the future that `block_on` polls.
 //!
-//! Both are fully thread-safe. A task's waker is a pointer to the task with a reference: a clone is one
-//! atomic addition, a wake on the task's own core touches no shared word at all, and a wake from
-//! anywhere else mails the task and rings the doorbell.
+//! Both are fully thread-safe. A task's waker is a pointer to the task with a reference: a clone is
+//! one atomic addition, a wake on the task's own core touches no shared word at all, and a wake
+//! from anywhere else mails the task and rings the doorbell.
 
 use std::mem::ManuallyDrop;
 use std::sync::Arc;
@@ -25,13 +25,15 @@ pub(crate) fn borrowed(task: RawTask) -> ManuallyDrop<Waker> {
 }
 
 unsafe fn clone(task: *const ()) -> RawWaker {
-    // SAFETY: the pointer of a waker came from `borrowed`, and the waker being cloned keeps the task.
+    // SAFETY: the pointer of a waker came from `borrowed`, and the waker being cloned keeps the
+    // task.
     unsafe { RawTask::from_ptr(task).header() }.state.add_reference();
     RawWaker::new(task, &TASK)
 }
 
 unsafe fn wake(task: *const ()) {
-    // By reference, then the drop: the waker's own reference must outlast the sending (`Inbox::send`).
+    // By reference, then the drop: the waker's own reference must outlast the sending
+    // (`Inbox::send`).
     // SAFETY: as in `clone`; the reference of the waker ends here.
     unsafe {
         wake_by_ref(task);

@@ -2,6 +2,8 @@
 //!
 //! Most of this is checked by compiling it.
 
+#![allow(clippy::unwrap_used, reason = "a failure is a panic here")]
+
 use std::fs;
 use std::future::Future;
 use std::net::SocketAddr;

@@ -3,6 +3,8 @@
 //! Every test runs on both rings. What is checked byte for byte is a counting pattern, so that a
 //! byte lost, repeated or out of order shows where it happened.
 
+#![allow(clippy::unwrap_used, reason = "a failure is a panic here")]
+
 use std::future::Future;
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::net::Shutdown;

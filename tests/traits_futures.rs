@@ -1,5 +1,7 @@
 //! The traits of futures-io on our streams, on both rings.
 
+#![allow(clippy::unwrap_used, reason = "a failure is a panic here")]
+
 use std::future::{Future, poll_fn};
 use std::io::{IoSlice, IoSliceMut, Read, Write};
 use std::pin::Pin;
@@ -36,7 +38,8 @@ fn pattern(count: usize) -> Vec<u8> {
     (0..count).map(|at| (at % 251) as u8).collect()
 }
 
-/// `futures::io::copy` in small: what such a loop asks of both traits, the reader's buffer included.
+/// `futures::io::copy` in small: what such a loop asks of both traits, the reader's buffer
+/// included.
 async fn copy<R, W>(mut reader: R, mut writer: W) -> std::io::Result<u64>
 where
     R: AsyncBufRead + Unpin,

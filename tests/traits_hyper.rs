@@ -1,6 +1,8 @@
 //! hyper's runtime traits on our streams and our runtime, on both rings. A whole server and client
 //! are in `examples/ecosystem`.
 
+#![allow(clippy::unwrap_used, reason = "a failure is a panic here")]
+
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::io::{IoSlice, Read as _, Write as _};
@@ -72,7 +74,8 @@ async fn the_timer_keeps_the_time_of_its_core() {
     assert_eq!(timer.now() - start, 2 * hour);
 }
 
-/// Set anew in place, as keep-alive timers are for each request: earlier, later, and after it fired.
+/// Set anew in place, as keep-alive timers are for each request: earlier, later, and after it
+/// fired.
 #[quoit::test(start_paused = true)]
 async fn a_sleep_is_reset_without_a_new_one() {
     let timer = QuoitTimer;

@@ -1,5 +1,7 @@
 //! tokio's reader and writer traits on our streams, on both rings.
 
+#![allow(clippy::unwrap_used, reason = "a failure is a panic here")]
+
 use std::future::{Future, poll_fn};
 use std::io::{ErrorKind, IoSlice, Read, Write};
 use std::mem::MaybeUninit;

@@ -1,8 +1,8 @@
-//! Conservation: every future, output, payload and reference that goes in comes out exactly once, on
-//! the core where it must.
+//! Conservation: every future, output, payload and reference that goes in comes out exactly once,
+//! on the core where it must.
 //!
-//! The futures count: polls, drops, drops of their outputs, and on which thread each drop happened. A
-//! test states all counts after each step, so that a leak or a double drop cannot hide.
+//! The futures count: polls, drops, drops of their outputs, and on which thread each drop happened.
+//! A test states all counts after each step, so that a leak or a double drop cannot hide.
 
 mod ends;
 mod life;

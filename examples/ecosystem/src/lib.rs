@@ -1,8 +1,8 @@
 //! axum and hyper on quoit, each task on its core, without a wrapper and without `unsafe`.
 //!
 //! ```text
-//!   HTTP client ──► hyper (server::http1) ──► axum::Router ──► handler ──► TcpStream ──► echo service
-//!                     on quoit's TcpStream                     a `Send` future that awaits a socket
+//!   HTTP client ──► hyper (http1) ──► axum::Router ──► handler ──► TcpStream ──► echo service
+//!                on quoit's TcpStream            a `Send` future that awaits a socket
 //! ```
 //!
 //! axum asks that handlers' futures are `Send`. They are, as the handles that they hold are.

@@ -9,16 +9,16 @@
 //!    └──────────────── terminal completion ◄─────────────────┘
 //! ```
 //!
-//! Leases are the fast tier: the kernel fills provided buffers, and what nobody has taken waits here
-//! for the next read of any tier. Slices are served by direct receives, told by a watch (a multishot
-//! poll) when to try; the kernel never sees a slice. The two never run together: a direct receive
-//! while a multishot is armed could overtake bytes that are already on their way.
+//! Leases are the fast tier: the kernel fills provided buffers, and what nobody has taken waits
+//! here for the next read of any tier. Slices are served by direct receives (`direct`); the kernel
+//! never sees a slice. The two never run together: a direct receive while a multishot is armed
+//! could overtake bytes that are already on their way.
 
+mod direct;
 #[cfg(any(feature = "tokio-io", feature = "futures-io"))]
 mod lend;
 
 use std::collections::VecDeque;
-use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 use std::task::{Context, Poll};
 use std::{io, mem};
@@ -126,147 +126,6 @@ impl Receiving {
         self.wait(waiter, cx, services)
     }
 
-    /// Reads into a slice. With `keep_place` the reader stays first in line, for reads that want more
-    /// than one call gives.
-    pub(crate) fn poll_slice(
-        &mut self,
-        key: Key,
-        number: RawFd,
-        (waiter, keep_place): (&mut Option<WaiterId>, bool),
-        into: &mut [MaybeUninit<u8>],
-        cx: &Context<'_>,
-        services: &mut Services,
-    ) -> Poll<io::Result<usize>> {
-        if self.waiters.may_go(*waiter) {
-            match self.try_slice(key, number, into, services) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                result => {
-                    if keep_place && result.is_ok() {
-                        let id = services.waiter(waiter);
-                        let old = self.waiters.enrol(id, cx.waker());
-                        services.effects.discard(old);
-                    } else {
-                        self.served(waiter, services);
-                    }
-                    return Poll::Ready(result);
-                }
-            }
-        }
-        self.wait(waiter, cx, services)
-    }
-
-    /// Reads what is there, if nobody stands in line: a `read_exact` that has taken a part may still
-    /// have to put it back, and what was given out past it would then have overtaken.
-    pub(crate) fn try_read(
-        &mut self,
-        key: Key,
-        number: RawFd,
-        into: &mut [MaybeUninit<u8>],
-        services: &mut Services,
-    ) -> io::Result<usize> {
-        if !self.waiters.may_go(None) {
-            return Err(io::ErrorKind::WouldBlock.into());
-        }
-        self.try_slice(key, number, into, services)
-    }
-
-    /// Reads what is there. `WouldBlock` arms what will tell when to try again.
-    fn try_slice(
-        &mut self,
-        key: Key,
-        number: RawFd,
-        into: &mut [MaybeUninit<u8>],
-        services: &mut Services,
-    ) -> io::Result<usize> {
-        if self.bytes > 0 {
-            let count = self.copy(into, true);
-            if self.ahead
-                && self.state == State::Idle
-                && self.bytes <= services.limits.receive_ahead / 2
-                && self.end.is_none()
-            {
-                self.arm(key, number, services);
-            }
-            return Ok(count);
-        }
-        if let Some(end) = self.end {
-            return end.answer().map(|()| 0);
-        }
-        if self.state != State::Idle {
-            return Err(io::ErrorKind::WouldBlock.into());
-        }
-        if !self.ready {
-            self.arm_watch(key, number, services);
-            return Err(io::ErrorKind::WouldBlock.into());
-        }
-        services.direct_calls += 1;
-        let result = call::receive(number, into, false);
-        self.after_direct(key, number, result, into.len(), services)
-    }
-
-    /// Looks at what is there without taking it.
-    pub(crate) fn poll_peek(
-        &mut self,
-        key: Key,
-        number: RawFd,
-        waiter: &mut Option<WaiterId>,
-        into: &mut [MaybeUninit<u8>],
-        cx: &Context<'_>,
-        services: &mut Services,
-    ) -> Poll<io::Result<usize>> {
-        if self.waiters.may_go(*waiter) {
-            let peeked = if self.bytes > 0 {
-                Ok(self.copy(into, false))
-            } else if let Some(end) = self.end {
-                end.answer().map(|()| 0)
-            } else if self.state == State::Idle && self.ready {
-                services.direct_calls += 1;
-                match call::receive(number, into, true) {
-                    0 => Ok(0),
-                    count if count > 0 => Ok(count as usize),
-                    // The kernel tells an error once, to a peek too: it is kept for the read.
-                    error => self.after_direct(key, number, error, into.len(), services),
-                }
-            } else {
-                if self.state == State::Idle {
-                    self.arm_watch(key, number, services);
-                }
-                Err(io::ErrorKind::WouldBlock.into())
-            };
-            if !peeked.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
-                self.served(waiter, services);
-                return Poll::Ready(peeked);
-            }
-        }
-        self.wait(waiter, cx, services)
-    }
-
-    /// Waits until a read would not wait.
-    pub(crate) fn poll_ready(
-        &mut self,
-        key: Key,
-        number: RawFd,
-        waiter: &mut Option<WaiterId>,
-        cx: &Context<'_>,
-        services: &mut Services,
-    ) -> Poll<()> {
-        let direct = self.state == State::Idle && self.ready && self.watch == Watch::Armed;
-        let there = self.bytes > 0 || self.end.is_some() || direct;
-        if there && self.waiters.may_go(*waiter) {
-            self.served(waiter, services);
-            return Poll::Ready(());
-        }
-        if self.state == State::Idle && !there {
-            // The watch answers at once when something is there already.
-            self.ready = false;
-            self.arm_watch(key, number, services);
-        }
-        let id = services.waiter(waiter);
-        let old = self.waiters.enrol(id, cx.waker());
-        services.effects.discard(old);
-        Poll::Pending
-    }
-
     /// A completion of the multishot receive.
     pub(crate) fn on_receive(
         &mut self,
@@ -281,7 +140,8 @@ impl Receiving {
         }
         if let Some(buffer) = completion.flags.buffer() {
             let length = completion.result.max(0).unsigned_abs();
-            // SAFETY: the completion says that the kernel filled so much of this buffer and lends it.
+            // SAFETY: the completion says that the kernel filled so much of this buffer and lends
+            // it.
             self.push(unsafe { services.buffers.lease(buffer, length) });
         }
         match completion.result {
@@ -324,28 +184,8 @@ impl Receiving {
         }
     }
 
-    /// A completion of the watch.
-    pub(crate) fn on_readable(&mut self, completion: Completion, services: &mut Services) {
-        if completion.is_terminal() {
-            self.watch = Watch::Idle;
-        }
-        match completion.result {
-            cancelled if cancelled == -libc::ECANCELED => {}
-            // Refused: nothing would ever tell a reader to try again.
-            error @ ..0 => self.end = self.end.or(Some(End::Error(-error))),
-            events => {
-                self.ready = true;
-                self.hung_up |= events & request::HANG_UP != 0;
-            }
-        }
-        if self.state == State::Starved {
-            return;
-        }
-        services.effects.wake(self.waiters.notify_first());
-    }
-
-    /// The stream found no provided buffer. Now: from the pool if it has some again or may grow, else
-    /// by a direct receive into private memory, so that exhaustion is never the user's error.
+    /// The stream found no provided buffer. Now: from the pool if it has some again or may grow,
+    /// else by a direct receive into private memory, so that exhaustion is never the user's error.
     pub(crate) fn feed(&mut self, key: Key, number: RawFd, services: &mut Services) {
         if self.state != State::Starved {
             return;
@@ -479,41 +319,6 @@ impl Receiving {
         unread
     }
 
-    /// What a direct receive came to.
-    fn after_direct(
-        &mut self,
-        key: Key,
-        number: RawFd,
-        result: i32,
-        asked: usize,
-        services: &mut Services,
-    ) -> io::Result<usize> {
-        match result {
-            error if request::would_block(error) => {
-                self.ready = false;
-                self.arm_watch(key, number, services);
-                Err(io::ErrorKind::WouldBlock.into())
-            }
-            0 => {
-                self.end = Some(End::Eof);
-                Ok(0)
-            }
-            count if count > 0 => {
-                let count = count as usize;
-                // A short answer emptied the socket. Under an armed watch the next bytes will tell of
-                // themselves, so asking again before that is a wasted call.
-                if count < asked && self.watch == Watch::Armed && !self.hung_up {
-                    self.ready = false;
-                }
-                Ok(count)
-            }
-            error => {
-                self.end = Some(End::Error(-error));
-                Err(io::Error::from_raw_os_error(-error))
-            }
-        }
-    }
-
     fn arm(&mut self, key: Key, number: RawFd, services: &mut Services) {
         if self.state != State::Idle || (services.closing && !self.discarding) {
             return;
@@ -524,16 +329,9 @@ impl Receiving {
             services.cancel(Kind::WatchReadable, key);
         }
         let request = Request::ReceiveMany(ReceiveMany { descriptor: number });
-        // SAFETY: the stream stays on the table, with its descriptor, until this request is terminal;
-        // the buffers are the pool's, which outlives the ring.
+        // SAFETY: the stream stays on the table, with its descriptor, until this request is
+        // terminal; the buffers are the pool's, which outlives the ring.
         unsafe { services.submit(Kind::Receive, key, &request) };
-    }
-
-    fn arm_watch(&mut self, key: Key, number: RawFd, services: &mut Services) {
-        if self.watch == Watch::Idle {
-            self.watch = Watch::Armed;
-            submit_watch(Kind::WatchReadable, key, number, services);
-        }
     }
 
     pub(crate) fn wait<T>(
@@ -581,33 +379,6 @@ impl Receiving {
         self.rest = None;
         self.bytes = 0;
     }
-
-    /// Copies from the front, as far as it goes.
-    fn copy(&mut self, into: &mut [MaybeUninit<u8>], take: bool) -> usize {
-        let mut count = 0;
-        if !take {
-            let rest = self.rest.iter().flat_map(|rest| rest.iter());
-            for lease in self.first.iter().chain(rest) {
-                count += copy_front(&mut into[count..], lease);
-            }
-            return count;
-        }
-        self.lent = false;
-        while let Some(first) = &mut self.first {
-            let copied = copy_front(&mut into[count..], first);
-            if copied == 0 {
-                break;
-            }
-            count += copied;
-            if copied == first.len() {
-                self.pop();
-            } else {
-                first.advance(copied);
-                self.bytes -= copied;
-            }
-        }
-        count
-    }
 }
 
 impl Drop for Receiving {
@@ -635,12 +406,4 @@ pub(super) fn submit_watch(kind: Kind, key: Key, number: RawFd, services: &mut S
     let poll = request::Poll { descriptor: number, interest, multishot: true };
     // SAFETY: the stream stays on the table, with its descriptor, until this request is terminal.
     unsafe { services.submit(kind, key, &Request::Poll(poll)) };
-}
-
-fn copy_front(into: &mut [MaybeUninit<u8>], from: &[u8]) -> usize {
-    let count = into.len().min(from.len());
-    // SAFETY: `MaybeUninit<u8>` has the layout of `u8`, and any byte is a valid one.
-    let from = unsafe { mem::transmute::<&[u8], &[MaybeUninit<u8>]>(&from[..count]) };
-    into[..count].copy_from_slice(from);
-    count
 }

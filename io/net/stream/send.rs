@@ -8,8 +8,8 @@
 //!   write(slice) ── waits until nothing is committed, then direct: what it reports taken, is taken
 //! ```
 //!
-//! Two sends in flight on one socket interleave their bytes, so there is one. A failure is kept: every
-//! later write, flush and close says so.
+//! Two sends in flight on one socket interleave their bytes, so there is one. A failure is kept:
+//! every later write, flush and close says so.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};

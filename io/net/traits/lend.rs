@@ -33,8 +33,8 @@ pub(super) fn fill<'a, R: SoleReader>(
         let (number, services) = (entry.number(), &mut tables.services);
         Some(unflatten(entry.receive.poll_fill(key, number, cx, services)))
     });
-    // SAFETY: the bytes stay until somebody reads, and nobody can while `reader` is borrowed; should
-    // the core end meanwhile, they are kept with the socket, which `reader` shares.
+    // SAFETY: the bytes stay until somebody reads, and nobody can while `reader` is borrowed;
+    // should the core end meanwhile, they are kept with the socket, which `reader` shares.
     flatten(polled).map_ok(|lent| unsafe { &*lent })
 }
 

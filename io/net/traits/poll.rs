@@ -1,7 +1,8 @@
 //! The calls that every poll-based trait comes down to; those of buffered readers are in `lend`.
 //!
 //! All share one place in each direction's line, and so one waker: that of the latest poll, as the
-//! traits have it. Futures of native calls go before it. Reads and writes do not know of each other.
+//! traits have it. Futures of native calls go before it. Reads and writes do not know of each
+//! other.
 
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
@@ -13,8 +14,8 @@ use super::super::handle::StreamHandle;
 use crate::io::request::call;
 use crate::io::waiters::POLLER;
 
-/// Reads what is there, at least a byte; 0 is the end, or a slice without room. Nothing of the slice
-/// is written but what was read.
+/// Reads what is there, at least a byte; 0 is the end, or a slice without room. Nothing of the
+/// slice is written but what was read.
 pub(super) fn read(
     handle: &StreamHandle,
     into: &mut [MaybeUninit<u8>],

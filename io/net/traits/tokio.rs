@@ -1,7 +1,7 @@
 //! tokio's traits.
 //!
-//! The loops of its extension traits (`read_exact`, `write_all`, `copy`) keep tokio's own rules when
-//! they are dropped half-way; the native methods of the same names promise more.
+//! The loops of its extension traits (`read_exact`, `write_all`, `copy`) keep tokio's own rules
+//! when they are dropped half-way; the native methods of the same names promise more.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
