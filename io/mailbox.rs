@@ -1,7 +1,7 @@
 //! What other threads tell a core, and the doorbell that wakes it.
 //!
-//! A message is pushed first, then the bell is rung; the bell costs a system call only when the core
-//! sleeps. The protocol is a Dekker pair, so neither side can miss the other:
+//! A message is pushed first, then the bell is rung; the bell costs a system call only when the
+//! core sleeps. The protocol is a Dekker pair, so neither side can miss the other:
 //!
 //! ```text
 //!  sender                         core
@@ -12,8 +12,9 @@
 //! ```
 //!
 //! The queue is bounded by what exists: a handle posts one release in its life, a waiter one
-//! withdrawal, a timer one removal, a pool job one completion. Nothing can post without owning one of
-//! those, so there is no further limit to state and a post never blocks or fails while the core lives.
+//! withdrawal, a timer one removal, a pool job one completion. Nothing can post without owning one
+//! of those, so there is no further limit to state and a post never blocks or fails while the core
+//! lives.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -111,8 +112,8 @@ impl Mailbox {
 
     #[inline]
     pub(crate) fn pop(&self) -> Option<Message> {
-        // Popping starts with a fence, which a turn without mail need not pay. What is missed here is
-        // found by the look after the sleep was announced.
+        // Popping starts with a fence, which a turn without mail need not pay. What is missed here
+        // is found by the look after the sleep was announced.
         if self.messages.is_empty() { None } else { self.messages.pop() }
     }
 
@@ -159,8 +160,8 @@ pub(crate) fn current_core() -> CoreId {
     CURRENT.get()
 }
 
-/// Makes `core` the current one and answers the one before. Only the proactor's entry guard calls it:
-/// that a core is current proves that this thread owns its tables.
+/// Makes `core` the current one and answers the one before. Only the proactor's entry guard calls
+/// it: that a core is current proves that this thread owns its tables.
 pub(crate) fn set_current_core(core: CoreId) -> CoreId {
     CURRENT.replace(core)
 }
@@ -189,7 +190,8 @@ impl Doorbell {
 
     /// Wakes the core if it sleeps. Push what it shall find before calling.
     pub(crate) fn ring(&self) {
-        // Pairs with the fence in `sleep`: either we see SLEEPING, or the core sees what was pushed.
+        // Pairs with the fence in `sleep`: either we see SLEEPING, or the core sees what was
+        // pushed.
         fence(Ordering::SeqCst);
         if self.state.load(Ordering::Relaxed) == SLEEPING
             && self
@@ -216,8 +218,8 @@ impl Doorbell {
 
     fn signal(&self) {
         let one = 1_u64;
-        // SAFETY: eight readable bytes. A full counter (EAGAIN) is a raised one already, and there is
-        // nobody to tell of other errors: the descriptor is ours and valid.
+        // SAFETY: eight readable bytes. A full counter (EAGAIN) is a raised one already, and there
+        // is nobody to tell of other errors: the descriptor is ours and valid.
         unsafe { libc::write(self.event.as_raw_fd(), (&raw const one).cast(), 8) };
     }
 }

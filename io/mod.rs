@@ -11,9 +11,10 @@
 //! ```
 //!
 //! The words: a *request* is asked of the kernel, and a *submission* is a request handed in; a
-//! *completion* is its answer, and the *terminal* one is the last. *Readiness* says that a request may
-//! be tried. *Multishot* requests have many answers. A *lease* is a provided buffer that the kernel
-//! filled, lent to the program until it is dropped. A *core* is one thread with its own proactor.
+//! *completion* is its answer, and the *terminal* one is the last. *Readiness* says that a request
+//! may be tried. *Multishot* requests have many answers. A *lease* is a provided buffer that the
+//! kernel filled, lent to the program until it is dropped. A *core* is one thread with its own
+//! proactor.
 
 mod alarm;
 pub(crate) mod buffer;

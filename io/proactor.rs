@@ -8,8 +8,8 @@
 //! ```
 //!
 //! Resources (streams, listeners, operations) own their requests and live in tables here; futures
-//! hold a key and wait for a change of state. So dropping a future changes nothing in the kernel and
-//! loses nothing: what arrives later waits in the resource.
+//! hold a key and wait for a change of state. So dropping a future changes nothing in the kernel
+//! and loses nothing: what arrives later waits in the resource.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -167,8 +167,8 @@ impl Proactor {
     /// Runs `f` with the core whose program runs on this thread; `None` outside.
     #[inline]
     pub(crate) fn with_current<R>(f: impl FnOnce(&Self) -> R) -> Option<R> {
-        // SAFETY: only an entry guard sets the pointer, from an `Rc` that the guard borrows, and takes
-        // it back before that borrow ends.
+        // SAFETY: only an entry guard sets the pointer, from an `Rc` that the guard borrows, and
+        // takes it back before that borrow ends.
         unsafe { CURRENT.get().as_ref() }.map(f)
     }
 
@@ -283,8 +283,8 @@ impl Proactor {
         self.read_mail();
     }
 
-    /// How long this turn may wait. Sleep is announced before the queues are looked at once more, so a
-    /// message that comes in between rings the bell.
+    /// How long this turn may wait. Sleep is announced before the queues are looked at once more,
+    /// so a message that comes in between rings the bell.
     fn waiting(&self, park: Park, still_idle: &dyn Fn() -> bool) -> Waiting {
         let Park::Until(limit) = park else { return Waiting::No };
         self.doorbell().sleep();
@@ -335,8 +335,8 @@ impl Proactor {
         self.with_tables(|tables| tables.release_operation(key));
     }
 
-    /// Ends all I/O of this core: committed bytes and FIN go out until `deadline`, then everything is
-    /// cancelled and reaped. What the kernel still holds after that is leaked, never freed.
+    /// Ends all I/O of this core: committed bytes and FIN go out until `deadline`, then everything
+    /// is cancelled and reaped. What the kernel still holds after that is leaked, never freed.
     ///
     /// The deadline is of the machine's clock: the core's may have been stopped, and moved by hand.
     pub(crate) fn shutdown(&self, deadline: u64) -> Closed {
@@ -379,8 +379,8 @@ impl Tables {
         }
     }
 
-    /// Streams that found no buffer get their turn before the core sleeps: leases that tasks have just
-    /// returned would otherwise leave them waiting for an unrelated event.
+    /// Streams that found no buffer get their turn before the core sleeps: leases that tasks have
+    /// just returned would otherwise leave them waiting for an unrelated event.
     fn feed_starved(&mut self) {
         for _ in 0..self.services.starved.len() {
             let Some(key) = self.services.starved.pop_front() else { break };

@@ -121,7 +121,8 @@ fn set_affinity(mask: &[u64]) -> io::Result<()> {
     }
 }
 
-/// The time of day that is so many seconds and nanoseconds after 1970. `None` when `std` cannot say it.
+/// The time of day that is so many seconds and nanoseconds after 1970. `None` when `std` cannot say
+/// it.
 pub(crate) fn wall_time(seconds: i64, nanoseconds: u32) -> Option<WallTime> {
     let whole = Duration::from_secs(seconds.unsigned_abs());
     let time = match seconds {

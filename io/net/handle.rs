@@ -1,13 +1,13 @@
-//! What a user holds of a stream or a listener: shared ownership of the descriptor, and a binding to
-//! the core that serves it.
+//! What a user holds of a stream or a listener: shared ownership of the descriptor, and a binding
+//! to the core that serves it.
 //!
 //! ```text
 //!   unbound ──first I/O poll, by compare-exchange──► bound to (core, entry) ──detach──► unbound
 //! ```
 //!
-//! Both are plain integers, so handles are `Send` and `Sync` without a promise of ours, and a stream
-//! accepted on one core can be used on another. Polled on a core that does not own it, an operation
-//! answers with an error that names the owner.
+//! Both are plain integers, so handles are `Send` and `Sync` without a promise of ours, and a
+//! stream accepted on one core can be used on another. Polled on a core that does not own it, an
+//! operation answers with an error that names the owner.
 
 use std::io;
 use std::os::fd::RawFd;
@@ -247,8 +247,8 @@ impl StreamHandle {
         Ok(socket.descriptor)
     }
 
-    /// Closing a socket with input unread resets it, and takes with it what the peer has not read yet.
-    /// So a stream that was never used, or was detached, lingers as any other.
+    /// Closing a socket with input unread resets it, and takes with it what the peer has not read
+    /// yet. So a stream that was never used, or was detached, lingers as any other.
     fn linger_unbound(&self) {
         Proactor::with_current(|proactor| {
             if proactor.is_closed() {

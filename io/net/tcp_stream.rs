@@ -26,21 +26,22 @@ use crate::io::services::Services;
 
 /// A TCP connection.
 ///
-/// The handle is `Send` and `Sync`; the connection is served by the core whose program first reads or
-/// writes, and answers elsewhere with an error that names that core. [`detach`](Self::detach) frees
-/// it to be used on another one. All operations take `&self`, so one task may read while another
-/// writes; concurrent reads are served in the order of their first poll, and writes go out in the
-/// order of theirs.
+/// The handle is `Send` and `Sync`; the connection is served by the core whose program first reads
+/// or writes, and answers elsewhere with an error that names that core. [`detach`](Self::detach)
+/// frees it to be used on another one. All operations take `&self`, so one task may read while
+/// another writes; concurrent reads are served in the order of their first poll, and writes go out
+/// in the order of theirs.
 ///
 /// `TCP_NODELAY` is on from the start.
 ///
 /// # Dropping
 ///
-/// Nothing that was received or committed is lost by dropping a *future*. Dropping the *stream* with
-/// bytes unsent or input unread sends the committed bytes, then FIN, then discards input until the
-/// peer's end or the [linger time](Self::set_linger) (5 seconds), then closes; otherwise it closes at
-/// once. Bytes that the linger time leaves unsent make it a reset: FIN would tell the peer that it has
-/// everything. [`close`](Self::close) does the same and reports errors; [`abort`](Self::abort) resets.
+/// Nothing that was received or committed is lost by dropping a *future*. Dropping the *stream*
+/// with bytes unsent or input unread sends the committed bytes, then FIN, then discards input until
+/// the peer's end or the [linger time](Self::set_linger) (5 seconds), then closes; otherwise it
+/// closes at once. Bytes that the linger time leaves unsent make it a reset: FIN would tell the
+/// peer that it has everything. [`close`](Self::close) does the same and reports errors;
+/// [`abort`](Self::abort) resets.
 ///
 /// # Examples
 ///
@@ -70,8 +71,8 @@ impl TcpStream {
 
     /// Connects to a remote address.
     ///
-    /// A name is resolved off the loop, and each of its addresses is tried in turn; the error is that
-    /// of the last one.
+    /// A name is resolved off the loop, and each of its addresses is tried in turn; the error is
+    /// that of the last one.
     ///
     /// # Errors
     ///
@@ -122,8 +123,8 @@ impl TcpStream {
         Recv::new(&self.handle)
     }
 
-    /// Reads into a buffer of yours, and gives it back with the count; 0 is the end of the stream, or
-    /// a buffer without room.
+    /// Reads into a buffer of yours, and gives it back with the count; 0 is the end of the stream,
+    /// or a buffer without room.
     ///
     /// # Errors
     ///
@@ -149,9 +150,9 @@ impl TcpStream {
 
     /// Sends a whole buffer and gives it back with its length. A lease can be sent as it is.
     ///
-    /// The buffer commits at the first poll that finds room: from then on it belongs to the stream and
-    /// goes out whole, before any later write. The future resolves when the kernel has taken the last
-    /// byte. [`SendBuffer::timeout`] stops it and tells the exact count.
+    /// The buffer commits at the first poll that finds room: from then on it belongs to the stream
+    /// and goes out whole, before any later write. The future resolves when the kernel has taken
+    /// the last byte. [`SendBuffer::timeout`] stops it and tells the exact count.
     ///
     /// # Errors
     ///
@@ -179,8 +180,8 @@ impl TcpStream {
         Ok(())
     }
 
-    /// Reads into a slice: what is there, at least one byte; 0 is the end of the stream, or an empty
-    /// slice.
+    /// Reads into a slice: what is there, at least one byte; 0 is the end of the stream, or an
+    /// empty slice.
     ///
     /// # Errors
     ///
@@ -197,14 +198,14 @@ impl TcpStream {
     ///
     /// # Errors
     ///
-    /// As recv(2), and [`UnexpectedEof`](io::ErrorKind::UnexpectedEof). What had been read before an
-    /// error goes back to the stream.
+    /// As recv(2), and [`UnexpectedEof`](io::ErrorKind::UnexpectedEof). What had been read before
+    /// an error goes back to the stream.
     ///
     /// # Cancel safety
     ///
-    /// Dropped half-way, what it had read goes back to the stream: the next read of any tier continues
-    /// at the exact byte. (`AsyncReadExt::read_exact` of other crates has its own loop and no such
-    /// promise.)
+    /// Dropped half-way, what it had read goes back to the stream: the next read of any tier
+    /// continues at the exact byte. (`AsyncReadExt::read_exact` of other crates has its own loop
+    /// and no such promise.)
     pub async fn read_exact(&self, into: &mut [u8]) -> io::Result<()> {
         split::read_exact(&self.handle, into).await
     }
@@ -254,8 +255,8 @@ impl TcpStream {
         .await
     }
 
-    /// Writes from a slice: as much as the socket takes at once, at least one byte. What is reported
-    /// is what the kernel has taken; nothing is queued.
+    /// Writes from a slice: as much as the socket takes at once, at least one byte. What is
+    /// reported is what the kernel has taken; nothing is queued.
     ///
     /// # Errors
     ///
@@ -312,7 +313,8 @@ impl TcpStream {
     ///
     /// # Errors
     ///
-    /// Only when the stream belongs to another core or is gone; its own errors are left to the read.
+    /// Only when the stream belongs to another core or is gone; its own errors are left to the
+    /// read.
     ///
     /// # Cancel safety
     ///
@@ -361,8 +363,8 @@ impl TcpStream {
     ///
     /// # Errors
     ///
-    /// As recv(2); [`WouldBlock`](io::ErrorKind::WouldBlock) when nothing is, or another read stands
-    /// in line: wait for [`readable`](Self::readable).
+    /// As recv(2); [`WouldBlock`](io::ErrorKind::WouldBlock) when nothing is, or another read
+    /// stands in line: wait for [`readable`](Self::readable).
     pub fn try_read(&self, into: &mut [u8]) -> io::Result<usize> {
         if into.is_empty() {
             return Ok(0);
@@ -388,8 +390,8 @@ impl TcpStream {
         })
     }
 
-    /// Ends one or both directions. Ending the writing one first waits until everything committed is
-    /// taken, then sends FIN.
+    /// Ends one or both directions. Ending the writing one first waits until everything committed
+    /// is taken, then sends FIN.
     ///
     /// # Errors
     ///
@@ -405,8 +407,9 @@ impl TcpStream {
         call::shutdown(self.handle.number(), how)
     }
 
-    /// Closes as dropping does, and tells what became of it: with bytes unsent or input unread it sends
-    /// the committed bytes, then FIN, and discards input until the peer's end or the linger time.
+    /// Closes as dropping does, and tells what became of it: with bytes unsent or input unread it
+    /// sends the committed bytes, then FIN, and discards input until the peer's end or the linger
+    /// time.
     ///
     /// # Errors
     ///
@@ -651,7 +654,8 @@ impl TcpStream {
     pub fn into_std(self) -> Result<std::net::TcpStream, DetachError> {
         let descriptor = self.into_owned_fd()?;
         let stream = std::net::TcpStream::from(descriptor);
-        // A switch that fails leaves the stream non-blocking, which std's methods report themselves.
+        // A switch that fails leaves the stream non-blocking, which std's methods report
+        // themselves.
         let _ = stream.set_nonblocking(false);
         Ok(stream)
     }

@@ -218,7 +218,8 @@ pub(crate) fn send_vectored(descriptor: RawFd, parts: &[IoSlice<'_>]) -> i32 {
         let bytes: Vec<u8> = parts.iter().flat_map(|part| part.iter().copied()).collect();
         return world.send(descriptor, &bytes);
     }
-    // SAFETY: zeroes are a valid msghdr; IoSlice is ABI-compatible with iovec, and sendmsg only reads.
+    // SAFETY: zeroes are a valid msghdr; IoSlice is ABI-compatible with iovec, and sendmsg only
+    // reads.
     answer(unsafe {
         let mut message: libc::msghdr = std::mem::zeroed();
         message.msg_iov = parts.as_ptr().cast_mut().cast();

@@ -82,8 +82,8 @@ pub(crate) enum Ring {
 }
 
 impl Ring {
-    /// Makes the ring that was prepared for a core. `buffers_max` bounds the ids that `provide` will
-    /// ever name.
+    /// Makes the ring that was prepared for a core. `buffers_max` bounds the ids that `provide`
+    /// will ever name.
     pub(crate) fn new(
         prepared: &Prepared,
         mailbox: &Arc<Mailbox>,
@@ -106,8 +106,8 @@ impl Ring {
     /// # Safety
     ///
     /// Every descriptor and all memory that the request names stays valid and in place until the
-    /// terminal completion of `token`, whatever happens meanwhile; and no other request of this ring
-    /// carries the same token before then.
+    /// terminal completion of `token`, whatever happens meanwhile; and no other request of this
+    /// ring carries the same token before then.
     #[inline]
     pub(crate) unsafe fn submit(&mut self, token: Token, request: &Request) {
         match self {

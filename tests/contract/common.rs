@@ -126,7 +126,8 @@ pub fn is_reset(error: &std::io::Error) -> bool {
     error.kind() == std::io::ErrorKind::ConnectionReset
 }
 
-/// Random bytes, of a prime number, so that a stream repeats only after more than is ever in flight.
+/// Random bytes, of a prime number, so that a stream repeats only after more than is ever in
+/// flight.
 static PATTERN: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let mut random = Random(0);
     (0..1_048_573).map(|_| random.next() as u8).collect()
@@ -268,8 +269,8 @@ pub fn processor_time() -> Duration {
     of(usage.ru_utime) + of(usage.ru_stime)
 }
 
-/// Runs an ignored test of this program in a process of its own, and expects it to pass. Its name is
-/// the path that the harness prints.
+/// Runs an ignored test of this program in a process of its own, and expects it to pass. Its name
+/// is the path that the harness prints.
 pub fn in_a_child(case: &str) {
     let (output, text) = run_child(case, &[]);
     assert!(output.status.success(), "{case}: {}\n{text}", output.status);

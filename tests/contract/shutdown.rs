@@ -1,5 +1,5 @@
-//! A runtime that ends with everything in flight: what is committed goes out, everything comes back,
-//! and nothing that outlives it is touched by the kernel or touches what is gone.
+//! A runtime that ends with everything in flight: what is committed goes out, everything comes
+//! back, and nothing that outlives it is touched by the kernel or touches what is gone.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
@@ -54,7 +54,8 @@ async fn launch(alive: &Arc<AtomicUsize>, full: SocketAddr, kept: &mut Kept) {
     let (stream, peer) = pair().await;
     quoit::spawn(async move { stream.read(&mut [0; 10]).await });
     kept.peers.push(peer);
-    // Sends on a full socket: committed, waiting for room, dropped after they committed; slices too.
+    // Sends on a full socket: committed, waiting for room, dropped after they committed; slices
+    // too.
     for kind in 0..3 {
         let (stream, peer) = narrow_pair().await;
         stream.set_linger(Duration::from_millis(200));

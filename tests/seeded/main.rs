@@ -1,8 +1,8 @@
 //! The contract under thousands of seeds: one core on the simulated ring, where a seed decides what
 //! completes when, and the program drops its futures wherever it likes.
 //!
-//! After each seed the books must balance, and the same seed must give the same run. A failure names
-//! its seed; `QUOIT_SEED=n` runs that one alone.
+//! After each seed the books must balance, and the same seed must give the same run. A failure
+//! names its seed; `QUOIT_SEED=n` runs that one alone.
 
 mod dice;
 mod end;

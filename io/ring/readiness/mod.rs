@@ -57,9 +57,9 @@ const DOORBELL: u64 = u64::MAX;
 /// when it has: the jobs that fill it may be another core's.
 const POOL_RETRY: u64 = 1_000_000;
 
-/// What one turn receives before it lets the program have it. Received bytes are copied on soon, and
-/// the second copy is cheap only while they are in the cache; what is ready beyond that waits for the
-/// next turn, in order.
+/// What one turn receives before it lets the program have it. Received bytes are copied on soon,
+/// and the second copy is cheap only while they are in the cache; what is ready beyond that waits
+/// for the next turn, in order.
 const BYTES_PER_TURN: u32 = 256 * 1024;
 
 /// One core's readiness ring.

@@ -6,10 +6,10 @@
 //!                 └── nobody's turn    └── world: descriptors, listeners, connections
 //! ```
 //!
-//! It gives every answer that the kernel may give, and the rare ones as often as the others: requests
-//! complete in any order and late, a cancel races its target and loses, multishots end early, sends
-//! are short, buffers run out. What was taken from a socket may wait to be posted, as a completion
-//! waits in the kernel's queue, so whoever asks the socket meanwhile finds it gone.
+//! It gives every answer that the kernel may give, and the rare ones as often as the others:
+//! requests complete in any order and late, a cancel races its target and loses, multishots end
+//! early, sends are short, buffers run out. What was taken from a socket may wait to be posted, as
+//! a completion waits in the kernel's queue, so whoever asks the socket meanwhile finds it gone.
 //!
 //! Memory that is lent belongs to the kernel until the terminal completion, and this one shows it:
 //! provided buffers are scribbled on at any time and get their bytes when the completion is posted;

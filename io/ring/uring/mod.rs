@@ -8,8 +8,8 @@
 //! ```
 //!
 //! What is once in the submission queue belongs to the kernel, even when the enter fails: only a
-//! completion without `MORE` retires a request. Progress is therefore read from the completion queue
-//! and never from what `enter` returns.
+//! completion without `MORE` retires a request. Progress is therefore read from the completion
+//! queue and never from what `enter` returns.
 
 mod buffers;
 pub(crate) mod setup;
@@ -145,8 +145,8 @@ impl Uring {
             self.arm_doorbell();
         }
         self.flush_backlog();
-        // A busy core that looks in has mostly nothing to hand in; where the ring shows its work, the
-        // kernel need not be asked whether there is any.
+        // A busy core that looks in has mostly nothing to hand in; where the ring shows its work,
+        // the kernel need not be asked whether there is any.
         let idle = waiting == Waiting::No && self.setup.shows_work() && !self.wants_turn();
         if !idle {
             self.enter(waiting)?;
