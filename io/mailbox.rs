@@ -21,7 +21,7 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 // Not loom's: a static, and no part of the protocol.
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, LazyLock, PoisonError, RwLock};
 
 use crossbeam_queue::SegQueue;
@@ -85,7 +85,7 @@ impl Mailbox {
     /// Opens the mailbox of a new core and lists it, so that `post` finds it.
     pub(crate) fn open() -> io::Result<Arc<Self>> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        let core = NEXT.fetch_add(1, Relaxed);
+        let core = NEXT.fetch_add(1, Ordering::Relaxed);
         let doorbell = Arc::new(Doorbell::new()?);
         let mailbox = Arc::new(Self { core, messages: SegQueue::new(), doorbell });
         cores().insert(core, mailbox.clone());

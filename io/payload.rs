@@ -59,10 +59,10 @@ impl AnyPayload {
     /// A value whose operation leaves nothing behind but the value.
     #[inline]
     pub(crate) fn plain<P: 'static>(value: P) -> Self {
-        Self::with(
-            value,
-            const { &Kind { type_id: TypeId::of::<P>, drop: drop::<P>, abandon: forget_outcome::<P> } },
-        )
+        let kind = const {
+            &Kind { type_id: TypeId::of::<P>, drop: drop::<P>, abandon: forget_outcome::<P> }
+        };
+        Self::with(value, kind)
     }
 
     #[inline]

@@ -152,10 +152,6 @@ impl Proactor {
         self.closed.get()
     }
 
-    pub(crate) fn current_id() -> CoreId {
-        mailbox::current_core()
-    }
-
     pub(crate) fn enter(self: &Rc<Self>) -> Entered<'_> {
         Entered {
             core: mailbox::set_current_core(self.id()),
@@ -591,7 +587,8 @@ pub(crate) fn off_core(what: &str, owner: CoreId) -> io::Error {
         return io::Error::new(io::ErrorKind::NotConnected, text);
     }
     io::Error::other(format!(
-        "{what} belongs to core {owner} and was polled on core {}; poll it there, or detach it first",
+        "{what} belongs to core {owner} and was polled on core {}; poll it there, or detach it \
+         first",
         mailbox::current_core()
     ))
 }

@@ -25,14 +25,6 @@ pub(crate) fn now() -> u64 {
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
-/// A random number from the kernel; for seeds, never for the hot path.
-pub(crate) fn random() -> u64 {
-    let mut bytes = [0_u8; 8];
-    // SAFETY: the buffer is valid for its whole length.
-    let got = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
-    if got == bytes.len() as isize { u64::from_ne_bytes(bytes) } else { now() }
-}
-
 /// Starts a named thread. It may run wherever the calling thread might before it was pinned: a pool
 /// thread that inherited the pin would compete with the very core that gave it work.
 pub(crate) fn spawn_thread(

@@ -313,7 +313,6 @@ impl<B: IoBuf> Expire for SendBuffer<'_, B> {
     }
 }
 
-#[expect(private_bounds, reason = "the operations that can expire are a closed set")]
 impl<F: Expire> Future for Timed<F> {
     type Output = F::Output;
 

@@ -42,12 +42,6 @@ impl Poll {
         }
     }
 
-    /// Whether an answer says that the peer's end has come, or an error.
-    pub(crate) fn tells_end(result: i32) -> bool {
-        let end = libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR;
-        result < 0 || result & i32::from(end) != 0
-    }
-
     pub(crate) fn encode(self) -> squeue::Entry {
         opcode::PollAdd::new(types::Fd(self.descriptor), self.mask() as u32)
             .multi(self.multishot)

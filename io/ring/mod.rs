@@ -26,7 +26,7 @@ use self::simulated::Simulated;
 use self::uring::Uring;
 use crate::io::mailbox::Mailbox;
 use crate::io::pool::Pool;
-use crate::io::request::{Attempt, Completion, Request, Token};
+use crate::io::request::{Completion, Request, Token};
 
 /// How long a turn may wait for the kernel.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -127,22 +127,6 @@ impl Ring {
             Self::Uring(ring) => ring.cancel(token),
             Self::Readiness(ring) => ring.cancel(token),
             Self::Simulated(ring) => ring.cancel(token),
-        }
-    }
-
-    /// Tries a request at once, without submitting it.
-    ///
-    /// # Safety
-    ///
-    /// Everything the request names is valid for this call.
-    #[inline]
-    pub(crate) unsafe fn attempt(&mut self, request: &Request) -> Attempt {
-        match self {
-            // SAFETY: handed on.
-            Self::Uring(ring) => unsafe { ring.attempt(request) },
-            // SAFETY: handed on.
-            Self::Readiness(ring) => unsafe { ring.attempt(request) },
-            Self::Simulated(ring) => ring.attempt(request),
         }
     }
 

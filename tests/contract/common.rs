@@ -16,10 +16,10 @@ use quoit::net::{TcpListener, TcpStream};
 use quoit::{Builder, RingChoice, Runtime, time};
 
 /// Long enough for a busy machine, short enough to tell a hang.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Fails instead of hanging.
-pub async fn within<F: Future>(what: &str, future: F) -> F::Output {
+pub(crate) async fn within<F: Future>(what: &str, future: F) -> F::Output {
     match time::timeout(PATIENCE, future).await {
         Ok(output) => output,
         Err(_) => panic!("{what}: nothing after {PATIENCE:?}"),
@@ -27,7 +27,7 @@ pub async fn within<F: Future>(what: &str, future: F) -> F::Output {
 }
 
 /// Waits, turn by turn, until something has become true.
-pub async fn until(what: &str, mut condition: impl FnMut() -> bool) {
+pub(crate) async fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
     while !condition() {
         assert!(start.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
@@ -36,14 +36,14 @@ pub async fn until(what: &str, mut condition: impl FnMut() -> bool) {
 }
 
 /// A few turns of the loop, for things that must *not* happen.
-pub async fn some_turns() {
+pub(crate) async fn some_turns() {
     for _ in 0..5 {
         time::sleep(Duration::from_millis(2)).await;
     }
 }
 
 /// Runs `body` on every ring that this machine has, with a fresh builder.
-pub fn on_each_ring(body: impl Fn(Builder)) {
+pub(crate) fn on_each_ring(body: impl Fn(Builder)) {
     let asked = env::var("QUOIT_RING").unwrap_or_default();
     for (name, ring) in [("uring", RingChoice::Uring), ("readiness", RingChoice::Readiness)] {
         if !["", "auto", name].contains(&asked.as_str()) {
@@ -64,7 +64,10 @@ pub fn on_each_ring(body: impl Fn(Builder)) {
 }
 
 /// Runs `body` on a fresh runtime of each ring; it must end with nothing left behind.
-pub fn on_each_runtime(configure: impl Fn(Builder) -> Builder, body: impl AsyncFn(&Runtime)) {
+pub(crate) fn on_each_runtime(
+    configure: impl Fn(Builder) -> Builder,
+    body: impl AsyncFn(&Runtime),
+) {
     on_each_ring(|builder| {
         let runtime = configure(builder).build().expect("this ring was usable just before");
         runtime.block_on(body(&runtime));
@@ -74,14 +77,14 @@ pub fn on_each_runtime(configure: impl Fn(Builder) -> Builder, body: impl AsyncF
 }
 
 /// A listener, and its address.
-pub async fn listen() -> (TcpListener, SocketAddr) {
+pub(crate) async fn listen() -> (TcpListener, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("a bound socket has an address");
     (listener, address)
 }
 
 /// A connection of ours, and its peer: a blocking socket of the standard library.
-pub async fn pair() -> (TcpStream, Peer) {
+pub(crate) async fn pair() -> (TcpStream, Peer) {
     let (listener, address) = listen().await;
     let peer = connect(address);
     let (stream, from) = within("accept", listener.accept()).await.expect("a connection");
@@ -90,7 +93,7 @@ pub async fn pair() -> (TcpStream, Peer) {
 }
 
 /// A blocking connection that gives up rather than hang.
-pub fn connect(address: SocketAddr) -> Peer {
+pub(crate) fn connect(address: SocketAddr) -> Peer {
     let peer = Peer::connect(address).expect("somebody listens");
     peer.set_read_timeout(Some(PATIENCE)).expect("a valid time");
     peer.set_write_timeout(Some(PATIENCE)).expect("a valid time");
@@ -98,7 +101,7 @@ pub fn connect(address: SocketAddr) -> Peer {
 }
 
 /// Small kernel buffers on both ends, so that little data fills a connection.
-pub async fn narrow_pair() -> (TcpStream, Peer) {
+pub(crate) async fn narrow_pair() -> (TcpStream, Peer) {
     let (stream, peer) = pair().await;
     stream.set_send_buffer_size(64 * 1024).expect("a valid size");
     let small = socket2::SockRef::from(&peer);
@@ -107,7 +110,7 @@ pub async fn narrow_pair() -> (TcpStream, Peer) {
 }
 
 /// Reads to the end; the bytes, and the error that came instead of the end.
-pub fn read_to_end(peer: &mut Peer) -> (Vec<u8>, Option<std::io::Error>) {
+pub(crate) fn read_to_end(peer: &mut Peer) -> (Vec<u8>, Option<std::io::Error>) {
     let mut bytes = Vec::new();
     let mut chunk = vec![0; 64 * 1024];
     loop {
@@ -122,7 +125,7 @@ pub fn read_to_end(peer: &mut Peer) -> (Vec<u8>, Option<std::io::Error>) {
 }
 
 /// A reset, as against an orderly end.
-pub fn is_reset(error: &std::io::Error) -> bool {
+pub(crate) fn is_reset(error: &std::io::Error) -> bool {
     error.kind() == std::io::ErrorKind::ConnectionReset
 }
 
@@ -135,7 +138,7 @@ static PATTERN: LazyLock<Vec<u8>> = LazyLock::new(|| {
 
 /// The bytes at this place of the stream with this seed: one that is lost, doubled or moved shows,
 /// whatever the chunks.
-pub fn bytes_of(seed: u64, from: usize, length: usize) -> Vec<u8> {
+pub(crate) fn bytes_of(seed: u64, from: usize, length: usize) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(length);
     while bytes.len() < length {
         let here = pattern_at(seed, from + bytes.len());
@@ -151,7 +154,7 @@ fn pattern_at(seed: u64, place: usize) -> &'static [u8] {
 
 /// Checks that `bytes` stand at `place`, without a dump of kilobytes when they do not.
 #[track_caller]
-pub fn check_bytes(seed: u64, place: usize, bytes: &[u8]) {
+pub(crate) fn check_bytes(seed: u64, place: usize, bytes: &[u8]) {
     let mut checked = 0;
     while checked < bytes.len() {
         let here = pattern_at(seed, place + checked);
@@ -166,10 +169,10 @@ pub fn check_bytes(seed: u64, place: usize, bytes: &[u8]) {
 }
 
 /// SplitMix64: the same numbers for the same seed.
-pub struct Random(pub u64);
+pub(crate) struct Random(pub u64);
 
 impl Random {
-    pub fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -177,14 +180,14 @@ impl Random {
         mixed ^ mixed >> 31
     }
 
-    pub fn below(&mut self, bound: usize) -> usize {
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
         (self.next() % bound as u64) as usize
     }
 }
 
 /// When a future is dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Moment {
+pub(crate) enum Moment {
     /// Before it was ever polled.
     Unpolled,
     /// After its first poll, which left it waiting.
@@ -196,15 +199,15 @@ pub enum Moment {
 }
 
 impl Moment {
-    pub const ALL: [Self; 4] = [Self::Unpolled, Self::Waiting, Self::Woken, Self::Never];
+    pub(crate) const ALL: [Self; 4] = [Self::Unpolled, Self::Waiting, Self::Woken, Self::Never];
 
-    pub fn any(random: &mut Random) -> Self {
+    pub(crate) fn any(random: &mut Random) -> Self {
         Self::ALL[random.below(Self::ALL.len())]
     }
 }
 
 /// Polls `future` and drops it at `moment`; its output if that came first.
-pub async fn dropped_at<F: Future>(moment: Moment, future: F) -> Option<F::Output> {
+pub(crate) async fn dropped_at<F: Future>(moment: Moment, future: F) -> Option<F::Output> {
     if moment == Moment::Unpolled {
         drop(future);
         return None;
@@ -227,19 +230,22 @@ pub async fn dropped_at<F: Future>(moment: Moment, future: F) -> Option<F::Outpu
 
 /// A waker that counts, to poll step by step.
 #[derive(Debug, Default)]
-pub struct Wakes(AtomicUsize);
+pub(crate) struct Wakes(AtomicUsize);
 
 impl Wakes {
-    pub fn new() -> Arc<Self> {
+    pub(crate) fn new() -> Arc<Self> {
         Arc::default()
     }
 
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.0.load(Ordering::SeqCst)
     }
 
     /// One poll with this waker.
-    pub fn poll<F: Future + ?Sized>(self: &Arc<Self>, future: Pin<&mut F>) -> Poll<F::Output> {
+    pub(crate) fn poll<F: Future + ?Sized>(
+        self: &Arc<Self>,
+        future: Pin<&mut F>,
+    ) -> Poll<F::Output> {
         future.poll(&mut Context::from_waker(&Waker::from(self.clone())))
     }
 }
@@ -251,12 +257,12 @@ impl Wake for Wakes {
 }
 
 /// Open descriptors of this process. Only meaningful in a process of its own.
-pub fn open_descriptors() -> usize {
+pub(crate) fn open_descriptors() -> usize {
     fs::read_dir("/proc/self/fd").expect("Linux has it").count()
 }
 
 /// Processor time of this process so far.
-pub fn processor_time() -> Duration {
+pub(crate) fn processor_time() -> Duration {
     let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
     // SAFETY: the call fills the struct, which is valid when zeroed.
     let usage = unsafe {
@@ -271,13 +277,13 @@ pub fn processor_time() -> Duration {
 
 /// Runs an ignored test of this program in a process of its own, and expects it to pass. Its name
 /// is the path that the harness prints.
-pub fn in_a_child(case: &str) {
+pub(crate) fn in_a_child(case: &str) {
     let (output, text) = run_child(case, &[]);
     assert!(output.status.success(), "{case}: {}\n{text}", output.status);
 }
 
 /// As `in_a_child`, with an environment, judged by the caller.
-pub fn run_child(case: &str, environment: &[(&str, &str)]) -> (Output, String) {
+pub(crate) fn run_child(case: &str, environment: &[(&str, &str)]) -> (Output, String) {
     let mut command = Command::new(env::current_exe().expect("this program has a path"));
     command.args(["--exact", case, "--ignored", "--nocapture", "--test-threads", "1"]);
     command.envs(environment.iter().copied());
@@ -331,7 +337,11 @@ impl Watchdog {
 }
 
 /// Writes from a thread of its own, at whatever pace the reader takes it, then ends the stream.
-pub fn write_from_a_thread(mut peer: Peer, seed: u64, length: usize) -> thread::JoinHandle<Peer> {
+pub(crate) fn write_from_a_thread(
+    mut peer: Peer,
+    seed: u64,
+    length: usize,
+) -> thread::JoinHandle<Peer> {
     thread::spawn(move || {
         let mut random = Random(seed ^ 0xabcd);
         let mut place = 0;

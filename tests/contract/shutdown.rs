@@ -1,7 +1,7 @@
 //! A runtime that ends with everything in flight: what is committed goes out, everything comes
 //! back, and nothing that outlives it is touched by the kernel or touches what is gone.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, Write};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;

@@ -155,25 +155,6 @@ impl Readiness {
         self.cancelled.push(token);
     }
 
-    /// # Safety
-    ///
-    /// Everything the request names is valid for this call.
-    #[inline]
-    pub(crate) unsafe fn attempt(&mut self, request: &Request) -> Attempt {
-        self.counters.direct_calls += 1;
-        // SAFETY: handed on.
-        let attempt = unsafe { request.attempt(&mut self.buffers) };
-        if matches!(attempt, Attempt::WouldBlock(_)) && !matches!(request, Request::Poll(_)) {
-            // The submission that follows needs no second try.
-            let place = place_of(request);
-            let source = place.and_then(|(number, side)| Some((self.sources.get(number)?, side)));
-            if let Some((source, side)) = source {
-                source.block(side);
-            }
-        }
-        attempt
-    }
-
     /// # Panics
     ///
     /// Panics when requests wait for the descriptor: they end first.

@@ -27,7 +27,7 @@ use self::setup::Setup;
 use super::{Provided, RingCounters, Waiting};
 use crate::io::mailbox::{Mailbox, Message};
 use crate::io::pool::Pool;
-use crate::io::request::{Attempt, Buffers, Completion, Features, Flags, Request, Token};
+use crate::io::request::{Completion, Features, Flags, Request, Token};
 
 /// Tokens of the engine's own submissions; the proactor's never have the top bit.
 const DOORBELL: u64 = u64::MAX;
@@ -112,16 +112,6 @@ impl Uring {
     pub(super) fn cancel(&mut self, token: Token) {
         let entry = opcode::AsyncCancel2::new(CancelBuilder::user_data(token.0)).build();
         self.push(entry.user_data(CANCEL));
-    }
-
-    /// # Safety
-    ///
-    /// As `Ring::attempt`.
-    #[inline]
-    pub(super) unsafe fn attempt(&mut self, request: &Request) -> Attempt {
-        self.counters.direct_calls += 1;
-        // SAFETY: handed on.
-        unsafe { request.attempt(&mut NoBuffers) }
     }
 
     pub(super) fn provide(&mut self, buffers: impl Iterator<Item = Provided>) {
@@ -292,16 +282,3 @@ struct WaitArgument {
 }
 
 const _: () = assert!(size_of::<WaitArgument>() == 24);
-
-/// Direct calls never receive into provided buffers: those belong to the kernel's ring.
-struct NoBuffers;
-
-impl Buffers for NoBuffers {
-    fn take(&mut self) -> Option<(u16, *mut u8, u32)> {
-        None
-    }
-
-    fn put_back(&mut self, _: u16) {
-        unreachable!("nothing was taken")
-    }
-}
