@@ -30,7 +30,24 @@ struct Kept {
 
 /// Leaves something of every kind in flight.
 async fn launch(alive: &Arc<AtomicUsize>, full: SocketAddr, kept: &mut Kept) {
-    // Reads that wait: a lease, a slice, a half-done read_exact, readiness, a line of several.
+    launch_reads(alive, kept).await;
+    launch_sends(alive, kept).await;
+    launch_connections(full, kept).await;
+    // Timers, also in a future that outlives the runtime.
+    quoit::spawn(time::sleep(Duration::MAX));
+    let mut sleep = Box::pin(time::sleep(Duration::from_secs(3600)));
+    let _ = Wakes::new().poll(sleep.as_mut());
+    kept.futures.push(sleep);
+    // Blocking work: running, and awaited.
+    quoit::spawn(task::spawn_blocking(|| thread::sleep(Duration::from_millis(50))));
+    launch_for_longer(alive, kept).await;
+    // A task on the way from another thread.
+    let handle = quoit::Handle::current();
+    drop(thread::spawn(move || handle.spawn_with(std::future::pending::<()>)).join().unwrap());
+}
+
+/// Reads that wait: a lease, a slice, a half-done read_exact, readiness, a line of several.
+async fn launch_reads(alive: &Arc<AtomicUsize>, kept: &mut Kept) {
     for kind in 0..5 {
         let (stream, mut peer) = pair().await;
         peer.write_all(b"abc").unwrap();
@@ -54,8 +71,10 @@ async fn launch(alive: &Arc<AtomicUsize>, full: SocketAddr, kept: &mut Kept) {
     let (stream, peer) = pair().await;
     quoit::spawn(async move { stream.read(&mut [0; 10]).await });
     kept.peers.push(peer);
-    // Sends on a full socket: committed, waiting for room, dropped after they committed; slices
-    // too.
+}
+
+/// Sends on a full socket: committed, waiting for room, dropped after they committed; slices too.
+async fn launch_sends(alive: &Arc<AtomicUsize>, kept: &mut Kept) {
     for kind in 0..3 {
         let (stream, peer) = narrow_pair().await;
         stream.set_linger(Duration::from_millis(200));
@@ -74,6 +93,9 @@ async fn launch(alive: &Arc<AtomicUsize>, full: SocketAddr, kept: &mut Kept) {
         }
         kept.peers.push(peer);
     }
+}
+
+async fn launch_connections(full: SocketAddr, kept: &mut Kept) {
     // A listener that waits, one with connections that nobody took, one that is kept.
     let (listener, address) = listen().await;
     kept.peers.extend((0..5).map(|_| connect(address)));
@@ -93,14 +115,10 @@ async fn launch(alive: &Arc<AtomicUsize>, full: SocketAddr, kept: &mut Kept) {
         TcpStream::connect_timeout(&full, Duration::from_secs(3600)).await.map(drop)
     });
     let _ = dropped_at(Moment::Waiting, TcpStream::connect(full)).await;
-    // Timers, also in a future that outlives the runtime.
-    quoit::spawn(time::sleep(Duration::MAX));
-    let mut sleep = Box::pin(time::sleep(Duration::from_secs(3600)));
-    let _ = Wakes::new().poll(sleep.as_mut());
-    kept.futures.push(sleep);
-    // Blocking work: running, and awaited.
-    quoit::spawn(task::spawn_blocking(|| thread::sleep(Duration::from_millis(50))));
-    // Futures and handles that outlive the runtime: waiting, committed.
+}
+
+/// Futures and handles that outlive the runtime: waiting, committed.
+async fn launch_for_longer(alive: &Arc<AtomicUsize>, kept: &mut Kept) {
     let (stream, peer) = narrow_pair().await;
     stream.set_linger(Duration::from_millis(200));
     kept.peers.push(peer);
@@ -128,9 +146,6 @@ async fn launch(alive: &Arc<AtomicUsize>, full: SocketAddr, kept: &mut Kept) {
     let _ = dropped_at(Moment::Waiting, stream.recv()).await;
     kept.streams.push(stream);
     kept.peers.push(peer);
-    // A task on the way from another thread.
-    let handle = quoit::Handle::current();
-    drop(thread::spawn(move || handle.spawn_with(std::future::pending::<()>)).join().unwrap());
 }
 
 fn end_with_everything_in_flight(builder: Builder, explicit: bool) {
