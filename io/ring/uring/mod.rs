@@ -12,6 +12,7 @@
 //! queue and never from what `enter` returns.
 
 mod buffers;
+mod enter;
 pub(crate) mod setup;
 
 use std::collections::VecDeque;
@@ -23,6 +24,7 @@ use io_uring::types::CancelBuilder;
 use io_uring::{EnterFlags, IoUring, opcode, squeue, types};
 
 use self::buffers::BufferRing;
+use self::enter::{Entrance, WaitArgument};
 use self::setup::Setup;
 use super::{Provided, RingCounters, Waiting};
 use crate::io::mailbox::{Mailbox, Message};
@@ -35,7 +37,9 @@ const CANCEL: u64 = u64::MAX - 1;
 const INTERNAL: u64 = 1 << 63;
 
 pub(crate) struct Uring {
-    // The ring stands before the buffers: fields drop in order, and the kernel must let go first.
+    // Fields drop in order: the entrance would keep the ring open, and the kernel must let go of
+    // the buffers before they are freed.
+    entrance: Entrance,
     ring: IoUring,
     buffers: BufferRing,
     setup: Setup,
@@ -60,6 +64,7 @@ impl Uring {
         let buffers = BufferRing::register(&ring, buffers_max)
             .map_err(|error| setup::Refusal::of(&error).into_error(error.kind()))?;
         Ok(Self {
+            entrance: Entrance::of(&ring),
             ring,
             buffers,
             setup: *setup,
@@ -216,13 +221,10 @@ impl Uring {
         self.counters.enters += 1;
         // SAFETY: what is queued was pushed under the contract of `submit`; `argument` is the
         // kernel's `io_uring_getevents_arg`, and `time`, which it points to, lives past the call.
-        let result = unsafe {
-            let argument = Some(&argument);
-            self.ring.submitter().enter(to_submit, u32::from(wait), flags.bits(), argument)
-        };
+        let result = unsafe { self.entrance.enter(to_submit, u32::from(wait), flags, &argument) };
         let _ = &time;
         match result {
-            Ok(_) => Ok(()),
+            Ok(()) => Ok(()),
             Err(error) => match error.raw_os_error() {
                 // The time is up; a signal came; the kernel wants completions taken first. In each
                 // case the queues tell what happened, and the next turn goes on.
@@ -270,15 +272,3 @@ pub(super) struct Lent(pub(super) Request);
 // SAFETY: a request is plain data, and its submitter keeps everything it names valid until the
 // terminal completion, from whichever thread that comes.
 unsafe impl Send for Lent {}
-
-/// The kernel's `io_uring_getevents_arg` (io_uring_enter2(2)).
-#[repr(C)]
-#[derive(Default)]
-struct WaitArgument {
-    signal_mask: u64,
-    signal_mask_size: u32,
-    minimum_wait_us: u32,
-    time: u64,
-}
-
-const _: () = assert!(size_of::<WaitArgument>() == 24);

@@ -78,6 +78,10 @@ impl Subject for Quoit {
     fn sleep(time: Duration) -> impl Future<Output = ()> {
         quoit::time::sleep(time)
     }
+
+    fn nop() -> Option<impl Future<Output = ()>> {
+        Some(async { quoit::__private::nop().await.expect("a no-op cannot fail") })
+    }
 }
 
 #[cfg(feature = "quoit-files")]
