@@ -19,7 +19,7 @@
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 // Not loom's: a static, and no part of the protocol.
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, LazyLock, PoisonError, RwLock};
@@ -27,6 +27,7 @@ use std::sync::{Arc, LazyLock, PoisonError, RwLock};
 use crossbeam_queue::SegQueue;
 
 use crate::io::sync::{AtomicU32, Ordering, fence};
+use crate::io::system;
 use crate::io::timers::TimerKey;
 
 /// Names a core for ever: ids are never used again, so a message can meet a dead core but never the
@@ -178,14 +179,7 @@ const RUNG: u32 = 2;
 
 impl Doorbell {
     fn new() -> io::Result<Self> {
-        // SAFETY: eventfd takes no pointers.
-        let number = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
-        if number < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: the kernel just gave us this number; nobody else owns it.
-        let event = unsafe { OwnedFd::from_raw_fd(number) };
-        Ok(Self { state: AtomicU32::new(AWAKE), event })
+        Ok(Self { state: AtomicU32::new(AWAKE), event: system::event()? })
     }
 
     /// Wakes the core if it sleeps. Push what it shall find before calling.
@@ -199,7 +193,7 @@ impl Doorbell {
                 .compare_exchange(SLEEPING, RUNG, Ordering::AcqRel, Ordering::Relaxed)
                 .is_ok()
         {
-            self.signal();
+            system::raise(&self.event);
         }
     }
 
@@ -214,13 +208,6 @@ impl Doorbell {
         // A core that skips the wait may leave the counter raised: one wait returns early, no more,
         // since both engines watch the eventfd for edges.
         self.state.store(AWAKE, Ordering::Relaxed);
-    }
-
-    fn signal(&self) {
-        let one = 1_u64;
-        // SAFETY: eight readable bytes. A full counter (EAGAIN) is a raised one already, and there
-        // is nobody to tell of other errors: the descriptor is ours and valid.
-        unsafe { libc::write(self.event.as_raw_fd(), (&raw const one).cast(), 8) };
     }
 }
 
