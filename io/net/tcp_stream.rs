@@ -1,17 +1,19 @@
 //! `TcpStream`: a connection.
 
+mod convert;
+mod options;
+
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::net::{Shutdown, SocketAddr};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+pub use self::convert::DetachError;
 use super::futures::{Recv, SendBuffer, flatten, unflatten};
 use super::handle::{Place, StreamHandle};
-use super::options;
 use super::split::{self, OwnedReadHalf, OwnedWriteHalf, ReadHalf, WriteHalf};
 use super::{TcpSocket, ToSocketAddrs};
 use crate::io::buffer::{BufError, IoBuf, IoBufMut};
@@ -344,11 +346,10 @@ impl TcpStream {
         .await
     }
 
-    async fn ready(
-        &self,
-        wait: Wait,
-        poll: impl Fn(&mut Stream, Key, &mut Option<WaiterId>, &Context<'_>, &mut Services) -> Poll<()>,
-    ) -> io::Result<()> {
+    async fn ready<F>(&self, wait: Wait, poll: F) -> io::Result<()>
+    where
+        F: Fn(&mut Stream, Key, &mut Option<WaiterId>, &Context<'_>, &mut Services) -> Poll<()>,
+    {
         let mut place = Place::new(wait);
         poll_fn(|cx| {
             flatten(self.handle.with_place(&mut place, |tables, key, waiter| {
@@ -490,237 +491,6 @@ impl TcpStream {
     #[must_use]
     pub fn into_split(self) -> (OwnedReadHalf, OwnedWriteHalf) {
         split::into_split(self)
-    }
-
-    /// The address of this end.
-    ///
-    /// # Errors
-    ///
-    /// As getsockname(2).
-    pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        call::local_address(self.handle.number())
-    }
-
-    /// The address of the other end.
-    ///
-    /// # Errors
-    ///
-    /// As getpeername(2).
-    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
-        call::peer_address(self.handle.number())
-    }
-
-    /// Whether small writes go out at once (`TCP_NODELAY`, tcp(7)); on unless changed.
-    ///
-    /// # Errors
-    ///
-    /// As getsockopt(2).
-    pub fn nodelay(&self) -> io::Result<bool> {
-        options::nodelay(self.handle.number())
-    }
-
-    /// Sets `TCP_NODELAY`.
-    ///
-    /// # Errors
-    ///
-    /// As setsockopt(2).
-    pub fn set_nodelay(&self, on: bool) -> io::Result<()> {
-        options::set_nodelay(self.handle.number(), on)
-    }
-
-    /// Whether idle connections are probed (`SO_KEEPALIVE`).
-    ///
-    /// # Errors
-    ///
-    /// As getsockopt(2).
-    pub fn keepalive(&self) -> io::Result<bool> {
-        options::keepalive(self.handle.number())
-    }
-
-    /// Sets `SO_KEEPALIVE`.
-    ///
-    /// # Errors
-    ///
-    /// As setsockopt(2).
-    pub fn set_keepalive(&self, on: bool) -> io::Result<()> {
-        options::set_keepalive(self.handle.number(), on)
-    }
-
-    /// Probes idle connections: after `idle`, every `interval`, and gives up after `probes` without
-    /// an answer (tcp(7)). Times are whole seconds, at least one.
-    ///
-    /// # Errors
-    ///
-    /// As setsockopt(2).
-    pub fn set_keepalive_times(
-        &self,
-        idle: Duration,
-        interval: Duration,
-        probes: u32,
-    ) -> io::Result<()> {
-        options::set_keepalive_times(self.handle.number(), idle, interval, probes)
-    }
-
-    /// The hop limit of outgoing packets.
-    ///
-    /// # Errors
-    ///
-    /// As getsockopt(2).
-    pub fn ttl(&self) -> io::Result<u32> {
-        options::ttl(self.handle.number())
-    }
-
-    /// Sets the hop limit of outgoing packets.
-    ///
-    /// # Errors
-    ///
-    /// As setsockopt(2).
-    pub fn set_ttl(&self, hops: u32) -> io::Result<()> {
-        options::set_ttl(self.handle.number(), hops)
-    }
-
-    /// The kernel's send buffer in bytes (`SO_SNDBUF`; Linux doubles what is set, socket(7)).
-    ///
-    /// # Errors
-    ///
-    /// As getsockopt(2).
-    pub fn send_buffer_size(&self) -> io::Result<usize> {
-        options::send_buffer_size(self.handle.number())
-    }
-
-    /// Sets the kernel's send buffer in bytes.
-    ///
-    /// # Errors
-    ///
-    /// As setsockopt(2).
-    pub fn set_send_buffer_size(&self, bytes: usize) -> io::Result<()> {
-        options::set_send_buffer_size(self.handle.number(), bytes)
-    }
-
-    /// The kernel's receive buffer in bytes (`SO_RCVBUF`; Linux doubles what is set, socket(7)).
-    ///
-    /// # Errors
-    ///
-    /// As getsockopt(2).
-    pub fn recv_buffer_size(&self) -> io::Result<usize> {
-        options::recv_buffer_size(self.handle.number())
-    }
-
-    /// Sets the kernel's receive buffer in bytes.
-    ///
-    /// # Errors
-    ///
-    /// As setsockopt(2).
-    pub fn set_recv_buffer_size(&self, bytes: usize) -> io::Result<()> {
-        options::set_recv_buffer_size(self.handle.number(), bytes)
-    }
-
-    /// How long a dropped or closing stream waits for its bytes to be taken and its peer to end.
-    #[must_use]
-    pub fn linger(&self) -> Duration {
-        self.handle.socket().linger()
-    }
-
-    /// Sets the linger time; 5 seconds unless changed, in whole milliseconds, at most 49 days.
-    pub fn set_linger(&self, linger: Duration) {
-        self.handle.socket().set_linger(linger);
-    }
-
-    /// Takes the socket's pending error (`SO_ERROR`).
-    ///
-    /// # Errors
-    ///
-    /// As getsockopt(2).
-    pub fn take_error(&self) -> io::Result<Option<io::Error>> {
-        options::take_error(self.handle.number())
-    }
-
-    /// Takes over a connected stream of the standard library, which is switched to non-blocking.
-    ///
-    /// # Errors
-    ///
-    /// As fcntl(2).
-    pub fn from_std(stream: std::net::TcpStream) -> io::Result<Self> {
-        stream.set_nonblocking(true)?;
-        Ok(Self::from_descriptor(OwnedFd::from(stream).into()))
-    }
-
-    /// Gives the stream to the standard library, blocking as that expects.
-    ///
-    /// # Errors
-    ///
-    /// The handle comes back when the stream is bound to a core or holds unread bytes:
-    /// [`detach`](Self::detach) it and read them first.
-    pub fn into_std(self) -> Result<std::net::TcpStream, DetachError> {
-        let descriptor = self.into_owned_fd()?;
-        let stream = std::net::TcpStream::from(descriptor);
-        // A switch that fails leaves the stream non-blocking, which std's methods report
-        // themselves.
-        let _ = stream.set_nonblocking(false);
-        Ok(stream)
-    }
-
-    /// Gives the descriptor away, non-blocking.
-    ///
-    /// # Errors
-    ///
-    /// As [`into_std`](Self::into_std).
-    pub fn into_owned_fd(self) -> Result<OwnedFd, DetachError> {
-        match self.handle.into_descriptor() {
-            Ok(descriptor) => Ok(descriptor.into()),
-            Err(handle) => Err(DetachError(Self { handle })),
-        }
-    }
-}
-
-impl TryFrom<OwnedFd> for TcpStream {
-    type Error = io::Error;
-
-    /// Takes over a connected stream socket, which is switched to non-blocking.
-    fn try_from(owned: OwnedFd) -> io::Result<Self> {
-        Self::from_std(owned.into())
-    }
-}
-
-impl AsFd for TcpStream {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.handle.socket().descriptor.as_fd()
-    }
-}
-
-impl AsRawFd for TcpStream {
-    fn as_raw_fd(&self) -> RawFd {
-        self.handle.number()
-    }
-}
-
-/// A stream could not be taken from its core; the stream comes back.
-#[derive(Debug)]
-pub struct DetachError(TcpStream);
-
-impl DetachError {
-    /// The stream, as it was.
-    #[must_use]
-    pub fn into_stream(self) -> TcpStream {
-        self.0
-    }
-}
-
-impl std::fmt::Display for DetachError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(if self.0.handle.is_bound() {
-            "the stream is served by a core; detach it first"
-        } else {
-            "the stream holds received bytes; read them first"
-        })
-    }
-}
-
-impl std::error::Error for DetachError {}
-
-impl From<DetachError> for io::Error {
-    fn from(error: DetachError) -> Self {
-        Self::other(error)
     }
 }
 
