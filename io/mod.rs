@@ -4,7 +4,8 @@
 //!   net/ fs/ ...    resources: state machines that own their requests
 //!       │  ▲
 //!       ▼  │ dispatch
-//!   proactor.rs     the tables, and the turn
+//!   tables.rs       who waits for what
+//!   proactor.rs     the turn
 //!       │  ▲
 //!       ▼  │ completions
 //!   ring/           who answers: io_uring, or epoll       request/   what can be asked, both forms
@@ -35,5 +36,6 @@ pub(crate) mod signal;
 mod slab;
 mod sync;
 pub(crate) mod system;
+pub(crate) mod tables;
 pub(crate) mod timers;
 mod waiters;

@@ -34,6 +34,12 @@ pub(crate) struct Operation {
     orphaned: bool,
 }
 
+impl std::fmt::Debug for Operation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Operation")
+    }
+}
+
 /// The in-flight table.
 pub(crate) type Operations = Slab<Operation>;
 

@@ -19,8 +19,9 @@ use super::stream::{Socket, Stream};
 use crate::io::buffer::Lease;
 use crate::io::descriptor::Descriptor;
 use crate::io::mailbox::{self, CoreId, Key, Message, Wait, WaiterId};
-use crate::io::proactor::{Proactor, Tables, off_core, outside};
+use crate::io::proactor::{Proactor, off_core, outside};
 use crate::io::request::call;
+use crate::io::tables::Tables;
 
 /// To which core, and which entry of its table. Zero is unbound.
 #[derive(Debug)]
