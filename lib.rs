@@ -22,9 +22,10 @@
 //!
 //! # Reading the code
 //!
-//! The folders are the architecture: `io/` is the proactor and everything that does I/O, `runtime/` is
-//! tasks, cores and time. Read `lib.rs`, `runtime/core.rs` (the loop), `io/proactor.rs` (who waits for
-//! which request), `io/request/` (what can be asked, in both forms) and `io/ring/` (who answers).
+//! The folders are the architecture: `io/` is the proactor and everything that does I/O, `runtime/`
+//! is tasks, cores and time. Read `lib.rs`, `runtime/core.rs` (the loop), `io/proactor.rs` (who
+//! waits for which request), `io/request/` (what can be asked, in both forms) and `io/ring/` (who
+//! answers).
 
 extern crate self as quoit;
 
@@ -86,3 +87,8 @@ pub mod __private {
     pub use crate::runtime::macro_support::*;
     pub use crate::runtime::simulate::{Books, Chance, Simulation, simulate};
 }
+
+/// The README's programs are compiled and run as documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("README.md")]
+mod readme {}

@@ -54,8 +54,8 @@ impl Clock {
         }
     }
 
-    /// The time that ending a runtime counts: the machine's, since that passes even where a test has
-    /// stopped the core's clock; in a simulation its own.
+    /// The time that ending a runtime counts: the machine's, since that passes even where a test
+    /// has stopped the core's clock; in a simulation its own.
     pub(crate) fn ending(&self) -> u64 {
         if self.is_simulated { self.now() } else { system::now() }
     }

@@ -1,7 +1,7 @@
 //! What other threads tell a core, and the doorbell that wakes it.
 //!
-//! A message is pushed first, then the bell is rung; the bell costs a system call only when the core
-//! sleeps. The protocol is a Dekker pair, so neither side can miss the other:
+//! A message is pushed first, then the bell is rung; the bell costs a system call only when the
+//! core sleeps. The protocol is a Dekker pair, so neither side can miss the other:
 //!
 //! ```text
 //!  sender                         core
@@ -12,20 +12,22 @@
 //! ```
 //!
 //! The queue is bounded by what exists: a handle posts one release in its life, a waiter one
-//! withdrawal, a timer one removal, a pool job one completion. Nothing can post without owning one of
-//! those, so there is no further limit to state and a post never blocks or fails while the core lives.
+//! withdrawal, a timer one removal, a pool job one completion. Nothing can post without owning one
+//! of those, so there is no further limit to state and a post never blocks or fails while the core
+//! lives.
 
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 // Not loom's: a static, and no part of the protocol.
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, LazyLock, PoisonError, RwLock};
 
 use crossbeam_queue::SegQueue;
 
 use crate::io::sync::{AtomicU32, Ordering, fence};
+use crate::io::system;
 use crate::io::timers::TimerKey;
 
 /// Names a core for ever: ids are never used again, so a message can meet a dead core but never the
@@ -86,7 +88,7 @@ impl Mailbox {
     /// Opens the mailbox of a new core and lists it, so that `post` finds it.
     pub(crate) fn open() -> io::Result<Arc<Self>> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        let core = NEXT.fetch_add(1, Relaxed);
+        let core = NEXT.fetch_add(1, Ordering::Relaxed);
         let doorbell = Arc::new(Doorbell::new()?);
         let mailbox = Arc::new(Self { core, messages: SegQueue::new(), doorbell });
         cores().insert(core, mailbox.clone());
@@ -161,8 +163,8 @@ pub(crate) fn current_core() -> CoreId {
     CURRENT.get()
 }
 
-/// Makes `core` the current one and answers the one before. Only the proactor's entry guard calls it:
-/// that a core is current proves that this thread owns its tables.
+/// Makes `core` the current one and answers the one before. Only the proactor's entry guard calls
+/// it: that a core is current proves that this thread owns its tables.
 pub(crate) fn set_current_core(core: CoreId) -> CoreId {
     CURRENT.replace(core)
 }
@@ -179,19 +181,13 @@ const RUNG: u32 = 2;
 
 impl Doorbell {
     fn new() -> io::Result<Self> {
-        // SAFETY: eventfd takes no pointers.
-        let number = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
-        if number < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: the kernel just gave us this number; nobody else owns it.
-        let event = unsafe { OwnedFd::from_raw_fd(number) };
-        Ok(Self { state: AtomicU32::new(AWAKE), event })
+        Ok(Self { state: AtomicU32::new(AWAKE), event: system::event()? })
     }
 
     /// Wakes the core if it sleeps. Push what it shall find before calling.
     pub(crate) fn ring(&self) {
-        // Pairs with the fence in `sleep`: either we see SLEEPING, or the core sees what was pushed.
+        // Pairs with the fence in `sleep`: either we see SLEEPING, or the core sees what was
+        // pushed.
         fence(Ordering::SeqCst);
         if self.state.load(Ordering::Relaxed) == SLEEPING
             && self
@@ -199,7 +195,7 @@ impl Doorbell {
                 .compare_exchange(SLEEPING, RUNG, Ordering::AcqRel, Ordering::Relaxed)
                 .is_ok()
         {
-            self.signal();
+            system::raise(&self.event);
         }
     }
 
@@ -214,13 +210,6 @@ impl Doorbell {
         // A core that skips the wait may leave the counter raised: one wait returns early, no more,
         // since both engines watch the eventfd for edges.
         self.state.store(AWAKE, Ordering::Relaxed);
-    }
-
-    fn signal(&self) {
-        let one = 1_u64;
-        // SAFETY: eight readable bytes. A full counter (EAGAIN) is a raised one already, and there is
-        // nobody to tell of other errors: the descriptor is ours and valid.
-        unsafe { libc::write(self.event.as_raw_fd(), (&raw const one).cast(), 8) };
     }
 }
 

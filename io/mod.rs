@@ -4,16 +4,18 @@
 //!   net/ fs/ ...    resources: state machines that own their requests
 //!       │  ▲
 //!       ▼  │ dispatch
-//!   proactor.rs     the tables, and the turn
+//!   tables.rs       who waits for what
+//!   proactor.rs     the turn
 //!       │  ▲
 //!       ▼  │ completions
 //!   ring/           who answers: io_uring, or epoll       request/   what can be asked, both forms
 //! ```
 //!
 //! The words: a *request* is asked of the kernel, and a *submission* is a request handed in; a
-//! *completion* is its answer, and the *terminal* one is the last. *Readiness* says that a request may
-//! be tried. *Multishot* requests have many answers. A *lease* is a provided buffer that the kernel
-//! filled, lent to the program until it is dropped. A *core* is one thread with its own proactor.
+//! *completion* is its answer, and the *terminal* one is the last. *Readiness* says that a request
+//! may be tried. *Multishot* requests have many answers. A *lease* is a provided buffer that the
+//! kernel filled, lent to the program until it is dropped. A *core* is one thread with its own
+//! proactor.
 
 mod alarm;
 pub(crate) mod buffer;
@@ -34,5 +36,6 @@ pub(crate) mod signal;
 mod slab;
 mod sync;
 pub(crate) mod system;
+pub(crate) mod tables;
 pub(crate) mod timers;
 mod waiters;

@@ -9,9 +9,10 @@
 //! ```
 //!
 //! The slot owns the payload: the buffer, the descriptor and every auxiliary struct that the kernel
-//! may touch. The future holds a name and nothing else, so dropping or forgetting it changes nothing
-//! for the kernel. Only the terminal completion retires a slot, and the payload of an orphan is told
-//! the outcome, which may own something (a new descriptor) or mean something (a failed sync).
+//! may touch. The future holds a name and nothing else, so dropping or forgetting it changes
+//! nothing for the kernel. Only the terminal completion retires a slot, and the payload of an
+//! orphan is told the outcome, which may own something (a new descriptor) or mean something (a
+//! failed sync).
 
 use std::future::poll_fn;
 use std::io;
@@ -31,6 +32,12 @@ pub(crate) struct Operation {
     waker: Option<Waker>,
     outcome: Option<i64>,
     orphaned: bool,
+}
+
+impl std::fmt::Debug for Operation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Operation")
+    }
 }
 
 /// The in-flight table.

@@ -4,9 +4,9 @@
 //!   AnyPayload { space: 7 words, kind }      small: the value itself      large: a box of it
 //! ```
 //!
-//! A buffer with the descriptor that it is read from fits in, so an operation allocates nothing. The
-//! price: a payload moves with its slot. What a request names must therefore lie *behind* a pointer
-//! of the payload, never within it.
+//! A buffer with the descriptor that it is read from fits in, so an operation allocates nothing.
+//! The price: a payload moves with its slot. What a request names must therefore lie *behind* a
+//! pointer of the payload, never within it.
 
 use std::any::TypeId;
 use std::fmt;
@@ -39,8 +39,8 @@ pub(crate) struct AnyPayload {
     not_send: PhantomData<*mut ()>,
 }
 
-/// What can be done with a value whose type is forgotten. Each function is given the space that this
-/// very type was written to.
+/// What can be done with a value whose type is forgotten. Each function is given the space that
+/// this very type was written to.
 struct Kind {
     type_id: fn() -> TypeId,
     drop: unsafe fn(*mut Space),
@@ -59,10 +59,10 @@ impl AnyPayload {
     /// A value whose operation leaves nothing behind but the value.
     #[inline]
     pub(crate) fn plain<P: 'static>(value: P) -> Self {
-        Self::with(
-            value,
-            const { &Kind { type_id: TypeId::of::<P>, drop: drop::<P>, abandon: forget_outcome::<P> } },
-        )
+        let kind = const {
+            &Kind { type_id: TypeId::of::<P>, drop: drop::<P>, abandon: forget_outcome::<P> }
+        };
+        Self::with(value, kind)
     }
 
     #[inline]

@@ -8,8 +8,8 @@
 //! ```
 //!
 //! Resources (streams, listeners, operations) own their requests and live in tables here; futures
-//! hold a key and wait for a change of state. So dropping a future changes nothing in the kernel and
-//! loses nothing: what arrives later waits in the resource.
+//! hold a key and wait for a change of state. So dropping a future changes nothing in the kernel
+//! and loses nothing: what arrives later waits in the resource.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -21,15 +21,12 @@ use std::task::Waker;
 
 use crate::io::buffer::{BufferPool, PoolConfig};
 use crate::io::clock::Clock;
-use crate::io::mailbox::{self, CoreId, Doorbell, Key, Mailbox, Message, Wait};
-use crate::io::net::listener::Listener;
-use crate::io::net::stream::Stream;
-use crate::io::operation::{self, Operation, Operations};
+use crate::io::mailbox::{self, CoreId, Doorbell, Key, Mailbox};
 use crate::io::pool::Pool;
 use crate::io::request::{Completion, Token};
 use crate::io::ring::{Prepared, Ring, RingCounters, RingKind, RingReport, Waiting};
-use crate::io::services::{Kind, Limits, ResourceCounters, Services};
-use crate::io::slab::Slab;
+use crate::io::services::{Limits, ResourceCounters, Services};
+use crate::io::tables::Tables;
 use crate::io::timers::{Expiry, Timers};
 
 /// What a core's I/O is made of.
@@ -59,14 +56,6 @@ pub(crate) struct Closed {
     pub(crate) cancelled: usize,
     /// Requests that the kernel still holds: their memory and descriptors are leaked.
     pub(crate) leaked: usize,
-}
-
-/// The tables of one core, borrowed together.
-pub(crate) struct Tables {
-    pub(crate) services: Services,
-    pub(crate) streams: Slab<Stream>,
-    pub(crate) listeners: Slab<Listener>,
-    pub(crate) operations: Operations,
 }
 
 pub(crate) struct Proactor {
@@ -128,12 +117,7 @@ impl Proactor {
             report: config.prepared.report().clone(),
             pool: config.pool.clone(),
             descriptor,
-            tables: RefCell::new(ManuallyDrop::new(Tables {
-                services,
-                streams: Slab::new(),
-                listeners: Slab::new(),
-                operations: Slab::new(),
-            })),
+            tables: RefCell::new(ManuallyDrop::new(Tables::new(services))),
             closed: Cell::new(false),
             quiet: Cell::new(false),
             completions: Cell::default(),
@@ -151,10 +135,6 @@ impl Proactor {
         self.closed.get()
     }
 
-    pub(crate) fn current_id() -> CoreId {
-        mailbox::current_core()
-    }
-
     pub(crate) fn enter(self: &Rc<Self>) -> Entered<'_> {
         Entered {
             core: mailbox::set_current_core(self.id()),
@@ -166,8 +146,8 @@ impl Proactor {
     /// Runs `f` with the core whose program runs on this thread; `None` outside.
     #[inline]
     pub(crate) fn with_current<R>(f: impl FnOnce(&Self) -> R) -> Option<R> {
-        // SAFETY: only an entry guard sets the pointer, from an `Rc` that the guard borrows, and takes
-        // it back before that borrow ends.
+        // SAFETY: only an entry guard sets the pointer, from an `Rc` that the guard borrows, and
+        // takes it back before that borrow ends.
         unsafe { CURRENT.get().as_ref() }.map(f)
     }
 
@@ -282,8 +262,8 @@ impl Proactor {
         self.read_mail();
     }
 
-    /// How long this turn may wait. Sleep is announced before the queues are looked at once more, so a
-    /// message that comes in between rings the bell.
+    /// How long this turn may wait. Sleep is announced before the queues are looked at once more,
+    /// so a message that comes in between rings the bell.
     fn waiting(&self, park: Park, still_idle: &dyn Fn() -> bool) -> Waiting {
         let Park::Until(limit) = park else {
             self.quiet.set(false);
@@ -343,8 +323,8 @@ impl Proactor {
         self.with_tables(|tables| tables.release_operation(key));
     }
 
-    /// Ends all I/O of this core: committed bytes and FIN go out until `deadline`, then everything is
-    /// cancelled and reaped. What the kernel still holds after that is leaked, never freed.
+    /// Ends all I/O of this core: committed bytes and FIN go out until `deadline`, then everything
+    /// is cancelled and reaped. What the kernel still holds after that is leaked, never freed.
     ///
     /// The deadline is of the machine's clock: the core's may have been stopped, and moved by hand.
     pub(crate) fn shutdown(&self, deadline: u64) -> Closed {
@@ -390,194 +370,6 @@ fn with_remedy(error: io::Error) -> io::Error {
 /// What cancelled requests get to come back, at least.
 const GRACE: u64 = 100_000_000;
 
-impl Tables {
-    fn replenish(&mut self) {
-        self.services.replenish();
-        if !self.services.starved.is_empty() {
-            self.feed_starved();
-        }
-    }
-
-    /// Streams that found no buffer get their turn before the core sleeps: leases that tasks have just
-    /// returned would otherwise leave them waiting for an unrelated event.
-    fn feed_starved(&mut self) {
-        for _ in 0..self.services.starved.len() {
-            let Some(key) = self.services.starved.pop_front() else { break };
-            if let Some(stream) = self.streams.get_mut(key) {
-                stream.feed(key, &mut self.services);
-                // A closing stream may have met its peer's end by this.
-                self.settle_stream(key);
-            }
-        }
-        let starved = !self.services.starved.is_empty();
-        self.services.buffers.set_starved(starved);
-    }
-
-    #[inline]
-    fn dispatch(&mut self, completion: Completion) {
-        let Some((kind, key)) = Kind::of(completion.token) else {
-            return self.on_stranger(completion);
-        };
-        let services = &mut self.services;
-        match kind {
-            Kind::Receive | Kind::WatchReadable | Kind::WatchWritable | Kind::Send => {
-                let Some(stream) = self.streams.get_mut(key) else {
-                    return self.on_stranger(completion);
-                };
-                let operations = &mut self.operations;
-                match kind {
-                    Kind::Receive => stream.on_receive(key, completion, services),
-                    Kind::Send => stream.on_send(key, completion, operations, services),
-                    Kind::WatchReadable => stream.on_readable(completion, services),
-                    _ => stream.on_writable(completion, services),
-                }
-                self.settle_stream(key);
-            }
-            Kind::Accept => {
-                let Some(listener) = self.listeners.get_mut(key) else {
-                    return self.on_stranger(completion);
-                };
-                listener.on_accept(key, completion, services);
-                self.settle_listener(key);
-            }
-            Kind::Operation => {
-                let outcome = i64::from(completion.result);
-                operation::finish(&mut self.operations, key, outcome, services);
-            }
-            Kind::Linger | Kind::AcceptAgain => self.on_stranger(completion),
-        }
-    }
-
-    /// A completion that nobody knows is counted and left alone, but a buffer that it lends is ours
-    /// to give back.
-    fn on_stranger(&mut self, completion: Completion) {
-        self.services.counters.unknown_completions += 1;
-        if let Some(buffer) = completion.flags.buffer() {
-            // SAFETY: the completion says that the kernel lends us this buffer.
-            drop(unsafe { self.services.buffers.lease(buffer, 0) });
-        }
-    }
-
-    fn on_timer(&mut self, token: Token) {
-        match Kind::of(token) {
-            Some((Kind::Linger, key)) => {
-                if let Some(stream) = self.streams.get_mut(key) {
-                    stream.on_linger_over(key, &mut self.services);
-                    self.settle_stream(key);
-                }
-            }
-            Some((Kind::AcceptAgain, key)) => {
-                if let Some(listener) = self.listeners.get_mut(key) {
-                    listener.on_back_off_over(key, &mut self.services);
-                }
-            }
-            other => panic!("no such timer: {other:?}"),
-        }
-    }
-
-    pub(crate) fn on_message(&mut self, message: Message) {
-        match message {
-            Message::ReleaseStream(key) => self.release_stream(key),
-            Message::FinishStream(key) => {
-                if let Some(stream) = self.streams.get_mut(key) {
-                    stream.send.finish(stream.number());
-                }
-            }
-            Message::ReleaseListener(key) => self.release_listener(key),
-            Message::ReleaseOperation(key) => self.release_operation(key),
-            Message::Withdraw { key, wait: Wait::Accept, waiter } => {
-                if let Some(listener) = self.listeners.get_mut(key) {
-                    listener.withdraw(waiter, &mut self.services);
-                }
-            }
-            Message::Withdraw { key, wait, waiter } => {
-                if let Some(stream) = self.streams.get_mut(key) {
-                    stream.withdraw(wait, waiter, &mut self.services);
-                }
-            }
-            Message::Unread { key, waiter, bytes } => {
-                if let Some(stream) = self.streams.get_mut(key) {
-                    stream.unread(bytes);
-                    stream.withdraw(Wait::Read, waiter, &mut self.services);
-                }
-            }
-            Message::RemoveTimer(timer) => self.services.stop_timer(Some(timer)),
-            Message::Complete { token, result } => {
-                let completion = self.services.ring.complete_from_pool(Token(token), result);
-                self.dispatch(completion);
-            }
-        }
-    }
-
-    pub(crate) fn release_operation(&mut self, key: Key) {
-        operation::release(&mut self.operations, key, &mut self.services);
-    }
-
-    pub(crate) fn release_stream(&mut self, key: Key) {
-        if let Some(stream) = self.streams.get_mut(key) {
-            stream.release(key, &mut self.services);
-            self.settle_stream(key);
-        }
-    }
-
-    pub(crate) fn release_listener(&mut self, key: Key) {
-        if let Some(listener) = self.listeners.get_mut(key) {
-            listener.release(key, &mut self.services);
-            self.settle_listener(key);
-        }
-    }
-
-    /// Takes a stream off the table when it is closed and the kernel has let go of it.
-    pub(crate) fn settle_stream(&mut self, key: Key) {
-        let Some(stream) = self.streams.get_mut(key) else { return };
-        if !stream.settle(key, &mut self.services) {
-            return;
-        }
-        let stream = self.streams.remove(key).expect("just seen");
-        self.services.ring.forget(stream.number());
-        stream.close(&mut self.operations, &mut self.services);
-    }
-
-    pub(crate) fn settle_listener(&mut self, key: Key) {
-        let Some(listener) = self.listeners.get_mut(key) else { return };
-        if !listener.is_over() {
-            return;
-        }
-        let listener = self.listeners.remove(key).expect("just seen");
-        self.services.ring.forget(listener.number());
-        listener.close(&mut self.operations, &mut self.services);
-    }
-
-    /// Lets go of every resource as if its last handle had been dropped.
-    fn close_all(&mut self) -> usize {
-        self.services.closing = true;
-        for key in self.listeners.keys() {
-            self.release_listener(key);
-        }
-        let streams = self.streams.keys();
-        for key in &streams {
-            self.release_stream(*key);
-        }
-        streams.len()
-    }
-
-    /// Asks the kernel to end everything that is still in flight.
-    fn cancel_all(&mut self) -> usize {
-        let before = self.services.ring.in_flight();
-        for key in self.streams.keys() {
-            if let Some(stream) = self.streams.get_mut(key) {
-                stream.on_linger_over(key, &mut self.services);
-                self.settle_stream(key);
-            }
-        }
-        for key in self.operations.keys() {
-            self.services.cancel(Kind::Operation, key);
-            self.release_operation(key);
-        }
-        before
-    }
-}
-
 impl Drop for Proactor {
     fn drop(&mut self) {
         self.mailbox.close();
@@ -597,12 +389,6 @@ impl std::fmt::Debug for Proactor {
     }
 }
 
-impl std::fmt::Debug for Operation {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Operation")
-    }
-}
-
 /// The error of a resource that is polled on a core which does not own it.
 pub(crate) fn off_core(what: &str, owner: CoreId) -> io::Error {
     if mailbox::find(owner).is_none() {
@@ -610,7 +396,8 @@ pub(crate) fn off_core(what: &str, owner: CoreId) -> io::Error {
         return io::Error::new(io::ErrorKind::NotConnected, text);
     }
     io::Error::other(format!(
-        "{what} belongs to core {owner} and was polled on core {}; poll it there, or detach it first",
+        "{what} belongs to core {owner} and was polled on core {}; poll it there, or detach it \
+         first",
         mailbox::current_core()
     ))
 }

@@ -1,8 +1,8 @@
 //! What a resource may reach while the tables are borrowed: ring, buffers, timers, and the list of
 //! what has to happen afterwards.
 //!
-//! Wakers and user drops may run anything, the runtime's own calls included. So nothing here wakes or
-//! drops: it is put on the `Effects` and runs when the tables are free again.
+//! Wakers and user drops may run anything, the runtime's own calls included. So nothing here wakes
+//! or drops: it is put on the `Effects` and runs when the tables are free again.
 
 use std::collections::VecDeque;
 use std::rc::Rc;

@@ -1,4 +1,4 @@
-//! The one table of ambient authority: clock, random numbers, thread start, signals.
+//! The one table of ambient authority: clock, thread start, CPUs, events, signals.
 //!
 //! Everything above asks here and nowhere else, so that a simulated core can answer instead of
 //! the machine. Deadlines inside the crate are `u64` nanoseconds of `CLOCK_MONOTONIC`: io_uring
@@ -9,6 +9,7 @@ pub(crate) mod signals;
 
 use std::cell::RefCell;
 use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::OnceLock;
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, UNIX_EPOCH};
@@ -23,14 +24,6 @@ pub(crate) fn now() -> u64 {
     let result = unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
     assert_eq!(result, 0, "CLOCK_MONOTONIC exists on every Linux");
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
-}
-
-/// A random number from the kernel; for seeds, never for the hot path.
-pub(crate) fn random() -> u64 {
-    let mut bytes = [0_u8; 8];
-    // SAFETY: the buffer is valid for its whole length.
-    let got = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
-    if got == bytes.len() as isize { u64::from_ne_bytes(bytes) } else { now() }
 }
 
 /// Starts a named thread. It may run wherever the calling thread might before it was pinned: a pool
@@ -64,6 +57,25 @@ pub(crate) fn moment() -> (std::time::Instant, u64) {
         let (_, std, ours) = tries.min_by_key(|(took, ..)| *took).expect("there are eight");
         (std, ours)
     })
+}
+
+/// A counter that can be waited for by its descriptor: eventfd(2), non-blocking.
+pub(crate) fn event() -> io::Result<OwnedFd> {
+    // SAFETY: eventfd takes no pointers.
+    let number = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
+    if number < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel just gave us this number; nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Raises an event, and wakes who waits for it.
+pub(crate) fn raise(event: &OwnedFd) {
+    let one = 1_u64;
+    // SAFETY: eight readable bytes. A full counter (EAGAIN) is a raised one already, and there is
+    // nobody to tell of other errors: the descriptor is ours and valid.
+    unsafe { libc::write(event.as_raw_fd(), (&raw const one).cast(), 8) };
 }
 
 /// How many threads this process may run at once: its affinity and its control group's quota.
@@ -121,7 +133,8 @@ fn set_affinity(mask: &[u64]) -> io::Result<()> {
     }
 }
 
-/// The time of day that is so many seconds and nanoseconds after 1970. `None` when `std` cannot say it.
+/// The time of day that is so many seconds and nanoseconds after 1970. `None` when `std` cannot say
+/// it.
 pub(crate) fn wall_time(seconds: i64, nanoseconds: u32) -> Option<WallTime> {
     let whole = Duration::from_secs(seconds.unsigned_abs());
     let time = match seconds {

@@ -32,6 +32,7 @@ struct Waiting {
 #[derive(Debug, Default)]
 pub(crate) struct Waiters {
     first: Option<Waiting>,
+    #[expect(clippy::box_collection, reason = "a pointer, not four words, while it is empty")]
     rest: Option<Box<VecDeque<Waiting>>>,
 }
 

@@ -11,17 +11,17 @@ mod core;
 mod cores;
 mod handle;
 #[cfg(feature = "hyper")]
-pub mod hyper;
+pub(crate) mod hyper;
 mod inbox;
 mod join;
 mod join_set;
 mod local;
-pub mod macro_support;
+pub(crate) mod macro_support;
 mod metrics;
 #[cfg(all(test, loom))]
 mod models;
 mod run_queue;
-pub mod simulate;
+pub(crate) mod simulate;
 mod spawn;
 mod state;
 mod sync;

@@ -1,5 +1,7 @@
 //! What seeds have found on the simulated ring, told again on the real ones.
 
+#![allow(clippy::unwrap_used, reason = "a failure is a panic here")]
+
 use std::net::Shutdown;
 use std::time::{Duration, Instant};
 

@@ -3,8 +3,8 @@
 //! A regular file is always "ready", so readiness answers from the page cache at once and otherwise
 //! needs a thread per read in flight. Completion needs neither.
 //!
-//! One child process per run, for its own CPU time. Every block of the file begins and ends with its
-//! own number, and every read checks both.
+//! One child process per run, for its own CPU time. Every block of the file begins and ends with
+//! its own number, and every read checks both.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, BufWriter, Write};

@@ -13,7 +13,6 @@
 
 use std::fmt;
 use std::io;
-use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
 
 use super::lease::Lease;
@@ -160,7 +159,8 @@ impl BufferPool {
     }
 
     /// Whether `grow` would add none.
-    pub(crate) fn at_limit(&self) -> bool {
+    #[cfg(test)]
+    fn at_limit(&self) -> bool {
         self.slots.len() >= usize::from(self.config.limit)
     }
 
@@ -169,17 +169,6 @@ impl BufferPool {
     /// returned just before has not rung.
     pub(crate) fn set_starved(&mut self, is_starved: bool) {
         self.shared().set_starved(is_starved);
-    }
-
-    /// Drops the pool but never its memory, to which the kernel may still write. Answers the bytes.
-    pub(crate) fn leak(self) -> usize {
-        let mut pool = ManuallyDrop::new(self);
-        pool.slots = Vec::new();
-        // SAFETY: we own the pool and do not use it again.
-        unsafe {
-            Shared::close_home(pool.shared);
-            pool.shared().mapped()
-        }
     }
 
     fn shared(&self) -> &Shared {

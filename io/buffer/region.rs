@@ -31,10 +31,6 @@ impl Region {
     pub(super) fn start(&self) -> NonNull<u8> {
         self.start
     }
-
-    pub(super) fn length(&self) -> usize {
-        self.length
-    }
 }
 
 impl Drop for Region {
@@ -61,7 +57,7 @@ pub(super) mod tests {
     fn maps_zeroed_writable_memory_and_unmaps_it_once() {
         let before = UNMAPPED.get();
         let region = super::Region::map(3 * 4096).unwrap();
-        assert_eq!(region.length(), 3 * 4096);
+        assert_eq!(region.length, 3 * 4096);
         let last = region.start().as_ptr().wrapping_add(3 * 4096 - 1);
         // SAFETY: the last byte of the region, which is ours.
         unsafe {

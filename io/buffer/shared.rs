@@ -75,16 +75,6 @@ impl Shared {
         unsafe { &mut *self.home.get() }.regions.push(region);
     }
 
-    /// Bytes mapped for buffers.
-    ///
-    /// # Safety
-    ///
-    /// Called by the owner of the pool.
-    pub(super) unsafe fn mapped(&self) -> usize {
-        // SAFETY: as in `keep`.
-        unsafe { &*self.home.get() }.regions.iter().map(Region::length).sum()
-    }
-
     /// Moves what has returned on the core to `out`.
     ///
     /// # Safety

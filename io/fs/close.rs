@@ -39,8 +39,8 @@ impl Payload for Closing {
     }
 }
 
-/// Closes a descriptor through the ring. Unlike other requests it is never repeated: after EINTR the
-/// number may be somebody else's.
+/// Closes a descriptor through the ring. Unlike other requests it is never repeated: after EINTR
+/// the number may be somebody else's.
 pub(super) async fn close(descriptor: Descriptor) -> io::Result<()> {
     let number = descriptor.number();
     let mut closing = Some(Closing { descriptor: Some(descriptor), number });

@@ -38,10 +38,10 @@ use crate::io::request::{self, Request, StatBuffer};
 ///
 /// # Failed syncs
 ///
-/// When a sync fails, the kernel may have dropped the pages that it could not write, and says so only
-/// once: the next sync would succeed. So the file remembers, and every later write, sync, `set_len`,
-/// `allocate` and `close` of it fails. Reads go on. What was written since the last good sync has to
-/// be written again to another file.
+/// When a sync fails, the kernel may have dropped the pages that it could not write, and says so
+/// only once: the next sync would succeed. So the file remembers, and every later write, sync,
+/// `set_len`, `allocate` and `close` of it fails. Reads go on. What was written since the last good
+/// sync has to be written again to another file.
 ///
 /// # Examples
 ///
@@ -112,20 +112,21 @@ impl File {
         OpenOptions::new()
     }
 
-    /// Reads into the buffer from `offset` on. The count is less than the buffer's room at the end of
-    /// the file, and zero there or beyond. One call moves at most 2,147,479,552 bytes (read(2)).
+    /// Reads into the buffer from `offset` on. The count is less than the buffer's room at the end
+    /// of the file, and zero there or beyond. One call moves at most 2,147,479,552 bytes (read(2)).
     ///
     /// A buffer without room answers zero at once.
     ///
     /// # Errors
     ///
     /// As pread(2), with the buffer. [`InvalidInput`](io::ErrorKind::InvalidInput) when the file is
-    /// open for [direct](OpenOptions::direct) I/O and something is not aligned; nothing is submitted
-    /// then. A pipe or socket cannot be read at a position.
+    /// open for [direct](OpenOptions::direct) I/O and something is not aligned; nothing is
+    /// submitted then. A pipe or socket cannot be read at a position.
     ///
     /// # Cancel safety
     ///
-    /// Dropped in flight, the buffer is dropped when the kernel is done with it; nothing else is lost.
+    /// Dropped in flight, the buffer is dropped when the kernel is done with it; nothing else is
+    /// lost.
     #[inline]
     pub async fn read_at<B: IoBufMut>(
         &self,
@@ -173,20 +174,20 @@ impl File {
         Ok(buffer)
     }
 
-    /// Writes the buffer's bytes at `offset`, beyond the end of the file if need be: what lies between
-    /// reads as zeroes. The count may be less than all of them, see
+    /// Writes the buffer's bytes at `offset`, beyond the end of the file if need be: what lies
+    /// between reads as zeroes. The count may be less than all of them, see
     /// [`write_all_at`](Self::write_all_at). A file opened with [`append`](OpenOptions::append) is
     /// appended to, whatever the offset (pwrite(2), BUGS).
     ///
     /// # Errors
     ///
-    /// As pwrite(2), with the buffer; unaligned direct I/O as [`read_at`](Self::read_at). Whatever the
-    /// error, a part may have been written.
+    /// As pwrite(2), with the buffer; unaligned direct I/O as [`read_at`](Self::read_at). Whatever
+    /// the error, a part may have been written.
     ///
     /// # Cancel safety
     ///
-    /// Dropped in flight, the write may happen or not, but not after a later sync, `set_len`, `close`
-    /// or overlapping write has returned.
+    /// Dropped in flight, the write may happen or not, but not after a later sync, `set_len`,
+    /// `close` or overlapping write has returned.
     #[inline]
     pub async fn write_at<B: IoBuf>(
         &self,
@@ -227,8 +228,8 @@ impl File {
 
     /// Brings the file's bytes and metadata to the disk (fsync(2)).
     ///
-    /// It covers the writes that had returned before, and those that were dropped before: it waits for
-    /// these. A new file's name is another file's content: sync its directory too.
+    /// It covers the writes that had returned before, and those that were dropped before: it waits
+    /// for these. A new file's name is another file's content: sync its directory too.
     ///
     /// # Errors
     ///
@@ -285,8 +286,8 @@ impl File {
         .await
     }
 
-    /// Reserves disk space for `length` bytes from `offset` on, so that writing them later cannot fail
-    /// for want of it; the file becomes longer if need be (fallocate(2), mode 0). Writes with
+    /// Reserves disk space for `length` bytes from `offset` on, so that writing them later cannot
+    /// fail for want of it; the file becomes longer if need be (fallocate(2), mode 0). Writes with
     /// [direct](OpenOptions::direct) I/O go faster where space is allocated.
     ///
     /// # Errors
@@ -352,8 +353,8 @@ impl File {
         Ok(Metadata::new(buffer.read()))
     }
 
-    /// Closes the file and tells what the file system had kept for this moment (close(2)). Before, it
-    /// waits for all operations that were dropped in flight.
+    /// Closes the file and tells what the file system had kept for this moment (close(2)). Before,
+    /// it waits for all operations that were dropped in flight.
     ///
     /// While there are clones, it waits for dropped changes only, and the last of them closes.
     ///
@@ -379,8 +380,8 @@ impl File {
     }
 
     /// The alignment in bytes that address, length and offset need for
-    /// [direct](OpenOptions::direct) I/O: the greatest of theirs, hence enough for each. `None` when
-    /// the file is not open for direct I/O, or the kernel does not tell.
+    /// [direct](OpenOptions::direct) I/O: the greatest of theirs, hence enough for each. `None`
+    /// when the file is not open for direct I/O, or the kernel does not tell.
     ///
     /// ```
     /// # quoit::block_on(async {

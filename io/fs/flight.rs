@@ -22,7 +22,8 @@ use crate::io::proactor::{Proactor, outside};
 use crate::io::request::Request;
 
 /// The answer with the payload. An error means that there is no answer: the request was never
-/// submitted and the payload comes back, or it was polled on another core than its own and does not.
+/// submitted and the payload comes back, or it was polled on another core than its own and does
+/// not.
 pub(super) type Landing<P> = Result<(i64, P), (io::Error, Option<P>)>;
 
 #[must_use = "futures do nothing unless awaited or polled"]

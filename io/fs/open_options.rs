@@ -105,8 +105,8 @@ impl OpenOptions {
         self
     }
 
-    /// Whether it has to be made, and is an error if it is there. `create` and `truncate` are ignored
-    /// then.
+    /// Whether it has to be made, and is an error if it is there. `create` and `truncate` are
+    /// ignored then.
     pub fn create_new(&mut self, create_new: bool) -> &mut Self {
         self.create_new = create_new;
         self
@@ -115,9 +115,9 @@ impl OpenOptions {
     /// Whether reads and writes go past the page cache (`O_DIRECT`, open(2)).
     ///
     /// Then buffer address, length and offset have to be
-    /// [aligned](File::direct_alignment), for which [`AlignedBuf`](crate::buffer::AlignedBuf) helps.
-    /// What is not is an error that names the alignment, before anything is submitted, where the
-    /// kernel tells it (`STATX_DIOALIGN`, Linux 6.1); elsewhere the kernel answers `EINVAL`.
+    /// [aligned](File::direct_alignment), for which [`AlignedBuf`](crate::buffer::AlignedBuf)
+    /// helps. What is not is an error that names the alignment, before anything is submitted, where
+    /// the kernel tells it (`STATX_DIOALIGN`, Linux 6.1); elsewhere the kernel answers `EINVAL`.
     pub fn direct(&mut self, direct: bool) -> &mut Self {
         self.direct = direct;
         self
@@ -140,8 +140,8 @@ impl OpenOptions {
     /// # Errors
     ///
     /// As open(2). [`InvalidInput`](io::ErrorKind::InvalidInput) when the choices contradict each
-    /// other, or the path has a zero byte. [`Unsupported`](io::ErrorKind::Unsupported) when the file
-    /// system has no direct I/O.
+    /// other, or the path has a zero byte. [`Unsupported`](io::ErrorKind::Unsupported) when the
+    /// file system has no direct I/O.
     ///
     /// # Cancel safety
     ///

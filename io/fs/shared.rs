@@ -79,7 +79,8 @@ impl Shared {
         self.alignment
     }
 
-    /// Whether a read or write can be asked of this file at all. The length that is to be asked for.
+    /// Whether a read or write can be asked of this file at all. The length that is to be asked
+    /// for.
     #[inline]
     pub(super) fn check(&self, address: *const u8, length: usize, offset: u64) -> io::Result<u32> {
         // The kernel takes -1 for "the current position", and refuses other negative offsets.
@@ -133,8 +134,8 @@ impl Shared {
         self.intact()
     }
 
-    /// Takes note of how a sync ended. The kernel tells of lost pages once: a second sync would find
-    /// nothing to write and succeed, so the failure has to be remembered here.
+    /// Takes note of how a sync ended. The kernel tells of lost pages once: a second sync would
+    /// find nothing to write and succeed, so the failure has to be remembered here.
     pub(super) fn synced(&self, outcome: i64) {
         if let libc::EIO | libc::ENOSPC | libc::EDQUOT = -outcome as i32 {
             let number = -outcome as i32;

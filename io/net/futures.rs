@@ -31,8 +31,8 @@ impl<'a> Accept<'a> {
         Self { listener, place: Place::new(Wait::Accept) }
     }
 
-    /// Gives up after `limit` with [`TimedOut`](io::ErrorKind::TimedOut). A connection that came just
-    /// then is returned; one that comes later waits for the next `accept`.
+    /// Gives up after `limit` with [`TimedOut`](io::ErrorKind::TimedOut). A connection that came
+    /// just then is returned; one that comes later waits for the next `accept`.
     pub fn timeout(self, limit: Duration) -> Timed<Self> {
         Timed::new(self, limit)
     }
@@ -56,8 +56,8 @@ impl Future for Accept<'_> {
             Ok(Poll::Pending) => return Poll::Pending,
             Err(error) => return Poll::Ready(Err(error)),
         };
-        // Best effort: a peer that has reset meanwhile leaves neither option nor address behind, and
-        // the connection is handed on all the same: its first read tells.
+        // Best effort: a peer that has reset meanwhile leaves neither option nor address behind,
+        // and the connection is handed on all the same: its first read tells.
         let _ = call::set_option(connection.number(), libc::IPPROTO_TCP, libc::TCP_NODELAY, 1);
         let peer = call::peer_address(connection.number())
             .or_else(|_| call::local_address(listener.number()).map(unspecified))?;
@@ -152,8 +152,8 @@ impl<'a, B: IoBuf> SendBuffer<'a, B> {
     }
 
     /// Stops sending after `limit`. What the kernel had taken by then stays taken: the answer is
-    /// `Ok((count, buffer))` with the exact count, or the error [`TimedOut`](io::ErrorKind::TimedOut)
-    /// with the buffer when not a byte went out.
+    /// `Ok((count, buffer))` with the exact count, or the error
+    /// [`TimedOut`](io::ErrorKind::TimedOut) with the buffer when not a byte went out.
     pub fn timeout(self, limit: Duration) -> Timed<Self> {
         Timed::new(self, limit)
     }
@@ -162,7 +162,8 @@ impl<'a, B: IoBuf> SendBuffer<'a, B> {
         let State::Fresh(slot) = &mut self.state else { panic!("only called when fresh") };
         let buffer = slot.take().expect("polled after completion");
         let length = buffer.bytes_init();
-        // SAFETY: `IoBuf` promises that many initialised bytes there, still while we hold the buffer.
+        // SAFETY: `IoBuf` promises that many initialised bytes there, still while we hold the
+        // buffer.
         let bytes = unsafe { std::slice::from_raw_parts(buffer.stable_ptr(), length) };
         let tried = self.stream.with_place(&mut self.place, |tables, key, waiter| {
             let entry = tables.streams.get_mut(key)?;
@@ -312,7 +313,6 @@ impl<B: IoBuf> Expire for SendBuffer<'_, B> {
     }
 }
 
-#[expect(private_bounds, reason = "the operations that can expire are a closed set")]
 impl<F: Expire> Future for Timed<F> {
     type Output = F::Output;
 

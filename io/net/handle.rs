@@ -1,13 +1,13 @@
-//! What a user holds of a stream or a listener: shared ownership of the descriptor, and a binding to
-//! the core that serves it.
+//! What a user holds of a stream or a listener: shared ownership of the descriptor, and a binding
+//! to the core that serves it.
 //!
 //! ```text
 //!   unbound ──first I/O poll, by compare-exchange──► bound to (core, entry) ──detach──► unbound
 //! ```
 //!
-//! Both are plain integers, so handles are `Send` and `Sync` without a promise of ours, and a stream
-//! accepted on one core can be used on another. Polled on a core that does not own it, an operation
-//! answers with an error that names the owner.
+//! Both are plain integers, so handles are `Send` and `Sync` without a promise of ours, and a
+//! stream accepted on one core can be used on another. Polled on a core that does not own it, an
+//! operation answers with an error that names the owner.
 
 use std::io;
 use std::os::fd::RawFd;
@@ -19,8 +19,9 @@ use super::stream::{Socket, Stream};
 use crate::io::buffer::Lease;
 use crate::io::descriptor::Descriptor;
 use crate::io::mailbox::{self, CoreId, Key, Message, Wait, WaiterId};
-use crate::io::proactor::{Proactor, Tables, off_core, outside};
+use crate::io::proactor::{Proactor, off_core, outside};
 use crate::io::request::call;
+use crate::io::tables::Tables;
 
 /// To which core, and which entry of its table. Zero is unbound.
 #[derive(Debug)]
@@ -247,8 +248,8 @@ impl StreamHandle {
         Ok(socket.descriptor)
     }
 
-    /// Closing a socket with input unread resets it, and takes with it what the peer has yet to
-    /// read. So a stream that was never used, or was detached, lingers as any other.
+    /// Closing a socket with input unread resets it, and takes with it what the peer has not read
+    /// yet. So a stream that was never used, or was detached, lingers as any other.
     fn linger_unbound(&self) {
         Proactor::with_current(|proactor| {
             if proactor.is_closed() {

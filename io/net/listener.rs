@@ -10,8 +10,8 @@
 //! ```
 //!
 //! A dropped `accept()` loses nothing: what arrives waits here for the next one. Running out of
-//! descriptors is told to who waits, with the remedy; the connection stays in the kernel's queue, and
-//! the next try waits a while, so a loop around `accept` does not spin.
+//! descriptors is told to who waits, with the remedy; the connection stays in the kernel's queue,
+//! and the next try waits a while, so a loop around `accept` does not spin.
 
 use std::collections::VecDeque;
 use std::io;
@@ -41,8 +41,8 @@ enum State {
 
 pub(crate) struct Listener {
     descriptor: Arc<Descriptor>,
-    /// Connections ahead of the program; bounded by `Limits::accept_ahead`, overshot by what one turn
-    /// brings.
+    /// Connections ahead of the program; bounded by `Limits::accept_ahead`, overshot by what one
+    /// turn brings.
     queue: VecDeque<Descriptor>,
     waiters: Waiters,
     state: State,

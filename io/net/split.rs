@@ -90,7 +90,8 @@ impl OwnedReadHalf {
     /// As [`TcpStream::recv_into`].
     pub async fn recv_into<B: IoBufMut>(&self, mut buffer: B) -> Result<(usize, B), BufError<B>> {
         let (address, room) = (buffer.stable_mut_ptr(), buffer.bytes_total());
-        // SAFETY: `IoBufMut` promises that many writable bytes there, ours while we hold the buffer.
+        // SAFETY: `IoBufMut` promises that many writable bytes there, ours while we hold the
+        // buffer.
         let into = unsafe { std::slice::from_raw_parts_mut(address.cast(), room) };
         match read(&self.handle, into).await {
             Ok(count) => {

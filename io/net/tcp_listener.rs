@@ -24,18 +24,19 @@ pub(super) const BACKLOG: u32 = 4096;
 #[non_exhaustive]
 pub enum Placement {
     /// By the kernel's hash of the connection's addresses (`SO_REUSEPORT`, socket(7)): even on
-    /// average, and it costs nothing. A listener that dies takes the connections along that the kernel
-    /// has queued for it.
+    /// average, and it costs nothing. A listener that dies takes the connections along that the
+    /// kernel has queued for it.
     Hash,
 }
 
 /// A listening TCP socket.
 ///
 /// Taking connections starts with the first [`accept`](Self::accept). From then on up to 64 (see
-/// [`Builder::accept_ahead`](crate::Builder::accept_ahead)) wait here ahead of the program, so that a
-/// burst costs no system call each; further ones stay in the kernel's queue.
+/// [`Builder::accept_ahead`](crate::Builder::accept_ahead)) wait here ahead of the program, so that
+/// a burst costs no system call each; further ones stay in the kernel's queue.
 ///
-/// Dropping a listener closes the connections that nobody took; [`close`](Self::close) returns them.
+/// Dropping a listener closes the connections that nobody took; [`close`](Self::close) returns
+/// them.
 ///
 /// # Examples
 ///
@@ -60,8 +61,8 @@ impl TcpListener {
         Self { handle: ListenerHandle::new(descriptor) }
     }
 
-    /// Listens on an address, with `SO_REUSEADDR`. A name is resolved off the loop, and the first of
-    /// its addresses that can be bound is taken.
+    /// Listens on an address, with `SO_REUSEADDR`. A name is resolved off the loop, and the first
+    /// of its addresses that can be bound is taken.
     ///
     /// # Errors
     ///
@@ -119,8 +120,8 @@ impl TcpListener {
     /// # Errors
     ///
     /// As accept(2), except that errors of the connection alone are skipped. When descriptors or
-    /// memory run out, one call is told so; the connection stays in the kernel's queue, and the next
-    /// attempt waits 10 ms, doubling up to a second, so a loop around `accept` does not spin.
+    /// memory run out, one call is told so; the connection stays in the kernel's queue, and the
+    /// next attempt waits 10 ms, doubling up to a second, so a loop around `accept` does not spin.
     ///
     /// A peer that has already reset its connection leaves no address: it is then `0.0.0.0:0`.
     ///

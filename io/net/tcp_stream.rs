@@ -1,17 +1,19 @@
 //! `TcpStream`: a connection.
 
+mod convert;
+mod options;
+
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::net::{Shutdown, SocketAddr};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+pub use self::convert::DetachError;
 use super::futures::{Recv, SendBuffer, flatten, unflatten};
 use super::handle::{Place, StreamHandle};
-use super::options;
 use super::split::{self, OwnedReadHalf, OwnedWriteHalf, ReadHalf, WriteHalf};
 use super::{TcpSocket, ToSocketAddrs};
 use crate::io::buffer::{BufError, IoBuf, IoBufMut};
@@ -26,22 +28,22 @@ use crate::io::services::Services;
 
 /// A TCP connection.
 ///
-/// The handle is `Send` and `Sync`; the connection is served by the core whose program first reads or
-/// writes, and answers elsewhere with an error that names that core. [`detach`](Self::detach) frees
-/// it to be used on another one. All operations take `&self`, so one task may read while another
-/// writes; concurrent reads are served in the order of their first poll, and writes go out in the
-/// order of theirs.
+/// The handle is `Send` and `Sync`; the connection is served by the core whose program first reads
+/// or writes, and answers elsewhere with an error that names that core. [`detach`](Self::detach)
+/// frees it to be used on another one. All operations take `&self`, so one task may read while
+/// another writes; concurrent reads are served in the order of their first poll, and writes go out
+/// in the order of theirs.
 ///
 /// `TCP_NODELAY` is on from the start.
 ///
 /// # Dropping
 ///
-/// Nothing that was received or committed is lost by dropping a *future*. Dropping the *stream* with
-/// bytes unsent or input unread sends the committed bytes, then FIN, then discards input until the
-/// peer's end or the [linger time](Self::set_linger) (5 seconds), then closes; otherwise it closes at
-/// once. Bytes that the linger time leaves unsent make it a reset: FIN would tell the peer that it has
-/// everything. [`close`](Self::close) does the same and reports errors; [`abort`](Self::abort)
-/// resets.
+/// Nothing that was received or committed is lost by dropping a *future*. Dropping the *stream*
+/// with bytes unsent or input unread sends the committed bytes, then FIN, then discards input until
+/// the peer's end or the [linger time](Self::set_linger) (5 seconds), then closes; otherwise it
+/// closes at once. Bytes that the linger time leaves unsent make it a reset: FIN would tell the
+/// peer that it has everything. [`close`](Self::close) does the same and reports errors;
+/// [`abort`](Self::abort) resets.
 ///
 /// # Examples
 ///
@@ -71,8 +73,8 @@ impl TcpStream {
 
     /// Connects to a remote address.
     ///
-    /// A name is resolved off the loop, and each of its addresses is tried in turn; the error is that
-    /// of the last one.
+    /// A name is resolved off the loop, and each of its addresses is tried in turn; the error is
+    /// that of the last one.
     ///
     /// # Errors
     ///
@@ -123,8 +125,8 @@ impl TcpStream {
         Recv::new(&self.handle)
     }
 
-    /// Reads into a buffer of yours, and gives it back with the count; 0 is the end of the stream, or
-    /// a buffer without room.
+    /// Reads into a buffer of yours, and gives it back with the count; 0 is the end of the stream,
+    /// or a buffer without room.
     ///
     /// # Errors
     ///
@@ -150,9 +152,9 @@ impl TcpStream {
 
     /// Sends a whole buffer and gives it back with its length. A lease can be sent as it is.
     ///
-    /// The buffer commits at the first poll that finds room: from then on it belongs to the stream and
-    /// goes out whole, before any later write. The future resolves when the kernel has taken the last
-    /// byte. [`SendBuffer::timeout`] stops it and tells the exact count.
+    /// The buffer commits at the first poll that finds room: from then on it belongs to the stream
+    /// and goes out whole, before any later write. The future resolves when the kernel has taken
+    /// the last byte. [`SendBuffer::timeout`] stops it and tells the exact count.
     ///
     /// # Errors
     ///
@@ -180,8 +182,8 @@ impl TcpStream {
         Ok(())
     }
 
-    /// Reads into a slice: what is there, at least one byte; 0 is the end of the stream, or an empty
-    /// slice.
+    /// Reads into a slice: what is there, at least one byte; 0 is the end of the stream, or an
+    /// empty slice.
     ///
     /// # Errors
     ///
@@ -198,14 +200,14 @@ impl TcpStream {
     ///
     /// # Errors
     ///
-    /// As recv(2), and [`UnexpectedEof`](io::ErrorKind::UnexpectedEof). What had been read before an
-    /// error goes back to the stream.
+    /// As recv(2), and [`UnexpectedEof`](io::ErrorKind::UnexpectedEof). What had been read before
+    /// an error goes back to the stream.
     ///
     /// # Cancel safety
     ///
-    /// Dropped half-way, what it had read goes back to the stream: the next read of any tier continues
-    /// at the exact byte. (`AsyncReadExt::read_exact` of other crates has its own loop and no such
-    /// promise.)
+    /// Dropped half-way, what it had read goes back to the stream: the next read of any tier
+    /// continues at the exact byte. (`AsyncReadExt::read_exact` of other crates has its own loop
+    /// and no such promise.)
     pub async fn read_exact(&self, into: &mut [u8]) -> io::Result<()> {
         split::read_exact(&self.handle, into).await
     }
@@ -255,8 +257,8 @@ impl TcpStream {
         .await
     }
 
-    /// Writes from a slice: as much as the socket takes at once, at least one byte. What is reported
-    /// is what the kernel has taken; nothing is queued.
+    /// Writes from a slice: as much as the socket takes at once, at least one byte. What is
+    /// reported is what the kernel has taken; nothing is queued.
     ///
     /// # Errors
     ///
@@ -313,7 +315,8 @@ impl TcpStream {
     ///
     /// # Errors
     ///
-    /// Only when the stream belongs to another core or is gone; its own errors are left to the read.
+    /// Only when the stream belongs to another core or is gone; its own errors are left to the
+    /// read.
     ///
     /// # Cancel safety
     ///
@@ -343,11 +346,10 @@ impl TcpStream {
         .await
     }
 
-    async fn ready(
-        &self,
-        wait: Wait,
-        poll: impl Fn(&mut Stream, Key, &mut Option<WaiterId>, &Context<'_>, &mut Services) -> Poll<()>,
-    ) -> io::Result<()> {
+    async fn ready<F>(&self, wait: Wait, poll: F) -> io::Result<()>
+    where
+        F: Fn(&mut Stream, Key, &mut Option<WaiterId>, &Context<'_>, &mut Services) -> Poll<()>,
+    {
         let mut place = Place::new(wait);
         poll_fn(|cx| {
             flatten(self.handle.with_place(&mut place, |tables, key, waiter| {
@@ -362,8 +364,8 @@ impl TcpStream {
     ///
     /// # Errors
     ///
-    /// As recv(2); [`WouldBlock`](io::ErrorKind::WouldBlock) when nothing is, or another read stands
-    /// in line: wait for [`readable`](Self::readable).
+    /// As recv(2); [`WouldBlock`](io::ErrorKind::WouldBlock) when nothing is, or another read
+    /// stands in line: wait for [`readable`](Self::readable).
     pub fn try_read(&self, into: &mut [u8]) -> io::Result<usize> {
         if into.is_empty() {
             return Ok(0);
@@ -389,8 +391,8 @@ impl TcpStream {
         })
     }
 
-    /// Ends one or both directions. Ending the writing one first waits until everything committed is
-    /// taken, then sends FIN.
+    /// Ends one or both directions. Ending the writing one first waits until everything committed
+    /// is taken, then sends FIN.
     ///
     /// # Errors
     ///
@@ -406,8 +408,9 @@ impl TcpStream {
         call::shutdown(self.handle.number(), how)
     }
 
-    /// Closes as dropping does, and tells what became of it: with bytes unsent or input unread it sends
-    /// the committed bytes, then FIN, and discards input until the peer's end or the linger time.
+    /// Closes as dropping does, and tells what became of it: with bytes unsent or input unread it
+    /// sends the committed bytes, then FIN, and discards input until the peer's end or the linger
+    /// time.
     ///
     /// # Errors
     ///
@@ -488,236 +491,6 @@ impl TcpStream {
     #[must_use]
     pub fn into_split(self) -> (OwnedReadHalf, OwnedWriteHalf) {
         split::into_split(self)
-    }
-
-    /// The address of this end.
-    ///
-    /// # Errors
-    ///
-    /// As getsockname(2).
-    pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        call::local_address(self.handle.number())
-    }
-
-    /// The address of the other end.
-    ///
-    /// # Errors
-    ///
-    /// As getpeername(2).
-    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
-        call::peer_address(self.handle.number())
-    }
-
-    /// Whether small writes go out at once (`TCP_NODELAY`, tcp(7)); on unless changed.
-    ///
-    /// # Errors
-    ///
-    /// As getsockopt(2).
-    pub fn nodelay(&self) -> io::Result<bool> {
-        options::nodelay(self.handle.number())
-    }
-
-    /// Sets `TCP_NODELAY`.
-    ///
-    /// # Errors
-    ///
-    /// As setsockopt(2).
-    pub fn set_nodelay(&self, on: bool) -> io::Result<()> {
-        options::set_nodelay(self.handle.number(), on)
-    }
-
-    /// Whether idle connections are probed (`SO_KEEPALIVE`).
-    ///
-    /// # Errors
-    ///
-    /// As getsockopt(2).
-    pub fn keepalive(&self) -> io::Result<bool> {
-        options::keepalive(self.handle.number())
-    }
-
-    /// Sets `SO_KEEPALIVE`.
-    ///
-    /// # Errors
-    ///
-    /// As setsockopt(2).
-    pub fn set_keepalive(&self, on: bool) -> io::Result<()> {
-        options::set_keepalive(self.handle.number(), on)
-    }
-
-    /// Probes idle connections: after `idle`, every `interval`, and gives up after `probes` without
-    /// an answer (tcp(7)). Times are whole seconds, at least one.
-    ///
-    /// # Errors
-    ///
-    /// As setsockopt(2).
-    pub fn set_keepalive_times(
-        &self,
-        idle: Duration,
-        interval: Duration,
-        probes: u32,
-    ) -> io::Result<()> {
-        options::set_keepalive_times(self.handle.number(), idle, interval, probes)
-    }
-
-    /// The hop limit of outgoing packets.
-    ///
-    /// # Errors
-    ///
-    /// As getsockopt(2).
-    pub fn ttl(&self) -> io::Result<u32> {
-        options::ttl(self.handle.number())
-    }
-
-    /// Sets the hop limit of outgoing packets.
-    ///
-    /// # Errors
-    ///
-    /// As setsockopt(2).
-    pub fn set_ttl(&self, hops: u32) -> io::Result<()> {
-        options::set_ttl(self.handle.number(), hops)
-    }
-
-    /// The kernel's send buffer in bytes (`SO_SNDBUF`; Linux doubles what is set, socket(7)).
-    ///
-    /// # Errors
-    ///
-    /// As getsockopt(2).
-    pub fn send_buffer_size(&self) -> io::Result<usize> {
-        options::send_buffer_size(self.handle.number())
-    }
-
-    /// Sets the kernel's send buffer in bytes.
-    ///
-    /// # Errors
-    ///
-    /// As setsockopt(2).
-    pub fn set_send_buffer_size(&self, bytes: usize) -> io::Result<()> {
-        options::set_send_buffer_size(self.handle.number(), bytes)
-    }
-
-    /// The kernel's receive buffer in bytes (`SO_RCVBUF`; Linux doubles what is set, socket(7)).
-    ///
-    /// # Errors
-    ///
-    /// As getsockopt(2).
-    pub fn recv_buffer_size(&self) -> io::Result<usize> {
-        options::recv_buffer_size(self.handle.number())
-    }
-
-    /// Sets the kernel's receive buffer in bytes.
-    ///
-    /// # Errors
-    ///
-    /// As setsockopt(2).
-    pub fn set_recv_buffer_size(&self, bytes: usize) -> io::Result<()> {
-        options::set_recv_buffer_size(self.handle.number(), bytes)
-    }
-
-    /// How long a dropped or closing stream waits for its bytes to be taken and its peer to end.
-    #[must_use]
-    pub fn linger(&self) -> Duration {
-        self.handle.socket().linger()
-    }
-
-    /// Sets the linger time; 5 seconds unless changed, in whole milliseconds, at most 49 days.
-    pub fn set_linger(&self, linger: Duration) {
-        self.handle.socket().set_linger(linger);
-    }
-
-    /// Takes the socket's pending error (`SO_ERROR`).
-    ///
-    /// # Errors
-    ///
-    /// As getsockopt(2).
-    pub fn take_error(&self) -> io::Result<Option<io::Error>> {
-        options::take_error(self.handle.number())
-    }
-
-    /// Takes over a connected stream of the standard library, which is switched to non-blocking.
-    ///
-    /// # Errors
-    ///
-    /// As fcntl(2).
-    pub fn from_std(stream: std::net::TcpStream) -> io::Result<Self> {
-        stream.set_nonblocking(true)?;
-        Ok(Self::from_descriptor(OwnedFd::from(stream).into()))
-    }
-
-    /// Gives the stream to the standard library, blocking as that expects.
-    ///
-    /// # Errors
-    ///
-    /// The handle comes back when the stream is bound to a core or holds unread bytes:
-    /// [`detach`](Self::detach) it and read them first.
-    pub fn into_std(self) -> Result<std::net::TcpStream, DetachError> {
-        let descriptor = self.into_owned_fd()?;
-        let stream = std::net::TcpStream::from(descriptor);
-        // A switch that fails leaves the stream non-blocking, which std's methods report themselves.
-        let _ = stream.set_nonblocking(false);
-        Ok(stream)
-    }
-
-    /// Gives the descriptor away, non-blocking.
-    ///
-    /// # Errors
-    ///
-    /// As [`into_std`](Self::into_std).
-    pub fn into_owned_fd(self) -> Result<OwnedFd, DetachError> {
-        match self.handle.into_descriptor() {
-            Ok(descriptor) => Ok(descriptor.into()),
-            Err(handle) => Err(DetachError(Self { handle })),
-        }
-    }
-}
-
-impl TryFrom<OwnedFd> for TcpStream {
-    type Error = io::Error;
-
-    /// Takes over a connected stream socket, which is switched to non-blocking.
-    fn try_from(owned: OwnedFd) -> io::Result<Self> {
-        Self::from_std(owned.into())
-    }
-}
-
-impl AsFd for TcpStream {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.handle.socket().descriptor.as_fd()
-    }
-}
-
-impl AsRawFd for TcpStream {
-    fn as_raw_fd(&self) -> RawFd {
-        self.handle.number()
-    }
-}
-
-/// A stream could not be taken from its core; the stream comes back.
-#[derive(Debug)]
-pub struct DetachError(TcpStream);
-
-impl DetachError {
-    /// The stream, as it was.
-    #[must_use]
-    pub fn into_stream(self) -> TcpStream {
-        self.0
-    }
-}
-
-impl std::fmt::Display for DetachError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(if self.0.handle.is_bound() {
-            "the stream is served by a core; detach it first"
-        } else {
-            "the stream holds received bytes; read them first"
-        })
-    }
-}
-
-impl std::error::Error for DetachError {}
-
-impl From<DetachError> for io::Error {
-    fn from(error: DetachError) -> Self {
-        Self::other(error)
     }
 }
 

@@ -221,31 +221,12 @@ pub(crate) fn send_vectored(descriptor: RawFd, parts: &[IoSlice<'_>]) -> i32 {
         let bytes: Vec<u8> = parts.iter().flat_map(|part| part.iter().copied()).collect();
         return world.send(descriptor, &bytes);
     }
-    // SAFETY: zeroes are a valid msghdr; IoSlice is ABI-compatible with iovec, and sendmsg only reads.
+    // SAFETY: zeroes are a valid msghdr; IoSlice is ABI-compatible with iovec, and sendmsg only
+    // reads.
     answer(unsafe {
         let mut message: libc::msghdr = std::mem::zeroed();
         message.msg_iov = parts.as_ptr().cast_mut().cast();
         message.msg_iovlen = parts.len();
         libc::sendmsg(descriptor, &raw const message, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
     })
-}
-
-/// Switches a foreign socket to non-blocking, as all of ours are.
-pub(crate) fn set_nonblocking(descriptor: RawFd) -> io::Result<()> {
-    // SAFETY: no pointers.
-    unsafe {
-        let flags = check(libc::fcntl(descriptor, libc::F_GETFL) as isize)? as i32;
-        check(libc::fcntl(descriptor, libc::F_SETFL, flags | libc::O_NONBLOCK) as isize)?;
-    }
-    Ok(())
-}
-
-/// Switches a socket of ours to blocking, as `std` expects to get one.
-pub(crate) fn set_blocking(descriptor: RawFd) -> io::Result<()> {
-    // SAFETY: no pointers.
-    unsafe {
-        let flags = check(libc::fcntl(descriptor, libc::F_GETFL) as isize)? as i32;
-        check(libc::fcntl(descriptor, libc::F_SETFL, flags & !libc::O_NONBLOCK) as isize)?;
-    }
-    Ok(())
 }

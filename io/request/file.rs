@@ -1,8 +1,8 @@
 //! What is asked of files.
 //!
 //! Here the two models differ most. A regular file is always "ready", so readiness has no form for
-//! it: what cannot be answered from the page cache at once goes to a thread. Completion has one form
-//! for everything, and the kernel decides what needs a worker.
+//! it: what cannot be answered from the page cache at once goes to a thread. Completion has one
+//! form for everything, and the kernel decides what needs a worker.
 
 use std::ffi::c_char;
 
@@ -56,8 +56,8 @@ impl ReadAt {
 
     /// Answers from the page cache, or says that it would block (`RWF_NOWAIT`, preadv2(2)).
     ///
-    /// An answer that is short because the cache holds only the front of the range would be one that
-    /// no other way to read gives: only at the end of the file it stands.
+    /// An answer that is short because the cache holds only the front of the range would be one
+    /// that no other way to read gives: only at the end of the file it stands.
     ///
     /// # Safety
     ///
@@ -212,8 +212,8 @@ impl Allocate {
     }
 }
 
-/// Closes a descriptor and tells what the file system had kept for this moment (close(2)). The number
-/// is free again whatever the answer, unless that is `ECANCELED`: then nothing was done.
+/// Closes a descriptor and tells what the file system had kept for this moment (close(2)). The
+/// number is free again whatever the answer, unless that is `ECANCELED`: then nothing was done.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Close {
     pub(crate) descriptor: i32,

@@ -14,9 +14,9 @@
 //!                       Completion
 //! ```
 //!
-//! A request holds numbers and pointers, never owners. Who lends the memory and the descriptor keeps
-//! them until the *terminal* completion: the first one without `MORE`. That rule pays for the `unsafe`
-//! in every `encode` and `attempt`, and `Ring::submit` states it as its contract.
+//! A request holds numbers and pointers, never owners. Who lends the memory and the descriptor
+//! keeps them until the *terminal* completion: the first one without `MORE`. That rule pays for the
+//! `unsafe` in every `encode` and `attempt`, and `Ring::submit` states it as its contract.
 
 mod basic;
 pub(crate) mod call;
@@ -105,8 +105,9 @@ pub(crate) enum Interest {
 pub(crate) enum Attempt {
     /// The request is over.
     Done { result: i32 },
-    /// A multishot request has one answer and goes on. `drained`: the descriptor had no more to give
-    /// just now, so trying again before the next readiness event would be a wasted system call.
+    /// A multishot request has one answer and goes on. `drained`: the descriptor had no more to
+    /// give just now, so trying again before the next readiness event would be a wasted system
+    /// call.
     More { result: i32, buffer: Option<u16>, drained: bool },
     /// Nothing yet: wait for this readiness, then attempt again.
     WouldBlock(Interest),

@@ -71,8 +71,8 @@ impl Connect {
     pub(crate) unsafe fn attempt(self) -> Attempt {
         // SAFETY: the caller keeps `address` valid.
         let address = unsafe { &*self.address };
-        // SAFETY: the pointer and length describe one valid socket address. A second call on a socket
-        // whose handshake has ended answers EISCONN or the handshake's error, exactly once.
+        // SAFETY: the pointer and length describe one valid socket address. A second call on a
+        // socket whose handshake has ended answers EISCONN or the handshake's error, exactly once.
         let result = answer(unsafe {
             libc::connect(self.descriptor, address.as_ptr(), address.len()) as isize
         });

@@ -97,8 +97,8 @@ impl Metadata {
     }
 }
 
-/// What direct I/O on an open file needs: the alignment of memory, and that of offset and length, in
-/// bytes. `None` where the kernel does not tell (before Linux 6.1, and some file systems).
+/// What direct I/O on an open file needs: the alignment of memory, and that of offset and length,
+/// in bytes. `None` where the kernel does not tell (before Linux 6.1, and some file systems).
 pub(crate) fn direct_alignment(descriptor: i32) -> Option<(u32, u32)> {
     let mut buffer = StatBuffer::new();
     let request = Metadata {

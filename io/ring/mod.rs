@@ -26,7 +26,7 @@ use self::simulated::Simulated;
 use self::uring::Uring;
 use crate::io::mailbox::Mailbox;
 use crate::io::pool::Pool;
-use crate::io::request::{Attempt, Completion, Request, Token};
+use crate::io::request::{Completion, Request, Token};
 
 /// How long a turn may wait for the kernel.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -82,8 +82,8 @@ pub(crate) enum Ring {
 }
 
 impl Ring {
-    /// Makes the ring that was prepared for a core. `buffers_max` bounds the ids that `provide` will
-    /// ever name.
+    /// Makes the ring that was prepared for a core. `buffers_max` bounds the ids that `provide`
+    /// will ever name.
     pub(crate) fn new(
         prepared: &Prepared,
         mailbox: &Arc<Mailbox>,
@@ -106,8 +106,8 @@ impl Ring {
     /// # Safety
     ///
     /// Every descriptor and all memory that the request names stays valid and in place until the
-    /// terminal completion of `token`, whatever happens meanwhile; and no other request of this ring
-    /// carries the same token before then.
+    /// terminal completion of `token`, whatever happens meanwhile; and no other request of this
+    /// ring carries the same token before then.
     #[inline]
     pub(crate) unsafe fn submit(&mut self, token: Token, request: &Request) {
         match self {
@@ -127,22 +127,6 @@ impl Ring {
             Self::Uring(ring) => ring.cancel(token),
             Self::Readiness(ring) => ring.cancel(token),
             Self::Simulated(ring) => ring.cancel(token),
-        }
-    }
-
-    /// Tries a request at once, without submitting it.
-    ///
-    /// # Safety
-    ///
-    /// Everything the request names is valid for this call.
-    #[inline]
-    pub(crate) unsafe fn attempt(&mut self, request: &Request) -> Attempt {
-        match self {
-            // SAFETY: handed on.
-            Self::Uring(ring) => unsafe { ring.attempt(request) },
-            // SAFETY: handed on.
-            Self::Readiness(ring) => unsafe { ring.attempt(request) },
-            Self::Simulated(ring) => ring.attempt(request),
         }
     }
 

@@ -1,4 +1,5 @@
-//! Files, on both rings: what they read and write, and what is left of an operation that is dropped.
+//! Files, on both rings: what they read and write, and what is left of an operation that is
+//! dropped.
 //!
 //! ```text
 //!   plain.rs     opening, reading, writing, metadata, conversions, errors

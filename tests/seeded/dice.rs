@@ -35,7 +35,8 @@ impl Dice {
         self.0.borrow_mut().one_in(times)
     }
 
-    /// Polls a future up to some number of times, with wakes of its own or without, and drops it then.
+    /// Polls a future up to some number of times, with wakes of its own or without, and drops it
+    /// then.
     pub(crate) async fn cut<F: Future>(&self, future: F) -> Option<F::Output> {
         let mut left = self.up_to(5);
         let mut future = pin!(future);

@@ -74,6 +74,8 @@ pub(crate) const RULES: &[Rule] = &[
         find: ambient,
         wrong: &[
             sample("runtime/time.rs", &["let now = std::time::Instant::now();"]),
+            sample("io/a.rs", &["use std::{io, time::{self, Instant}};\nInstant::now();"]),
+            sample("io/a.rs", &["use std::time;\ntime::Instant::now();"]),
             sample("io/timers.rs", &["use std::time::SystemTime;"]),
             sample("runtime/core.rs", &["thread::spawn(f);"]),
             sample("runtime/core.rs", &["use std::thread::{self, Builder};"]),
@@ -81,7 +83,8 @@ pub(crate) const RULES: &[Rule] = &[
             sample("io/net/tcp.rs", &["#[cfg(test)]\nmod tests;\nfn f() { libc::close(1); }"]),
         ],
         right: &[
-            sample("runtime/time.rs", &["// Not Instant::now.\nlet now = Instant::now_here();"]),
+            sample("runtime/time.rs", &["// Not std::time::Instant::now.\nInstant::now_here();"]),
+            sample("runtime/time.rs", &["use super::Instant;\nlet now = Instant::now();"]),
             sample("io/a.rs", &["f();\n#[cfg(test)]\nmod tests { fn f() { thread::spawn(g); } }"]),
             sample(
                 "io/a.rs",
@@ -95,6 +98,7 @@ pub(crate) const RULES: &[Rule] = &[
             "io/ring/uring/mod.rs",
             "io/pool.rs",
             "io/net/tests.rs",
+            "runtime/models.rs",
             "tests/tcp.rs",
         ],
     },
@@ -201,11 +205,12 @@ fn is_rust(path: &str) -> bool {
     path.ends_with(".rs")
 }
 
-/// The library, except the files that are the seam.
+/// The library, except the files that are the seam, and tests (loom's models start loom's threads).
 fn uses_the_seam(path: &str) -> bool {
     const SEAM: [&str; 5] = ["io/system", "io/request/", "io/ring/", "io/buffer/", "io/pool.rs"];
     let in_library = path == "lib.rs" || path.starts_with("io/") || path.starts_with("runtime/");
-    let is_tests = path.ends_with("/tests.rs") || path.contains("/tests/");
+    let is_tests = ["/tests.rs", "/models.rs"].iter().any(|end| path.ends_with(end))
+        || path.contains("/tests/");
     in_library
         && is_rust(path)
         && !is_tests
@@ -246,10 +251,17 @@ fn unexplained_unsafe(text: &str) -> Vec<Finding> {
 /// Direct use of what the seam stands for. Tests at the end of a file may use the real thing, and
 /// constants of the C library (error numbers) do nothing.
 fn ambient(text: &str) -> Vec<Finding> {
-    const WORDS: [&str; 4] = ["Instant::now", "SystemTime", "thread::spawn", "thread::Builder"];
+    const WORDS: [&str; 4] =
+        ["std::time::Instant::now", "SystemTime", "thread::spawn", "thread::Builder"];
     let code = code_of(text);
     let code = &code[..start_of_tests(&code)];
     let mut found = names(code, &WORDS);
+    // An `Instant` of our own asks the clock of the core.
+    let mut imports = code.match_indices("use std::").map(|(at, _)| code[at..].split(';').next());
+    let of_std = |import: &str| has_word(import, "Instant") || import == "use std::time";
+    if imports.any(|import| import.is_some_and(of_std)) {
+        found.extend(names(code, &["Instant::now"]));
+    }
     for (line, code) in numbered(code) {
         let imports = has_word(code, "use") && has_word(code, "thread");
         if imports && (has_word(code, "Builder") || has_word(code, "spawn")) {

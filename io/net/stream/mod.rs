@@ -10,11 +10,11 @@
 //!                                  └── nothing unsent, nothing unread: straight to Ending
 //! ```
 //!
-//! When the linger time passes with bytes unsent, the close is a reset: an orderly end would make the
-//! part that went out look like the whole.
+//! When the linger time passes with bytes unsent, the close is a reset: an orderly end would make
+//! the part that went out look like the whole.
 //!
-//! The order at the end is the only right one: a number that is closed with a receive armed sends no
-//! FIN, and a number that the engine still knows may soon serve a stranger.
+//! The order at the end is the only right one: a number that is closed with a receive armed sends
+//! no FIN, and a number that the engine still knows may soon serve a stranger.
 
 mod receive;
 mod send;

@@ -59,6 +59,7 @@ const PRIVATE: usize = 16 * 1024;
 
 pub(crate) struct Receiving {
     first: Option<Lease>,
+    #[expect(clippy::box_collection, reason = "a pointer, not four words, while it is empty")]
     rest: Option<Box<VecDeque<Lease>>>,
     /// A slice may point to the first lease: see `lend`.
     lent: bool,

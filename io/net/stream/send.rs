@@ -71,6 +71,7 @@ pub(crate) enum SendNow {
 
 #[derive(Default)]
 pub(crate) struct Sending {
+    #[expect(clippy::box_collection, reason = "a pointer, not four words, while it is empty")]
     queue: Option<Box<VecDeque<Outgoing>>>,
     /// Committed bytes that the kernel has not taken.
     bytes: usize,

@@ -6,10 +6,10 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use crate::io::ring::Waiting;
 use crate::io::system;
 
-/// The most events taken by one wait, and the most descriptors tried again in one turn. When more are
-/// ready, the kernel hands out the rest by the next wait, in turn. Few, because each may fill a
-/// provided buffer: a turn then works within the buffers that the pool starts with, which stay in the
-/// cache (1024 events a turn cost a sixth of the throughput at as many connections).
+/// The most events taken by one wait, and the most descriptors tried again in one turn. When more
+/// are ready, the kernel hands out the rest by the next wait, in turn. Few, because each may fill a
+/// provided buffer: a turn then works within the buffers that the pool starts with, which stay in
+/// the cache (1024 events a turn cost a sixth of the throughput at as many connections).
 pub(super) const EVENTS_MAX: usize = 64;
 
 const NANOSECONDS_PER_MILLISECOND: u64 = 1_000_000;

@@ -57,9 +57,9 @@ const DOORBELL: u64 = u64::MAX;
 /// when it has: the jobs that fill it may be another core's.
 const POOL_RETRY: u64 = 1_000_000;
 
-/// What one turn receives before it lets the program have it. Received bytes are copied on soon, and
-/// the second copy is cheap only while they are in the cache; what is ready beyond that waits for the
-/// next turn, in order.
+/// What one turn receives before it lets the program have it. Received bytes are copied on soon,
+/// and the second copy is cheap only while they are in the cache; what is ready beyond that waits
+/// for the next turn, in order.
 const BYTES_PER_TURN: u32 = 256 * 1024;
 
 /// One core's readiness ring.
@@ -153,25 +153,6 @@ impl Readiness {
         }
         self.retire(index);
         self.cancelled.push(token);
-    }
-
-    /// # Safety
-    ///
-    /// Everything the request names is valid for this call.
-    #[inline]
-    pub(crate) unsafe fn attempt(&mut self, request: &Request) -> Attempt {
-        self.counters.direct_calls += 1;
-        // SAFETY: handed on.
-        let attempt = unsafe { request.attempt(&mut self.buffers) };
-        if matches!(attempt, Attempt::WouldBlock(_)) && !matches!(request, Request::Poll(_)) {
-            // The submission that follows needs no second try.
-            let place = place_of(request);
-            let source = place.and_then(|(number, side)| Some((self.sources.get(number)?, side)));
-            if let Some((source, side)) = source {
-                source.block(side);
-            }
-        }
-        attempt
     }
 
     /// # Panics

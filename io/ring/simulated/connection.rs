@@ -6,9 +6,9 @@
 //! ```
 //!
 //! A pipe is the sender's and the receiver's buffer in one, so a reader that does not read stops
-//! the writer. What is sent becomes visible when it *arrives*, some bytes at a time, by chance; then
-//! FIN does. A reset drops what is still on the way. The answers are those of Linux's `tcp_sendmsg`,
-//! `tcp_recvmsg`, `tcp_poll` and `tcp_reset`, each error told once.
+//! the writer. What is sent becomes visible when it *arrives*, some bytes at a time, by chance;
+//! then FIN does. A reset drops what is still on the way. The answers are those of Linux's
+//! `tcp_sendmsg`, `tcp_recvmsg`, `tcp_poll` and `tcp_reset`, each error told once.
 
 use std::collections::VecDeque;
 use std::net::{Shutdown, SocketAddr};

@@ -1,15 +1,15 @@
 //! The simulated ring: a kernel in memory that completes requests in the order of a seed.
 //!
 //! ```text
-//!   submit ──► pending ── work: by chance, now or later ──► answers ── post: by chance ──► Completion
+//!   submit ──► pending ── work: by chance, now or later ──► answers ── by chance ──► Completion
 //!   cancel ──►    │                    │
 //!                 └── nobody's turn    └── world: descriptors, listeners, connections
 //! ```
 //!
-//! It gives every answer that the kernel may give, and the rare ones as often as the others: requests
-//! complete in any order and late, a cancel races its target and loses, multishots end early, sends
-//! are short, buffers run out. What was taken from a socket may wait to be posted, as a completion
-//! waits in the kernel's queue, so whoever asks the socket meanwhile finds it gone.
+//! It gives every answer that the kernel may give, and the rare ones as often as the others:
+//! requests complete in any order and late, a cancel races its target and loses, multishots end
+//! early, sends are short, buffers run out. What was taken from a socket may wait to be posted, as
+//! a completion waits in the kernel's queue, so whoever asks the socket meanwhile finds it gone.
 //!
 //! Memory that is lent belongs to the kernel until the terminal completion, and this one shows it:
 //! provided buffers are scribbled on at any time and get their bytes when the completion is posted;
@@ -36,7 +36,7 @@ pub use self::world::Books;
 use self::world::World;
 use super::{Provided, RingCounters, Waiting};
 use crate::io::mailbox::Mailbox;
-use crate::io::request::{Attempt, Completion, Flags, Request, Token};
+use crate::io::request::{Completion, Flags, Request, Token};
 
 /// How often in a row a request is passed over, at most: then it gets what it can.
 const PASSED_OVER_MAX: u32 = 6;
@@ -98,12 +98,6 @@ impl Simulated {
             pending.cancel();
             self.settled_at = None;
         }
-    }
-
-    /// "Not now" is an answer that every request must expect.
-    pub(super) fn attempt(&mut self, request: &Request) -> Attempt {
-        self.counters.direct_calls += 1;
-        Attempt::WouldBlock(request.interest())
     }
 
     pub(super) fn provide(&mut self, buffers: impl Iterator<Item = Provided>) {

@@ -271,7 +271,8 @@ impl Pending {
             }
             Ok(bytes) => {
                 kernel.provided.pop_front();
-                // SAFETY: the buffer was provided, and nobody has it before the completion is posted.
+                // SAFETY: the buffer was provided, and nobody has it before the completion is
+                // posted.
                 unsafe { scribble(&buffer, kernel.chance.bits()) };
                 self.more(bytes.len() as i32, Some((buffer, bytes)), kernel.chance)
             }

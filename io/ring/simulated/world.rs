@@ -6,10 +6,10 @@
 //!                      └─ Stream      an end of a Connection
 //! ```
 //!
-//! A world belongs to the simulation that entered it, on one thread, and all direct calls of numbers
-//! of its own go to it. Numbers begin where no kernel's do. As a kernel does, it hands out the lowest
-//! that is free, so a number that is used after its close soon means something else; and it takes a
-//! close of a number that a request still names for what it is, a broken rule.
+//! A world belongs to the simulation that entered it, on one thread, and all direct calls of
+//! numbers of its own go to it. Numbers begin where no kernel's do. As a kernel does, it hands out
+//! the lowest that is free, so a number that is used after its close soon means something else; and
+//! it takes a close of a number that a request still names for what it is, a broken rule.
 
 use std::cell::{Cell, RefCell};
 use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr};

@@ -1,8 +1,8 @@
 //! The provided buffer ring: buffers that the kernel may fill when bytes come, so that an idle
 //! connection holds none.
 //!
-//! We write entries and then the tail; the kernel takes entries from its own head. The tail lives in
-//! the first entry's spare field, and storing it is what publishes: once for a batch.
+//! We write entries and then the tail; the kernel takes entries from its own head. The tail lives
+//! in the first entry's spare field, and storing it is what publishes: once for a batch.
 
 use std::io;
 use std::ptr::NonNull;
@@ -74,8 +74,9 @@ impl BufferRing {
             self.tail = self.tail.wrapping_add(1);
         }
         if self.tail != before {
-            // SAFETY: the tail lies in the first entry, inside the mapping, and is only ever touched
-            // as an atomic by both sides. Release: the entries are written before they are seen.
+            // SAFETY: the tail lies in the first entry, inside the mapping, and is only ever
+            // touched as an atomic by both sides. Release: the entries are written before they are
+            // seen.
             unsafe {
                 let tail = BufRingEntry::tail(self.entries.as_ptr()).cast_mut();
                 AtomicU16::from_ptr(tail).store(self.tail, Ordering::Release);

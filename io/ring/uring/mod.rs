@@ -8,8 +8,8 @@
 //! ```
 //!
 //! What is once in the submission queue belongs to the kernel, even when the enter fails: only a
-//! completion without `MORE` retires a request. Progress is therefore read from the completion queue
-//! and never from what `enter` returns.
+//! completion without `MORE` retires a request. Progress is therefore read from the completion
+//! queue and never from what `enter` returns.
 
 mod buffers;
 mod enter;
@@ -29,7 +29,7 @@ use self::setup::Setup;
 use super::{Provided, RingCounters, Waiting};
 use crate::io::mailbox::{Mailbox, Message};
 use crate::io::pool::Pool;
-use crate::io::request::{Attempt, Buffers, Completion, Features, Flags, Request, Token};
+use crate::io::request::{Completion, Features, Flags, Request, Token};
 
 /// Tokens of the engine's own submissions; the proactor's never have the top bit.
 const DOORBELL: u64 = u64::MAX;
@@ -119,16 +119,6 @@ impl Uring {
         self.push(entry.user_data(CANCEL));
     }
 
-    /// # Safety
-    ///
-    /// As `Ring::attempt`.
-    #[inline]
-    pub(super) unsafe fn attempt(&mut self, request: &Request) -> Attempt {
-        self.counters.direct_calls += 1;
-        // SAFETY: handed on.
-        unsafe { request.attempt(&mut NoBuffers) }
-    }
-
     pub(super) fn provide(&mut self, buffers: impl Iterator<Item = Provided>) {
         self.buffers.provide(buffers);
     }
@@ -150,8 +140,8 @@ impl Uring {
             self.arm_doorbell();
         }
         self.flush_backlog();
-        // A busy core that looks in has mostly nothing to hand in; where the ring shows its work, the
-        // kernel need not be asked whether there is any.
+        // A busy core that looks in has mostly nothing to hand in; where the ring shows its work,
+        // the kernel need not be asked whether there is any.
         let idle = waiting == Waiting::No && self.setup.shows_work() && !self.wants_turn();
         if !idle {
             self.enter(waiting)?;
@@ -282,16 +272,3 @@ pub(super) struct Lent(pub(super) Request);
 // SAFETY: a request is plain data, and its submitter keeps everything it names valid until the
 // terminal completion, from whichever thread that comes.
 unsafe impl Send for Lent {}
-
-/// Direct calls never receive into provided buffers: those belong to the kernel's ring.
-struct NoBuffers;
-
-impl Buffers for NoBuffers {
-    fn take(&mut self) -> Option<(u16, *mut u8, u32)> {
-        None
-    }
-
-    fn put_back(&mut self, _: u16) {
-        unreachable!("nothing was taken")
-    }
-}

@@ -1,0 +1,220 @@
+//! The tables of one core: what every completion, timer and message is about.
+//!
+//! ```text
+//!   completion  ──► dispatch   ─┐ a token names kind and key
+//!   timer       ──► on_timer   ─┼──► stream, listener or operation ──► settle: off the table when
+//!   other cores ──► on_message ─┘                                     closed and let go of
+//! ```
+//!
+//! A resource leaves its table only when it is closed and no request of it is in flight; then the
+//! ring forgets the descriptor's number, and only then is it closed. In another order a number that
+//! is used again would be served by what the ring remembers of the old one.
+
+use crate::io::mailbox::{Key, Message, Wait};
+use crate::io::net::listener::Listener;
+use crate::io::net::stream::Stream;
+use crate::io::operation::{self, Operations};
+use crate::io::request::{Completion, Token};
+use crate::io::services::{Kind, Services};
+use crate::io::slab::Slab;
+
+/// The tables of one core, borrowed together.
+pub(crate) struct Tables {
+    pub(crate) services: Services,
+    pub(crate) streams: Slab<Stream>,
+    pub(crate) listeners: Slab<Listener>,
+    pub(crate) operations: Operations,
+}
+
+impl Tables {
+    pub(crate) fn new(services: Services) -> Self {
+        let (streams, listeners, operations) = (Slab::new(), Slab::new(), Slab::new());
+        Self { services, streams, listeners, operations }
+    }
+
+    pub(crate) fn replenish(&mut self) {
+        self.services.replenish();
+        if !self.services.starved.is_empty() {
+            self.feed_starved();
+        }
+    }
+
+    /// Streams that found no buffer get their turn before the core sleeps: leases that tasks have
+    /// just returned would otherwise leave them waiting for an unrelated event.
+    fn feed_starved(&mut self) {
+        for _ in 0..self.services.starved.len() {
+            let Some(key) = self.services.starved.pop_front() else { break };
+            if let Some(stream) = self.streams.get_mut(key) {
+                stream.feed(key, &mut self.services);
+                // A closing stream may have met its peer's end by this.
+                self.settle_stream(key);
+            }
+        }
+        let starved = !self.services.starved.is_empty();
+        self.services.buffers.set_starved(starved);
+    }
+
+    #[inline]
+    pub(crate) fn dispatch(&mut self, completion: Completion) {
+        let Some((kind, key)) = Kind::of(completion.token) else {
+            return self.on_stranger(completion);
+        };
+        let services = &mut self.services;
+        match kind {
+            Kind::Receive | Kind::WatchReadable | Kind::WatchWritable | Kind::Send => {
+                let Some(stream) = self.streams.get_mut(key) else {
+                    return self.on_stranger(completion);
+                };
+                let operations = &mut self.operations;
+                match kind {
+                    Kind::Receive => stream.on_receive(key, completion, services),
+                    Kind::Send => stream.on_send(key, completion, operations, services),
+                    Kind::WatchReadable => stream.on_readable(completion, services),
+                    _ => stream.on_writable(completion, services),
+                }
+                self.settle_stream(key);
+            }
+            Kind::Accept => {
+                let Some(listener) = self.listeners.get_mut(key) else {
+                    return self.on_stranger(completion);
+                };
+                listener.on_accept(key, completion, services);
+                self.settle_listener(key);
+            }
+            Kind::Operation => {
+                let outcome = i64::from(completion.result);
+                operation::finish(&mut self.operations, key, outcome, services);
+            }
+            Kind::Linger | Kind::AcceptAgain => self.on_stranger(completion),
+        }
+    }
+
+    /// A completion that nobody knows is counted and left alone, but a buffer that it lends is ours
+    /// to give back.
+    fn on_stranger(&mut self, completion: Completion) {
+        self.services.counters.unknown_completions += 1;
+        if let Some(buffer) = completion.flags.buffer() {
+            // SAFETY: the completion says that the kernel lends us this buffer.
+            drop(unsafe { self.services.buffers.lease(buffer, 0) });
+        }
+    }
+
+    pub(crate) fn on_timer(&mut self, token: Token) {
+        match Kind::of(token) {
+            Some((Kind::Linger, key)) => {
+                if let Some(stream) = self.streams.get_mut(key) {
+                    stream.on_linger_over(key, &mut self.services);
+                    self.settle_stream(key);
+                }
+            }
+            Some((Kind::AcceptAgain, key)) => {
+                if let Some(listener) = self.listeners.get_mut(key) {
+                    listener.on_back_off_over(key, &mut self.services);
+                }
+            }
+            other => panic!("no such timer: {other:?}"),
+        }
+    }
+
+    pub(crate) fn on_message(&mut self, message: Message) {
+        match message {
+            Message::ReleaseStream(key) => self.release_stream(key),
+            Message::FinishStream(key) => {
+                if let Some(stream) = self.streams.get_mut(key) {
+                    stream.send.finish(stream.number());
+                }
+            }
+            Message::ReleaseListener(key) => self.release_listener(key),
+            Message::ReleaseOperation(key) => self.release_operation(key),
+            Message::Withdraw { key, wait: Wait::Accept, waiter } => {
+                if let Some(listener) = self.listeners.get_mut(key) {
+                    listener.withdraw(waiter, &mut self.services);
+                }
+            }
+            Message::Withdraw { key, wait, waiter } => {
+                if let Some(stream) = self.streams.get_mut(key) {
+                    stream.withdraw(wait, waiter, &mut self.services);
+                }
+            }
+            Message::Unread { key, waiter, bytes } => {
+                if let Some(stream) = self.streams.get_mut(key) {
+                    stream.unread(bytes);
+                    stream.withdraw(Wait::Read, waiter, &mut self.services);
+                }
+            }
+            Message::RemoveTimer(timer) => self.services.stop_timer(Some(timer)),
+            Message::Complete { token, result } => {
+                let completion = self.services.ring.complete_from_pool(Token(token), result);
+                self.dispatch(completion);
+            }
+        }
+    }
+
+    pub(crate) fn release_operation(&mut self, key: Key) {
+        operation::release(&mut self.operations, key, &mut self.services);
+    }
+
+    pub(crate) fn release_stream(&mut self, key: Key) {
+        if let Some(stream) = self.streams.get_mut(key) {
+            stream.release(key, &mut self.services);
+            self.settle_stream(key);
+        }
+    }
+
+    pub(crate) fn release_listener(&mut self, key: Key) {
+        if let Some(listener) = self.listeners.get_mut(key) {
+            listener.release(key, &mut self.services);
+            self.settle_listener(key);
+        }
+    }
+
+    /// Takes a stream off the table when it is closed and the kernel has let go of it.
+    pub(crate) fn settle_stream(&mut self, key: Key) {
+        let Some(stream) = self.streams.get_mut(key) else { return };
+        if !stream.settle(key, &mut self.services) {
+            return;
+        }
+        let stream = self.streams.remove(key).expect("just seen");
+        self.services.ring.forget(stream.number());
+        stream.close(&mut self.operations, &mut self.services);
+    }
+
+    pub(crate) fn settle_listener(&mut self, key: Key) {
+        let Some(listener) = self.listeners.get_mut(key) else { return };
+        if !listener.is_over() {
+            return;
+        }
+        let listener = self.listeners.remove(key).expect("just seen");
+        self.services.ring.forget(listener.number());
+        listener.close(&mut self.operations, &mut self.services);
+    }
+
+    /// Lets go of every resource as if its last handle had been dropped.
+    pub(crate) fn close_all(&mut self) -> usize {
+        self.services.closing = true;
+        for key in self.listeners.keys() {
+            self.release_listener(key);
+        }
+        let streams = self.streams.keys();
+        for key in &streams {
+            self.release_stream(*key);
+        }
+        streams.len()
+    }
+
+    /// Asks the kernel to end everything that is still in flight.
+    pub(crate) fn cancel_all(&mut self) -> usize {
+        let before = self.services.ring.in_flight();
+        for key in self.streams.keys() {
+            if let Some(stream) = self.streams.get_mut(key) {
+                stream.on_linger_over(key, &mut self.services);
+                self.settle_stream(key);
+            }
+        }
+        for key in self.operations.keys() {
+            self.services.cancel(Kind::Operation, key);
+            self.release_operation(key);
+        }
+        before
+    }
+}
