@@ -22,7 +22,7 @@ use std::task::{Context, Poll, Waker};
 use crate::io::mailbox::{self, CoreId, Key, Message};
 use crate::io::payload::{AnyPayload, Payload};
 use crate::io::proactor::{Proactor, off_core, outside};
-use crate::io::request::{Nop, Request};
+use crate::io::request::{Attempt, Nop, Request};
 use crate::io::services::{Kind, Services};
 use crate::io::slab::Slab;
 
@@ -203,6 +203,23 @@ pub async fn nop() -> io::Result<()> {
         }
     })
     .await
+}
+
+/// Tries a request at once, without an operation. `None`: the task has had its share of that, or
+/// there is no core here.
+///
+/// # Safety
+///
+/// What the request names is valid for this call.
+#[inline]
+pub(crate) unsafe fn try_at_once(waker: &Waker, request: &Request) -> Option<Attempt> {
+    Proactor::with_current(|proactor| {
+        proactor.with_tables(|tables| {
+            let services = &mut tables.services;
+            // SAFETY: handed on.
+            services.at_once.grant(waker).then(|| unsafe { services.ring.attempt(request) })
+        })
+    })?
 }
 
 /// The outcome of an operation as `io::Result`.

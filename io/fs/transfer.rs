@@ -1,13 +1,18 @@
 //! One read or one write: from the buffer to the request and back.
 
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 
 use super::flight::{Flight, Landing, Mark};
 use super::shared::Shared;
 use crate::io::buffer::{BufError, IoBuf, IoBufMut};
-use crate::io::operation::outcome_to_result;
+use crate::io::operation::{outcome_to_result, try_at_once};
 use crate::io::payload::Payload;
-use crate::io::request::{self, Request};
+use crate::io::request::{self, Attempt, Request};
+
+/// Longer reads are not tried at once: copying them would hold up the core for more than it saves.
+const AT_ONCE_MAX: u32 = 16 * 1024;
 
 /// What a read lends to the kernel.
 struct Reading<B> {
@@ -44,12 +49,34 @@ pub(super) async fn read<B: IoBufMut>(
         Ok(length) => length,
         Err(error) => return Err(BufError::new(error, Some(buffer))),
     };
+    let lucky = shared.luck.is_good();
+    if lucky && length <= AT_ONCE_MAX {
+        let tried = poll_fn(|cx| {
+            // SAFETY: within the room, whose start this is.
+            let address = unsafe { buffer.stable_mut_ptr().add(filled) };
+            let descriptor = shared.number();
+            let for_device = false;
+            let read = request::ReadAt { descriptor, address, length, offset, for_device };
+            let request = Request::ReadAt(read);
+            // SAFETY: descriptor and buffer are borrowed for this call, the buffer mutably.
+            Poll::Ready(unsafe { try_at_once(cx.waker(), &request) })
+        });
+        match tried.await {
+            Some(Attempt::Done { result }) => {
+                shared.luck.hit();
+                return conclude(Ok((result.into(), buffer)), |buffer| buffer);
+            }
+            Some(_) => shared.luck.miss(),
+            None => {}
+        }
+    }
     let reading = Reading { shared: shared.clone(), buffer };
     let request = move |reading: &mut Reading<B>| {
         // SAFETY: within the room, whose start this is.
         let address = unsafe { reading.buffer.stable_mut_ptr().add(filled) };
         let descriptor = reading.shared.number();
-        Request::ReadAt(request::ReadAt { descriptor, address, length, offset })
+        let for_device = !lucky;
+        Request::ReadAt(request::ReadAt { descriptor, address, length, offset, for_device })
     };
     // SAFETY: the payload owns the descriptor and the buffer, whose memory stays in place and is
     // nobody else's, as `IoBufMut` promises.
@@ -83,7 +110,8 @@ pub(super) async fn write<B: IoBuf>(
     let request = move |writing: &mut Writing<B>| {
         let address = writing.buffer.stable_ptr().wrapping_add(written);
         let descriptor = writing.mark.arm().number();
-        Request::WriteAt(request::WriteAt { descriptor, address, length, offset })
+        let for_device = writing.mark.shared().is_direct();
+        Request::WriteAt(request::WriteAt { descriptor, address, length, offset, for_device })
     };
     // SAFETY: the payload owns the descriptor and the buffer, whose bytes stay in place and are
     // written by nobody, as `IoBuf` promises.

@@ -45,6 +45,8 @@ pub(crate) struct ReadAt {
     pub(crate) address: *mut u8,
     pub(crate) length: u32,
     pub(crate) offset: u64,
+    /// See `Request::is_for_device`.
+    pub(crate) for_device: bool,
 }
 
 impl ReadAt {
@@ -111,6 +113,8 @@ pub(crate) struct WriteAt {
     pub(crate) address: *const u8,
     pub(crate) length: u32,
     pub(crate) offset: u64,
+    /// See `Request::is_for_device`.
+    pub(crate) for_device: bool,
 }
 
 impl WriteAt {

@@ -246,6 +246,17 @@ impl Request {
         }
     }
 
+    /// Whether a device will most likely work on the request while this core goes on, so that time
+    /// is lost as long as it is only queued. It is a guess of who submits.
+    #[inline]
+    pub(crate) fn is_for_device(&self) -> bool {
+        match self {
+            Self::ReadAt(read) => read.for_device,
+            Self::WriteAt(write) => write.for_device,
+            _ => false,
+        }
+    }
+
     /// Which readiness the request waits for; the two directions of a descriptor are independent.
     #[inline]
     pub(crate) fn interest(&self) -> Interest {

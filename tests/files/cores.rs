@@ -1,7 +1,9 @@
 //! A file that several cores use, and how much the rings do for its reads.
 
+use std::cell::Cell;
 use std::io;
 use std::pin::pin;
+use std::rc::Rc;
 use std::sync::mpsc;
 use std::task::{Context, Waker};
 use std::thread;
@@ -137,6 +139,24 @@ fn rings() -> Vec<(RingChoice, Runtime)> {
     let choices = [RingChoice::Uring, RingChoice::Readiness];
     let built = choices.map(|ring| Some((ring, Runtime::builder().ring(ring).build().ok()?)));
     built.into_iter().flatten().collect()
+}
+
+#[quoit::test]
+async fn reads_that_never_wait_let_other_tasks_run() -> io::Result<()> {
+    let scratch = Scratch::new();
+    let file = File::open(scratch.file("file", &[5; 4096])).await?;
+    let stop = Rc::new(Cell::new(false));
+    let stopper = stop.clone();
+    drop(quoit::spawn(async move {
+        // A timer, so that the core has to turn as well.
+        quoit::time::sleep(Duration::from_millis(2)).await;
+        stopper.set(true);
+    }));
+    let mut buffer = vec![0; 4096];
+    while !stop.get() {
+        buffer = file.read_exact_at(buffer, 0).await?;
+    }
+    Ok(())
 }
 
 #[test]
