@@ -7,12 +7,12 @@ use std::rc::Rc;
 use std::sync::mpsc;
 use std::task::{Context, Waker};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use quoit::fs::File;
 use quoit::{RingChoice, Runtime};
 
-use crate::{Census, Scratch, poll_once};
+use crate::{Census, Scratch, drop_after, poll_once};
 
 const LENGTH: usize = 64 * 1024;
 
@@ -177,6 +177,19 @@ fn shutting_down_waits_for_the_kernel() {
         assert_eq!(census.alive(), 0, "{ring:?}");
         let bytes = std::fs::read(&path).unwrap();
         assert!(bytes.iter().all(|byte| [0, 7].contains(byte)), "{ring:?}");
+    }
+}
+
+#[test]
+fn shutting_down_does_not_sleep_past_the_last_answer() {
+    for (ring, runtime) in rings() {
+        // In flight, and a moment later answered, while nobody looks.
+        let open = runtime.block_on(drop_after(File::open("/proc/self/exe"), 1));
+        thread::sleep(Duration::from_millis(20));
+        let start = Instant::now();
+        assert!(runtime.shutdown(Duration::from_secs(5)).is_clean());
+        assert!(start.elapsed() < Duration::from_secs(2), "{ring:?}: {:?}", start.elapsed());
+        assert!(open.is_none() || ring == RingChoice::Uring);
     }
 }
 
