@@ -143,10 +143,6 @@ impl Mark {
         self.ticket
     }
 
-    pub(super) fn shared(&self) -> &Shared {
-        &self.shared
-    }
-
     /// The request is being submitted.
     pub(super) fn arm(&mut self) -> &Shared {
         self.armed = true;

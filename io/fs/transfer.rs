@@ -9,7 +9,7 @@ use super::shared::Shared;
 use crate::io::buffer::{BufError, IoBuf, IoBufMut};
 use crate::io::operation::{outcome_to_result, try_at_once};
 use crate::io::payload::Payload;
-use crate::io::request::{self, Attempt, Request};
+use crate::io::request::{self, Attempt, Request, Whence};
 
 /// Longer reads are not tried at once: copying them would hold up the core for more than it saves.
 const AT_ONCE_MAX: u32 = 16 * 1024;
@@ -55,8 +55,8 @@ pub(super) async fn read<B: IoBufMut>(
             // SAFETY: within the room, whose start this is.
             let address = unsafe { buffer.stable_mut_ptr().add(filled) };
             let descriptor = shared.number();
-            let for_device = false;
-            let read = request::ReadAt { descriptor, address, length, offset, for_device };
+            let whence = Whence::Cache;
+            let read = request::ReadAt { descriptor, address, length, offset, whence };
             let request = Request::ReadAt(read);
             // SAFETY: descriptor and buffer are borrowed for this call, the buffer mutably.
             Poll::Ready(unsafe { try_at_once(cx.waker(), &request) })
@@ -70,13 +70,17 @@ pub(super) async fn read<B: IoBufMut>(
             None => {}
         }
     }
+    let whence = match (shared.is_direct(), lucky) {
+        (true, _) => Whence::Direct,
+        (false, true) => Whence::Cache,
+        (false, false) => Whence::Device,
+    };
     let reading = Reading { shared: shared.clone(), buffer };
     let request = move |reading: &mut Reading<B>| {
         // SAFETY: within the room, whose start this is.
         let address = unsafe { reading.buffer.stable_mut_ptr().add(filled) };
         let descriptor = reading.shared.number();
-        let for_device = !lucky;
-        Request::ReadAt(request::ReadAt { descriptor, address, length, offset, for_device })
+        Request::ReadAt(request::ReadAt { descriptor, address, length, offset, whence })
     };
     // SAFETY: the payload owns the descriptor and the buffer, whose memory stays in place and is
     // nobody else's, as `IoBufMut` promises.
@@ -107,11 +111,12 @@ pub(super) async fn write<B: IoBuf>(
     }
     let writing = Writing { mark: Mark::new(shared), buffer };
     let change = (&**shared, writing.mark.ticket(), range);
+    // Buffered writes go to the cache; the device gets them later.
+    let whence = if shared.is_direct() { Whence::Direct } else { Whence::Cache };
     let request = move |writing: &mut Writing<B>| {
         let address = writing.buffer.stable_ptr().wrapping_add(written);
         let descriptor = writing.mark.arm().number();
-        let for_device = writing.mark.shared().is_direct();
-        Request::WriteAt(request::WriteAt { descriptor, address, length, offset, for_device })
+        Request::WriteAt(request::WriteAt { descriptor, address, length, offset, whence })
     };
     // SAFETY: the payload owns the descriptor and the buffer, whose bytes stay in place and are
     // written by nobody, as `IoBuf` promises.

@@ -15,7 +15,7 @@ use crate::io::mailbox::Message;
 use crate::io::request::call::set_option;
 use crate::io::request::{
     Accept, Connect, Interest, Nop, Poll, ReadAt, ReceiveMany, SendBytes, SocketAddress,
-    Synchronize, WriteAt,
+    Synchronize, Whence, WriteAt,
 };
 
 const LENGTH: usize = 64;

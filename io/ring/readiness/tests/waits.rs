@@ -123,8 +123,8 @@ fn files_are_done_by_the_pool() {
     let mut bench = Bench::new(0);
     let text = b"to the disk";
     let (address, length) = (text.as_ptr(), text.len() as u32);
-    let for_device = false;
-    let write = WriteAt { descriptor, address, length, offset: 3, for_device };
+    let whence = Whence::Cache;
+    let write = WriteAt { descriptor, address, length, offset: 3, whence };
     bench.submit(1, Request::WriteAt(write));
     assert_eq!(bench.turn(), []);
     bench.ring.cancel(Token(1));
@@ -138,7 +138,7 @@ fn files_are_done_by_the_pool() {
 
     let mut back = [0_u8; 14];
     let (address, length) = (back.as_mut_ptr(), back.len() as u32);
-    bench.submit(3, Request::ReadAt(ReadAt { descriptor, address, length, offset: 0, for_device }));
+    bench.submit(3, Request::ReadAt(ReadAt { descriptor, address, length, offset: 0, whence }));
     // From the page cache at once where the file system can, else through the pool.
     match bench.turn()[..] {
         [found] => assert_eq!(found, (3, 14, LAST)),
