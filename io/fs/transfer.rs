@@ -7,7 +7,7 @@ use std::task::Poll;
 use super::flight::{Flight, Landing, Mark};
 use super::shared::Shared;
 use crate::io::buffer::{BufError, IoBuf, IoBufMut};
-use crate::io::operation::{outcome_to_result, try_at_once};
+use crate::io::operation::{outcome_to_result, try_read};
 use crate::io::payload::Payload;
 use crate::io::request::{self, Attempt, Request, Whence};
 
@@ -57,9 +57,8 @@ pub(super) async fn read<B: IoBufMut>(
             let descriptor = shared.number();
             let whence = Whence::Cache;
             let read = request::ReadAt { descriptor, address, length, offset, whence };
-            let request = Request::ReadAt(read);
             // SAFETY: descriptor and buffer are borrowed for this call, the buffer mutably.
-            Poll::Ready(unsafe { try_at_once(cx.waker(), &request) })
+            Poll::Ready(unsafe { try_read(cx.waker(), read) })
         });
         match tried.await {
             Some(Attempt::Done { result }) => {
