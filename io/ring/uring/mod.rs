@@ -37,9 +37,9 @@ const CANCEL: u64 = u64::MAX - 1;
 const INTERNAL: u64 = 1 << 63;
 
 /// How many requests for a device are handed in early, the first time in a turn. While this core
-/// goes through a batch of completions, a device that had answered them all would have nothing to do
-/// before the turn submits what they led to. So the first two go out at once, and then in lots twice
-/// as large each time: every lot costs a system call.
+/// goes through a batch of completions, a device that had answered them all would have nothing to
+/// do before the turn submits what they led to. So the first two go out at once, and then in lots
+/// twice as large each time: every lot costs a system call.
 const LOT: u32 = 2;
 
 pub(crate) struct Uring {
