@@ -55,6 +55,8 @@ pub(crate) enum Wait {
     Write,
     Readable,
     Writable,
+    /// Nothing is in flight.
+    Idle,
 }
 
 /// What another thread may tell a core.

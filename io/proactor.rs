@@ -95,12 +95,11 @@ impl Drop for Entered<'_> {
 
 impl Proactor {
     pub(crate) fn new(config: &Config) -> io::Result<Rc<Self>> {
-        let mailbox = Mailbox::open()?;
-        let made = Self::build(config, &mailbox);
-        if made.is_err() {
+        let mailbox = Mailbox::open().map_err(with_remedy)?;
+        Self::build(config, &mailbox).map_err(|error| {
             mailbox.close();
-        }
-        made
+            with_remedy(error)
+        })
     }
 
     fn build(config: &Config, mailbox: &Arc<Mailbox>) -> io::Result<Rc<Self>> {
@@ -266,9 +265,13 @@ impl Proactor {
     /// How long this turn may wait. Sleep is announced before the queues are looked at once more,
     /// so a message that comes in between rings the bell.
     fn waiting(&self, park: Park, still_idle: &dyn Fn() -> bool) -> Waiting {
-        let Park::Until(limit) = park else { return Waiting::No };
+        let Park::Until(limit) = park else {
+            self.quiet.set(false);
+            return Waiting::No;
+        };
         self.doorbell().sleep();
         if !self.mailbox.is_empty() || !still_idle() {
+            self.quiet.set(false);
             return Waiting::No;
         }
         let next = match (limit, self.next_deadline()) {
@@ -295,6 +298,10 @@ impl Proactor {
         self.with_tables(|tables| {
             let now = tables.services.clock.now();
             tables.services.timers.expire(now, &mut expired);
+            if !expired.is_empty() {
+                // Whoever is woken may start something that the ring has to show first.
+                self.quiet.set(false);
+            }
             for expiry in expired.drain(..) {
                 match expiry {
                     Expiry::Wake(waker) => tables.services.effects.wake(Some(waker)),
@@ -307,6 +314,7 @@ impl Proactor {
 
     fn read_mail(&self) {
         while let Some(message) = self.mailbox.pop() {
+            self.quiet.set(false);
             self.with_tables(|tables| tables.on_message(message));
         }
     }
@@ -345,6 +353,17 @@ impl Proactor {
             let limit = self.clock.now().saturating_add(left);
             self.turn(Park::Until(Some(limit)), &|| true);
         }
+    }
+}
+
+/// Why a core could not start, and what would help.
+fn with_remedy(error: io::Error) -> io::Error {
+    match error.raw_os_error() {
+        Some(libc::EMFILE | libc::ENFILE) => io::Error::new(
+            error.kind(),
+            format!("a core needs some descriptors: {error}; raise RLIMIT_NOFILE (`ulimit -n`)"),
+        ),
+        _ => error,
     }
 }
 

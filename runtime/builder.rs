@@ -63,6 +63,10 @@ pub fn block_on<F: Future>(future: F) -> F::Output {
     }
 }
 
+/// A little more than 16 KiB: a message of just that size is then a short read, which tells the
+/// readiness ring that the socket is empty and saves it a call; so is a TLS record.
+const BUFFER_SIZE: u32 = 16 * 1024 + 256;
+
 /// The choices for a runtime; [`Runtime::builder`] makes one with the defaults.
 ///
 /// ```
@@ -97,7 +101,7 @@ impl Builder {
             pace: Pace { task_budget: 64, spin: Duration::ZERO },
             max_blocking_threads: 512,
             limits: Limits::default(),
-            buffers: PoolConfig { count: 128, size: 16 * 1024, limit: 1024 },
+            buffers: PoolConfig { count: 128, size: BUFFER_SIZE, limit: 1024 },
         }
     }
 

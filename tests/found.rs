@@ -3,8 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "a failure is a panic here")]
 
 use std::net::Shutdown;
+use std::time::{Duration, Instant};
 
 use quoit::net::{TcpListener, TcpStream};
+use quoit::{RingChoice, Runtime, time};
 
 async fn pair() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -31,7 +33,56 @@ async fn an_end_that_came_with_the_last_bytes_is_read() {
     }
     client.send_all("last").await.unwrap();
     client.shutdown(Shutdown::Write).await.unwrap();
-    let limit = std::time::Duration::from_secs(5);
-    let (count, _server) = quoit::time::timeout(limit, reading).await.expect("no hang").unwrap();
+    let limit = Duration::from_secs(5);
+    let (count, _server) = time::timeout(limit, reading).await.expect("no hang").unwrap();
     assert_eq!(count, 0);
+}
+
+/// A detach waits in a line of its own: the reader that stands first in the readers' would only have
+/// armed the receive again.
+#[quoit::test]
+async fn a_detach_ends_though_a_read_waits_for_a_silent_peer() {
+    let (client, server) = pair().await;
+    let server = std::rc::Rc::new(server);
+    let reader = server.clone();
+    let reading = quoit::spawn(async move { reader.recv().await.unwrap().to_vec() });
+    for _ in 0..100 {
+        quoit::task::yield_now().await;
+    }
+    let limit = Duration::from_secs(5);
+    time::timeout(limit, server.detach()).await.expect("no hang").unwrap();
+    client.send_all("late").await.unwrap();
+    assert_eq!(time::timeout(limit, reading).await.expect("no hang").unwrap(), b"late");
+}
+
+/// A shutdown's limit counts from the core's own clock, which may be far ahead of the machine's.
+#[test]
+fn a_shutdown_keeps_its_limit_though_the_clock_was_moved() {
+    let runtime = Runtime::builder().ring(RingChoice::Readiness).build().unwrap();
+    let _client = runtime.block_on(async {
+        let (client, server) = pair().await;
+        client.send_all("unread").await.unwrap();
+        server.readable().await.unwrap();
+        server.set_linger(Duration::from_secs(600));
+        time::pause();
+        time::advance(Duration::from_secs(3600)).await;
+        client
+    });
+    let start = Instant::now();
+    assert!(runtime.shutdown(Duration::from_millis(50)).is_clean());
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+}
+
+/// A stopped clock jumps to the end of the wait, as it does to a timer.
+#[test]
+fn a_turn_under_a_stopped_clock_waits_no_longer_than_told() {
+    let runtime = Runtime::builder().ring(RingChoice::Readiness).build().unwrap();
+    let start = runtime.block_on(async {
+        time::pause();
+        time::Instant::now()
+    });
+    for _ in 0..3 {
+        runtime.turn(Some(Duration::from_secs(3600)));
+    }
+    assert!(runtime.block_on(async move { start.elapsed() }) >= Duration::from_secs(3600));
 }

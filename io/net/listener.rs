@@ -111,6 +111,8 @@ impl Listener {
             number if number >= 0 => {
                 services.counters.connections_accepted += 1;
                 self.back_off = BACK_OFF_MIN;
+                // A shortage that nobody was told of is over.
+                self.error = None;
                 // SAFETY: the kernel has just made this number for us.
                 self.queue.push_back(unsafe { Descriptor::from_raw(number) });
             }

@@ -452,13 +452,13 @@ pub(super) async fn detach(handle: &StreamHandle) -> io::Result<()> {
         return Ok(());
     }
     flush(handle).await?;
-    let mut place = Place::new(Wait::Read);
+    let mut place = Place::new(Wait::Idle);
     let unread = poll_fn(|cx| {
         flatten(handle.with_place(&mut place, |tables, key, waiter| {
             let entry = tables.streams.get_mut(key)?;
             let services = &mut tables.services;
-            if !entry.quiesce(key, services) {
-                return Some(Ok(entry.receive.wait(waiter, cx, services)));
+            if entry.poll_idle(key, waiter, cx, services).is_pending() {
+                return Some(Ok(Poll::Pending));
             }
             let number = entry.number();
             let mut stream = tables.streams.remove(key)?;

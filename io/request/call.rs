@@ -161,6 +161,9 @@ pub(crate) fn shutdown(descriptor: RawFd, how: std::net::Shutdown) -> io::Result
 
 /// Resets a connection without closing its number (connect(2): `AF_UNSPEC` dissolves it).
 pub(crate) fn disconnect(descriptor: RawFd) -> io::Result<()> {
+    if let Some(world) = world::of(descriptor) {
+        return told(world.disconnect(descriptor));
+    }
     // SAFETY: zeroes are a valid address, of the family `AF_UNSPEC`.
     check(unsafe {
         let nowhere: libc::sockaddr = std::mem::zeroed();

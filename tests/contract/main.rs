@@ -2,12 +2,17 @@
 //! file per promise, one body for both rings, judged by counted connections, bytes, descriptors,
 //! leases, requests and payload drops.
 
-#![allow(clippy::unwrap_used, reason = "a failure is a panic here")]
+#![allow(clippy::unwrap_used, reason = "unwrap is how a test fails")]
 
 mod accept;
 mod close;
 mod common;
+mod many;
+mod odd;
+mod off_core;
+mod pool;
 mod read;
 mod reuse;
 mod shutdown;
+mod start;
 mod write;

@@ -74,8 +74,7 @@ fn connect_half_way() {
     on_each_runtime(
         |builder| builder,
         async |runtime| {
-            // A queue of one that is full: further connects wait for a handshake that does not
-            // come.
+            // A full queue: further connects wait for a handshake that never comes.
             let full =
                 socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
             full.bind(&"127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap().into()).unwrap();

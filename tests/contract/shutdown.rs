@@ -32,24 +32,15 @@ struct Kept {
 async fn launch(alive: &Arc<AtomicUsize>, full: SocketAddr, kept: &mut Kept) {
     launch_reads(alive, kept).await;
     launch_sends(alive, kept).await;
-    launch_connections(full, kept).await;
-    // Timers, also in a future that outlives the runtime.
-    quoit::spawn(time::sleep(Duration::MAX));
-    let mut sleep = Box::pin(time::sleep(Duration::from_secs(3600)));
-    let _ = Wakes::new().poll(sleep.as_mut());
-    kept.futures.push(sleep);
-    // Blocking work: running, and awaited.
-    quoit::spawn(task::spawn_blocking(|| thread::sleep(Duration::from_millis(50))));
-    launch_for_longer(alive, kept).await;
-    // A task on the way from another thread.
-    let handle = quoit::Handle::current();
-    drop(thread::spawn(move || handle.spawn_with(std::future::pending::<()>)).join().unwrap());
+    launch_listeners_and_connects(full, kept).await;
+    launch_what_outlives(alive, kept).await;
 }
 
-/// Reads that wait: a lease, a slice, a half-done read_exact, readiness, a line of several.
 async fn launch_reads(alive: &Arc<AtomicUsize>, kept: &mut Kept) {
+    // Reads that wait: a lease, a slice, a half-done read_exact, readiness, a line of several.
     for kind in 0..5 {
         let (stream, mut peer) = pair().await;
+        stream.set_linger(Duration::from_millis(200));
         peer.write_all(b"abc").unwrap();
         kept.leases.push(stream.recv().await.unwrap());
         let payload = Counted::new(vec![0; 10], alive);
@@ -73,7 +64,7 @@ async fn launch_reads(alive: &Arc<AtomicUsize>, kept: &mut Kept) {
     kept.peers.push(peer);
 }
 
-/// Sends on a full socket: committed, waiting for room, dropped after they committed; slices too.
+/// On a full socket: committed, waiting for room, with a limit; and a slice.
 async fn launch_sends(alive: &Arc<AtomicUsize>, kept: &mut Kept) {
     for kind in 0..3 {
         let (stream, peer) = narrow_pair().await;
@@ -95,7 +86,7 @@ async fn launch_sends(alive: &Arc<AtomicUsize>, kept: &mut Kept) {
     }
 }
 
-async fn launch_connections(full: SocketAddr, kept: &mut Kept) {
+async fn launch_listeners_and_connects(full: SocketAddr, kept: &mut Kept) {
     // A listener that waits, one with connections that nobody took, one that is kept.
     let (listener, address) = listen().await;
     kept.peers.extend((0..5).map(|_| connect(address)));
@@ -117,8 +108,15 @@ async fn launch_connections(full: SocketAddr, kept: &mut Kept) {
     let _ = dropped_at(Moment::Waiting, TcpStream::connect(full)).await;
 }
 
-/// Futures and handles that outlive the runtime: waiting, committed.
-async fn launch_for_longer(alive: &Arc<AtomicUsize>, kept: &mut Kept) {
+async fn launch_what_outlives(alive: &Arc<AtomicUsize>, kept: &mut Kept) {
+    // Timers, also in a future that outlives the runtime.
+    quoit::spawn(time::sleep(Duration::MAX));
+    let mut sleep = Box::pin(time::sleep(Duration::from_secs(3600)));
+    let _ = Wakes::new().poll(sleep.as_mut());
+    kept.futures.push(sleep);
+    // Blocking work: running, and awaited.
+    quoit::spawn(task::spawn_blocking(|| thread::sleep(Duration::from_millis(50))));
+    // Futures and handles that outlive the runtime: waiting, committed.
     let (stream, peer) = narrow_pair().await;
     stream.set_linger(Duration::from_millis(200));
     kept.peers.push(peer);
@@ -146,6 +144,9 @@ async fn launch_for_longer(alive: &Arc<AtomicUsize>, kept: &mut Kept) {
     let _ = dropped_at(Moment::Waiting, stream.recv()).await;
     kept.streams.push(stream);
     kept.peers.push(peer);
+    // A task on the way from another thread.
+    let handle = quoit::Handle::current();
+    drop(thread::spawn(move || handle.spawn_with(std::future::pending::<()>)).join().unwrap());
 }
 
 fn end_with_everything_in_flight(builder: Builder, explicit: bool) {
@@ -297,7 +298,9 @@ fn a_peer_sees_the_end_of_a_stream_whose_handle_outlives_the_runtime() {
             assert!(dropped_at(Moment::Waiting, stream.recv()).await.is_none());
             (stream, peer)
         });
-        assert!(runtime.shutdown(Duration::from_secs(1)).is_clean());
+        let start = Instant::now();
+        assert!(runtime.shutdown(Duration::from_secs(30)).is_clean());
+        assert!(start.elapsed() < PATIENCE, "there was nothing to wait for");
         peer.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
         let (_, error) = read_to_end(&mut peer);
         assert!(error.is_none(), "an end, not {error:?}");

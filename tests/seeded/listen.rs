@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use quoit::net::{TcpListener, TcpStream};
+use quoit::time;
 
 use crate::dice::Dice;
 use crate::under_seeds;
@@ -126,5 +127,38 @@ fn closing_a_listener_gives_back_what_was_taken() {
             answered += usize::from(client.await.unwrap() == Some(true));
         }
         assert_eq!(answered, served);
+    });
+}
+
+#[test]
+fn an_acceptor_that_gives_up_passes_its_wake_on() {
+    under_seeds(1500, |dice| async move {
+        let listener = Rc::new(TcpListener::bind("127.0.0.1:0").await.unwrap());
+        let address = listener.local_addr().unwrap();
+        let stay = dice.up_to(3);
+        let mut acceptors = Vec::new();
+        for place in 0..stay + dice.up_to(3) {
+            let (listener, dice) = (listener.clone(), dice.clone());
+            let stays = place >= 2 && place - 2 < stay;
+            acceptors.push(quoit::spawn(async move {
+                if stays {
+                    return accept(&listener, &dice).await.peer_addr().is_ok();
+                }
+                let accepted = time::timeout(dice.moment(), listener.accept()).await;
+                accepted.is_ok_and(|accepted| accepted.is_ok())
+            }));
+        }
+        // One connection each, for those who give up, too: they may not.
+        let mut clients = Vec::new();
+        for _ in 0..acceptors.len() {
+            dice.dawdle().await;
+            clients.push(TcpStream::connect(address).await.unwrap());
+        }
+        let mut taken = 0;
+        for acceptor in acceptors {
+            taken += usize::from(acceptor.await.unwrap());
+        }
+        let left = Rc::into_inner(listener).expect("all are done").close().await.unwrap().len();
+        (taken, left)
     });
 }

@@ -1,14 +1,15 @@
 //! The contract under thousands of seeds: one core on the simulated ring, where a seed decides what
 //! completes when, and the program drops its futures wherever it likes.
 //!
-//! After each seed the books must balance, and the same seed must give the same run. A failure
-//! names its seed; `QUOIT_SEED=n` runs that one alone.
+//! After each seed the books must balance, and the same seed must give the same run. A failure names
+//! its seed; `QUOIT_SEED=n` runs that one alone, and `QUOIT_SEEDS=n` runs `n` times as many.
 
-#![allow(clippy::unwrap_used, reason = "a failure is a panic here")]
-
+mod connect;
+mod detach;
 mod dice;
 mod end;
 mod listen;
+mod order;
 mod talk;
 
 use std::env;
@@ -27,11 +28,25 @@ where
     F: Future,
     F::Output: Debug + PartialEq,
 {
-    let chosen = env::var("QUOIT_SEED").ok().map(|seed| seed.parse().expect("a number"));
-    let (first, last) = chosen.map_or((0, seeds), |seed: u64| (seed, seed + 1));
+    under_seeds_and(seeds, scenario, |_| {});
+}
+
+/// As `under_seeds`, and looks at each run.
+fn under_seeds_and<F>(
+    seeds: u64,
+    scenario: impl Fn(Dice) -> F,
+    look: impl Fn(&Simulation<F::Output>),
+) where
+    F: Future,
+    F::Output: Debug + PartialEq,
+{
+    let number = |name| env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
+    let (chosen, times) = (number("QUOIT_SEED"), number("QUOIT_SEEDS").unwrap_or(1));
+    let (first, last) = chosen.map_or((0, seeds * times), |seed| (seed, seed + 1));
     for seed in first..last {
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             let run = run(seed, &scenario);
+            look(&run);
             if seed % 8 == 0 || chosen.is_some() {
                 let again = self::run(seed, &scenario);
                 assert_eq!(run.trace, again.trace, "a second run went another way");

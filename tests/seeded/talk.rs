@@ -258,7 +258,7 @@ async fn side(stream: TcpStream, dice: Dice) -> (Vec<Fate>, Vec<u8>) {
 
 #[test]
 fn conversations_lose_repeat_and_reorder_nothing() {
-    under_seeds(3000, |dice| async move {
+    under_seeds(1000, |dice| async move {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let clients = dice.up_to(3);

@@ -23,6 +23,7 @@ use std::net::Shutdown;
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 pub(crate) use self::receive::Receiving;
@@ -34,6 +35,7 @@ use crate::io::operation::{self, Operations};
 use crate::io::request::{Completion, call};
 use crate::io::services::{Kind, LINGER, Services};
 use crate::io::timers::TimerKey;
+use crate::io::waiters::Waiters;
 
 /// What handle and table share of a connection.
 #[derive(Debug)]
@@ -91,6 +93,8 @@ pub(crate) struct Stream {
     pub(crate) receive: Receiving,
     pub(crate) send: Sending,
     phase: Phase,
+    /// Who waits to take the stream off this core. Meanwhile nothing new is armed.
+    movers: Waiters,
     linger: Option<TimerKey>,
     /// Who waits for the close, and what became of it.
     closing: Option<Key>,
@@ -108,6 +112,7 @@ impl Stream {
             receive,
             send: Sending::default(),
             phase: Phase::Open,
+            movers: Waiters::default(),
             linger: None,
             closing: None,
             close_error: 0,
@@ -173,6 +178,16 @@ impl Stream {
         match wait {
             Wait::Read | Wait::Readable => self.receive.withdraw(waiter, services),
             Wait::Write | Wait::Writable | Wait::Accept => self.send.withdraw(waiter, services),
+            Wait::Idle => {
+                let (waker, _) = self.movers.strike(waiter);
+                services.effects.discard(waker);
+                if self.movers.is_empty() {
+                    self.receive.resume(services);
+                    self.send.resume(services);
+                } else {
+                    services.effects.wake(self.movers.notify_first());
+                }
+            }
         }
     }
 
@@ -254,6 +269,9 @@ impl Stream {
     /// After any event: takes the next step of closing. `true` when the stream can go.
     pub(crate) fn settle(&mut self, key: Key, services: &mut Services) -> bool {
         if self.phase == Phase::Open {
+            if !self.movers.is_empty() && self.is_idle() {
+                services.effects.wake(self.movers.notify_first());
+            }
             return false;
         }
         self.advance(key, services);
@@ -261,7 +279,8 @@ impl Stream {
     }
 
     /// Off the table: tells who waits and lets the descriptor go.
-    pub(crate) fn close(self, operations: &mut Operations, services: &mut Services) {
+    pub(crate) fn close(mut self, operations: &mut Operations, services: &mut Services) {
+        self.movers.notify_all(&mut services.effects.wakers);
         let Self { socket, receive, send, closing, close_error, linger, cut_off, .. } = self;
         services.stop_timer(linger);
         if services.closing && Arc::strong_count(&socket) > 1 {
@@ -280,11 +299,24 @@ impl Stream {
         }
     }
 
-    /// For moving to another core: asks for everything in flight to end. `true` when nothing is.
-    pub(crate) fn quiesce(&mut self, key: Key, services: &mut Services) -> bool {
-        self.receive.quiesce(key, services);
-        self.send.unwatch(key, services);
-        self.is_idle()
+    /// For moving to another core: asks for everything in flight to end, and waits until nothing is.
+    /// Others who wait do so until the stream has moved, or stays after all.
+    pub(crate) fn poll_idle(
+        &mut self,
+        key: Key,
+        waiter: &mut Option<WaiterId>,
+        cx: &Context<'_>,
+        services: &mut Services,
+    ) -> Poll<()> {
+        self.receive.pause(key, services);
+        self.send.pause(key, services);
+        if self.is_idle() {
+            return Poll::Ready(());
+        }
+        let id = services.waiter(waiter);
+        let old = self.movers.enrol(id, cx.waker());
+        services.effects.discard(old);
+        Poll::Pending
     }
 
     /// Takes what was received and not read, for the handle to keep.

@@ -78,6 +78,8 @@ pub(crate) struct Receiving {
     ahead: bool,
     /// Nobody will read any more: what comes is dropped.
     discarding: bool,
+    /// The stream is about to leave this core: nothing new is armed.
+    paused: bool,
 }
 
 impl Default for Receiving {
@@ -95,6 +97,7 @@ impl Default for Receiving {
             hung_up: false,
             ahead: false,
             discarding: false,
+            paused: false,
         }
     }
 }
@@ -271,6 +274,7 @@ impl Receiving {
     pub(super) fn discard(&mut self, key: Key, number: RawFd, services: &mut Services) {
         self.discarding = true;
         self.ahead = true;
+        self.paused = false;
         self.clear();
         if self.state == State::Idle && self.end.is_none() {
             self.arm(key, number, services);
@@ -285,8 +289,20 @@ impl Receiving {
         self.quiesce(key, services);
     }
 
+    /// Asks for everything in flight to end, and arms nothing until `resume`.
+    pub(super) fn pause(&mut self, key: Key, services: &mut Services) {
+        self.paused = true;
+        self.quiesce(key, services);
+    }
+
+    /// Whoever waits may arm again what he waits for.
+    pub(super) fn resume(&mut self, services: &mut Services) {
+        self.paused = false;
+        services.effects.wake(self.waiters.notify_first());
+    }
+
     /// Asks for everything in flight to end. What it brings is kept.
-    pub(super) fn quiesce(&mut self, key: Key, services: &mut Services) {
+    fn quiesce(&mut self, key: Key, services: &mut Services) {
         self.ahead = false;
         match self.state {
             State::Armed => {
@@ -321,7 +337,7 @@ impl Receiving {
     }
 
     fn arm(&mut self, key: Key, number: RawFd, services: &mut Services) {
-        if self.state != State::Idle || (services.closing && !self.discarding) {
+        if self.state != State::Idle || self.paused || (services.closing && !self.discarding) {
             return;
         }
         self.state = State::Armed;
@@ -335,7 +351,7 @@ impl Receiving {
         unsafe { services.submit(Kind::Receive, key, &request) };
     }
 
-    pub(crate) fn wait<T>(
+    fn wait<T>(
         &mut self,
         waiter: &mut Option<WaiterId>,
         cx: &Context<'_>,

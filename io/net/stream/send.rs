@@ -84,6 +84,8 @@ pub(crate) struct Sending {
     finish: bool,
     error: i32,
     waiters: Waiters,
+    /// The stream is about to leave this core: nothing is watched for.
+    paused: bool,
 }
 
 impl Sending {
@@ -398,7 +400,19 @@ impl Sending {
         self.unwatch(key, services);
     }
 
-    pub(super) fn unwatch(&mut self, key: Key, services: &mut Services) {
+    /// Asks for what is watched for to end, and watches for nothing until `resume`.
+    pub(super) fn pause(&mut self, key: Key, services: &mut Services) {
+        self.paused = true;
+        self.unwatch(key, services);
+    }
+
+    /// Whoever waits may watch again.
+    pub(super) fn resume(&mut self, services: &mut Services) {
+        self.paused = false;
+        services.effects.wake(self.waiters.notify_first());
+    }
+
+    fn unwatch(&mut self, key: Key, services: &mut Services) {
         if self.watch == Watch::Armed {
             self.watch = Watch::Cancelling;
             services.cancel(Kind::WatchWritable, key);
@@ -424,7 +438,7 @@ impl Sending {
     }
 
     fn arm_watch(&mut self, key: Key, number: RawFd, services: &mut Services) {
-        if self.watch == Watch::Idle {
+        if self.watch == Watch::Idle && !self.paused {
             self.watch = Watch::Armed;
             submit_watch(Kind::WatchWritable, key, number, services);
         }

@@ -11,6 +11,12 @@ use crate::io::request::{Attempt, Completion, Poll, Request};
 /// listener overshoots the limit that its owner set.
 const SMALL_ANSWERS_MAX: u32 = 16;
 
+/// How many buffers one receive fills in a row. A run on one stream is cheaper than as many single
+/// receives in turn with others: sent on in a row too, its segments and acknowledgements go together
+/// (one at a time cost a third more at 64 streams of 16 KiB messages in flight). The bound keeps
+/// streams fair.
+const BUFFERS_MAX: u32 = 8;
+
 /// What a visit to one waiting request came to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Visit {
@@ -118,6 +124,7 @@ impl Readiness {
         index: u32,
         completions: &mut Vec<Completion>,
     ) -> Visit {
+        let mut buffers = 0;
         for _ in 0..SMALL_ANSWERS_MAX {
             self.counters.direct_calls += 1;
             // SAFETY: the submitter keeps what the request names until its terminal completion.
@@ -134,7 +141,8 @@ impl Readiness {
                     if drained && !self.sources[number].is_hung_up() {
                         return self.block(number, side, index, completions);
                     }
-                    if buffer.is_some() {
+                    buffers += u32::from(buffer.is_some());
+                    if buffers == BUFFERS_MAX || self.budget == 0 {
                         return Visit::GoesOn;
                     }
                 }

@@ -240,6 +240,17 @@ impl Connection {
         self.pipes[1 - side].arrived = 0;
     }
 
+    /// Resets the connection and keeps the end open (`tcp_disconnect`).
+    pub(super) fn disconnect(&mut self, side: Side) {
+        let other = 1 - side;
+        self.ends[other].reset_comes = self.ends[other].is_open && !self.ends[side].is_dead;
+        self.pipes[other].bytes.clear();
+        self.pipes[other].arrived = 0;
+        let end = &mut self.ends[side];
+        (end.is_dead, end.reset_comes) = (true, false);
+        end.changed();
+    }
+
     pub(super) fn is_closed(&self) -> bool {
         self.ends.iter().all(|end| !end.is_open)
     }

@@ -219,3 +219,6 @@ impl Simulated {
         unsafe { pending::scribble(&self.provided[index], self.chance.bits()) };
     }
 }
+
+#[cfg(test)]
+mod tests;

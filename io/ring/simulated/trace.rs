@@ -17,6 +17,7 @@ pub(super) enum Event<'a> {
     Completed { token: u64, result: i32, flags: u32 },
     Connected { number: i32 },
     Closed { number: i32 },
+    Disconnected { number: i32 },
     ShutDown { number: i32, result: i32 },
     Sent { number: i32, result: i32 },
     Received { number: i32, result: i32 },
@@ -43,6 +44,7 @@ impl Event<'_> {
             Self::Arrived { at, count } => [9, at.port().into(), count as u64, 0],
             Self::FinArrived { at } => [10, at.port().into(), 0, 0],
             Self::ResetArrived { at } => [11, at.port().into(), 0, 0],
+            Self::Disconnected { number } => [12, signed(number), 0, 0],
         }
     }
 }

@@ -219,6 +219,18 @@ impl World {
         })
     }
 
+    /// Resets a connection whose number stays open (connect(2): `AF_UNSPEC`).
+    pub(crate) fn disconnect(&self, number: i32) -> i32 {
+        self.with(|state| match state.stream(number) {
+            Ok((connection, side)) => {
+                connection.disconnect(side);
+                state.note(Event::Disconnected { number });
+                0
+            }
+            Err(error) => error,
+        })
+    }
+
     pub(crate) fn unread(&self, number: i32) -> usize {
         self.with(|state| state.stream(number).map_or(0, |(stream, side)| stream.unread(side)))
     }

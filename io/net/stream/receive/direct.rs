@@ -221,7 +221,7 @@ impl Receiving {
     }
 
     pub(super) fn arm_watch(&mut self, key: Key, number: RawFd, services: &mut Services) {
-        if self.watch == Watch::Idle {
+        if self.watch == Watch::Idle && !self.paused {
             self.watch = Watch::Armed;
             submit_watch(Kind::WatchReadable, key, number, services);
         }

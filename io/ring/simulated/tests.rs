@@ -1,0 +1,266 @@
+//! The kernel's answers, as they were probed on Linux 6.18, from the simulated ring under many
+//! seeds; and the rules that it makes its users keep.
+
+use std::net::SocketAddr;
+
+use super::*;
+use crate::io::request::{Accept, Connect, Nop, ReceiveMany, SendBytes, SocketAddress};
+
+const LENGTH: usize = 16;
+const SEEDS: u64 = 300;
+
+const LISTENER: u64 = 1;
+const CONNECT: u64 = 2;
+const RECEIVE: u64 = 3;
+const SEND: u64 = 4;
+
+/// A ring in a world of its own, and memory for its buffers that outlives it.
+struct Bench {
+    ring: Simulated,
+    memory: Vec<[u8; LENGTH]>,
+    world: Rc<World>,
+    _entered: world::Entered,
+}
+
+impl Bench {
+    fn new(seed: u64, buffers: u16) -> Self {
+        let world = World::new(seed);
+        let entered = world.enter();
+        let ring = Simulated::new(&Mailbox::open().unwrap());
+        let memory = vec![[0; LENGTH]; usize::from(buffers)];
+        let mut bench = Self { ring, memory, world, _entered: entered };
+        for id in 0..buffers {
+            bench.give_back(id);
+        }
+        bench
+    }
+
+    fn give_back(&mut self, id: u16) {
+        let address = self.memory[usize::from(id)].as_mut_ptr();
+        self.ring.provide([Provided { id, address, length: LENGTH as u32 }].into_iter());
+    }
+
+    fn submit(&mut self, token: u64, request: Request) {
+        // SAFETY: each test keeps descriptors and memory until the ring is dropped, which touches
+        // nothing.
+        unsafe { self.ring.submit(Token(token), &request) };
+    }
+
+    /// Everything that happens before the ring waits for its user.
+    fn settle(&mut self) -> Vec<Completion> {
+        let mut found = Vec::new();
+        while !self.ring.is_settled() {
+            self.ring.turn(Waiting::No, &mut found);
+        }
+        found
+    }
+
+    fn listen(&mut self) -> (i32, SocketAddr) {
+        let listener = self.world.tcp_socket(true);
+        assert_eq!(self.world.bind(listener, "127.0.0.1:0".parse().unwrap()), 0);
+        assert_eq!(self.world.listen(listener, 16), 0);
+        (listener, self.world.local_address(listener).unwrap())
+    }
+
+    fn connect(&mut self, to: SocketAddr) -> i32 {
+        let descriptor = self.world.tcp_socket(true);
+        let address = SocketAddress::new(&to);
+        self.submit(CONNECT, Request::Connect(Connect { descriptor, address: &raw const address }));
+        let found = self.settle();
+        assert!(found.iter().any(|c| c.token.0 == CONNECT && c.result == 0), "{found:?}");
+        descriptor
+    }
+
+    /// Both ends of a connection. Nothing is in flight.
+    fn pair(&mut self) -> (i32, i32) {
+        let (listener, address) = self.listen();
+        let client = self.connect(address);
+        let server = self.world.with(|state| state.accept(listener)).unwrap();
+        (client, server)
+    }
+
+    /// The bytes that completions lend, with their buffers given back.
+    fn bytes(&mut self, found: &[Completion]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for completion in found {
+            if let Some(id) = completion.flags.buffer() {
+                let length = completion.result as usize;
+                bytes.extend_from_slice(&self.memory[usize::from(id)][..length]);
+                self.give_back(id);
+            }
+        }
+        bytes
+    }
+
+    /// What arrives at a socket when everybody has had his go.
+    fn drain(&mut self, number: i32) -> Vec<u8> {
+        let mut got = Vec::new();
+        loop {
+            self.settle();
+            // Room in the pipe lets what is in flight go on.
+            match self.world.receive(number, usize::MAX, false) {
+                Ok(bytes) if !bytes.is_empty() => got.extend(bytes),
+                _ => return got,
+            }
+        }
+    }
+}
+
+fn pattern(length: usize) -> Vec<u8> {
+    (0..length).map(|at| at as u8).collect()
+}
+
+#[test]
+fn a_cancelled_receive_leaves_in_the_socket_what_it_has_not_brought() {
+    let (mut raced, mut lost) = (0, 0);
+    for seed in 0..SEEDS {
+        let mut bench = Bench::new(seed, 8);
+        let (client, server) = bench.pair();
+        bench.submit(RECEIVE, Request::ReceiveMany(ReceiveMany { descriptor: server }));
+        let sent = bench.world.send(client, &pattern(40));
+        let mut found = Vec::new();
+        bench.ring.turn(Waiting::No, &mut found);
+        bench.ring.cancel(Token(RECEIVE));
+        found.extend(bench.settle());
+        let mut got = bench.bytes(&found);
+        raced += u32::from(!got.is_empty());
+        lost += u32::from(got.len() < sent as usize);
+        got.extend(bench.drain(server));
+        assert_eq!(got, pattern(sent as usize), "seed {seed}");
+        assert_eq!(bench.ring.in_flight(), 0, "seed {seed}");
+    }
+    assert!(raced > 0 && lost > 0, "the cancel won or lost every time");
+}
+
+#[test]
+fn a_cancelled_send_tells_exactly_what_went_out() {
+    let (mut clean, mut partial) = (0, 0);
+    for seed in 0..SEEDS {
+        let mut bench = Bench::new(seed, 0);
+        let (client, server) = bench.pair();
+        let bytes = pattern(200);
+        let (address, length) = (bytes.as_ptr(), bytes.len() as u32);
+        bench.submit(SEND, Request::SendBytes(SendBytes { descriptor: client, address, length }));
+        let mut found = Vec::new();
+        bench.ring.turn(Waiting::No, &mut found);
+        bench.ring.cancel(Token(SEND));
+        found.extend(bench.settle());
+        let [Completion { result, .. }] = found[..] else { panic!("one answer: {found:?}") };
+        let count = if result == -libc::ECANCELED { 0 } else { result as usize };
+        clean += u32::from(count == 0);
+        partial += u32::from(count > 0 && count < bytes.len());
+        assert_eq!(bench.drain(server), pattern(count), "seed {seed}");
+    }
+    assert!(clean > 0 && partial > 0, "{clean} clean, {partial} partial");
+}
+
+#[test]
+fn a_cancelled_accept_leaves_the_others_in_the_queue() {
+    for seed in 0..SEEDS {
+        let mut bench = Bench::new(seed, 0);
+        let (listener, address) = bench.listen();
+        bench.submit(LISTENER, Request::Accept(Accept { descriptor: listener }));
+        let mut clients = Vec::new();
+        for _ in 0..3 {
+            let descriptor = bench.world.tcp_socket(true);
+            clients.push(bench.world.with(|state| state.connect(descriptor, address)));
+        }
+        assert_eq!(clients, [Some(0); 3]);
+        let mut found = Vec::new();
+        bench.ring.turn(Waiting::No, &mut found);
+        bench.ring.cancel(Token(LISTENER));
+        found.extend(bench.settle());
+        let accepted = found.iter().filter(|completion| completion.result >= 0).count();
+        let queued = bench.world.with(|state| state.listening(listener).unwrap().backlog.len());
+        assert_eq!(accepted + queued, 3, "seed {seed}");
+        assert!(found.last().unwrap().is_terminal());
+    }
+}
+
+#[test]
+fn a_receive_without_a_buffer_ends_at_once_even_when_nothing_is_there() {
+    for seed in 0..SEEDS {
+        let mut bench = Bench::new(seed, 0);
+        let (client, server) = bench.pair();
+        bench.submit(RECEIVE, Request::ReceiveMany(ReceiveMany { descriptor: server }));
+        assert_eq!(bench.settle(), [Completion::done(Token(RECEIVE), -libc::ENOBUFS)]);
+        let sent = bench.world.send(client, b"kept") as usize;
+        assert_eq!(bench.drain(server), b"kept"[..sent]);
+    }
+}
+
+#[test]
+fn unread_input_makes_a_close_a_reset_and_its_absence_an_end() {
+    for seed in 0..SEEDS {
+        let mut bench = Bench::new(seed, 0);
+        let (client, server) = bench.pair();
+        let unread = seed % 2 == 0;
+        if unread {
+            bench.world.send(client, b"x");
+            bench.settle();
+        }
+        bench.world.close(server);
+        bench.settle();
+        let end = bench.world.receive(client, 1, false);
+        assert_eq!(end, if unread { Err(-libc::ECONNRESET) } else { Ok(Vec::new()) });
+        if unread {
+            assert_eq!(bench.world.receive(client, 1, false), Ok(Vec::new()), "told once");
+            assert_eq!(bench.world.send(client, b"x"), -libc::EPIPE);
+            assert_eq!(bench.world.peer_address(client), Err(-libc::ENOTCONN));
+        }
+    }
+}
+
+#[test]
+fn the_lowest_free_number_is_the_next() {
+    let bench = Bench::new(0, 0);
+    let numbers: Vec<i32> = (0..3).map(|_| bench.world.tcp_socket(true)).collect();
+    assert_eq!(numbers, [world::FIRST, world::FIRST + 1, world::FIRST + 2]);
+    bench.world.close(numbers[1]);
+    assert_eq!(bench.world.tcp_socket(true), numbers[1]);
+}
+
+#[test]
+#[should_panic(expected = "is named by 1 requests in flight")]
+fn a_number_in_use_must_not_be_closed() {
+    let mut bench = Bench::new(0, 8);
+    let (_client, server) = bench.pair();
+    bench.submit(RECEIVE, Request::ReceiveMany(ReceiveMany { descriptor: server }));
+    bench.world.close(server);
+}
+
+#[test]
+#[should_panic(expected = "changed while it was in flight")]
+fn bytes_that_are_lent_must_not_change() {
+    let mut bench = Bench::new(0, 0);
+    let (client, server) = bench.pair();
+    let mut bytes = pattern(50);
+    let (address, length) = (bytes.as_mut_ptr(), bytes.len() as u32);
+    let send = SendBytes { descriptor: client, address: address.cast_const(), length };
+    bench.submit(SEND, Request::SendBytes(send));
+    // SAFETY: within the bytes, which nobody else looks at just now.
+    unsafe { address.add(49).write(7) };
+    bench.drain(server);
+}
+
+#[test]
+#[should_panic(expected = "nothing can ever happen")]
+fn a_wait_for_what_nobody_does_is_told() {
+    let mut bench = Bench::new(0, 8);
+    let (_client, server) = bench.pair();
+    bench.submit(RECEIVE, Request::ReceiveMany(ReceiveMany { descriptor: server }));
+    bench.ring.turn(Waiting::Until(None), &mut Vec::new());
+}
+
+#[test]
+fn answers_come_in_any_order() {
+    let mut orders = std::collections::HashSet::new();
+    for seed in 0..SEEDS {
+        let mut bench = Bench::new(seed, 0);
+        for token in 0..3 {
+            bench.submit(token, Request::Nop(Nop));
+        }
+        orders.insert(bench.settle().iter().map(|c| c.token.0).collect::<Vec<_>>());
+    }
+    assert_eq!(orders.len(), 6, "all orders of three");
+}

@@ -1,0 +1,391 @@
+//! Handles are `Send`, cores are not shared: what a handle does on a core that does not own it, on
+//! a thread without a core, and after its core is gone; and how a stream moves.
+
+use std::io::{ErrorKind, Read, Write};
+use std::pin::pin;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use quoit::Runtime;
+use quoit::buffer::Lease;
+use quoit::net::{OwnedReadHalf, OwnedWriteHalf, TcpListener, TcpStream};
+use quoit::{Builder, task, time};
+
+use crate::common::*;
+
+fn is_send_and_sync<T: Send + Sync>() {}
+fn is_send<T: Send>(value: T) -> T {
+    value
+}
+
+#[test]
+fn handles_and_the_futures_that_hold_them_are_send() {
+    is_send_and_sync::<TcpStream>();
+    is_send_and_sync::<TcpListener>();
+    is_send_and_sync::<OwnedReadHalf>();
+    is_send_and_sync::<OwnedWriteHalf>();
+    is_send_and_sync::<Lease>();
+    // A future that holds each of ours across an await.
+    drop(is_send(async {
+        let (listener, address) = listen().await;
+        let stream = TcpStream::connect(address).await?;
+        let (other, _) = listener.accept().timeout(Duration::from_secs(1)).await?;
+        let lease = time::timeout(Duration::from_secs(1), stream.recv()).await??;
+        other.send(lease).timeout(Duration::from_secs(1)).await?;
+        other.read_exact(&mut [0; 4]).await?;
+        other.read_until(0, 10, &mut Vec::new()).await?;
+        other.write_all(b"x").await?;
+        stream.detach().await?;
+        stream.close().await?;
+        listener.close().await
+    }));
+}
+
+/// Runs `body` on another core, on the same kind of ring, in a thread of its own.
+fn elsewhere<R: Send>(builder: &Builder, body: impl AsyncFnOnce() -> R + Send) -> R {
+    thread::scope(|scope| {
+        let builder = builder.clone();
+        scope.spawn(move || builder.build().unwrap().block_on(body())).join().unwrap()
+    })
+}
+
+#[test]
+fn another_core_is_told_who_owns_a_handle() {
+    on_each_ring(|builder| {
+        builder.clone().build().unwrap().block_on(async {
+            let (stream, mut peer) = pair().await;
+            let (listener, address) = listen().await;
+            assert!(dropped_at(Moment::Waiting, stream.recv()).await.is_none());
+            assert!(dropped_at(Moment::Waiting, listener.accept()).await.is_none());
+            elsewhere(&builder, async || {
+                let says_so = |error: std::io::Error| {
+                    let text = error.to_string();
+                    assert!(text.contains("belongs to core") && text.contains("detach"), "{text}");
+                };
+                says_so(stream.recv().await.unwrap_err());
+                says_so(stream.read(&mut [0]).await.unwrap_err());
+                says_so(stream.read_exact(&mut [0]).await.unwrap_err());
+                says_so(stream.write(b"x").await.unwrap_err());
+                says_so(stream.flush().await.unwrap_err());
+                says_so(stream.readable().await.unwrap_err());
+                says_so(stream.try_read(&mut [0]).unwrap_err());
+                says_so(stream.detach().await.unwrap_err());
+                says_so(listener.accept().await.unwrap_err());
+                let (error, buffer) = stream.send("mine").await.unwrap_err().into_parts();
+                says_so(error);
+                assert_eq!(buffer, Some("mine"), "it was never lent");
+            });
+            // Where it belongs it goes on.
+            peer.write_all(b"still here").unwrap();
+            assert_eq!(within("recv", stream.recv()).await.unwrap(), b"still here");
+            let _peer = connect(address);
+            within("accept", listener.accept()).await.unwrap();
+        });
+    });
+}
+
+#[test]
+fn a_future_that_waits_here_and_is_polled_there_says_so_and_leaves_the_line() {
+    on_each_ring(|builder| {
+        builder.clone().build().unwrap().block_on(async {
+            let (stream, mut peer) = narrow_pair().await;
+            {
+                let wakes = Wakes::new();
+                let mut recv = Box::pin(stream.recv());
+                let mut send = Box::pin(stream.send(vec![1; 1_000_000]));
+                assert!(wakes.poll(recv.as_mut()).is_pending());
+                assert!(wakes.poll(send.as_mut()).is_pending());
+                elsewhere(&builder, async || {
+                    assert!(recv.await.is_err());
+                    let (error, buffer) = send.await.unwrap_err().into_parts();
+                    assert!(error.to_string().contains("belongs to core"), "{error}");
+                    assert!(buffer.is_none(), "it is lent to the kernel, over there");
+                });
+            }
+            peer.write_all(b"next").unwrap();
+            assert_eq!(within("recv", stream.recv()).await.unwrap(), b"next");
+            let reader = thread::spawn(move || read_to_end(&mut peer).0.len());
+            within("close", stream.close()).await.unwrap();
+            assert_eq!(reader.join().unwrap(), 1_000_000, "what was committed goes out");
+        });
+    });
+}
+
+#[test]
+fn handles_dropped_elsewhere_are_released_where_they_belong() {
+    on_each_runtime(
+        |builder| builder,
+        async |runtime| {
+            let (stream, mut peer) = pair().await;
+            assert!(dropped_at(Moment::Waiting, stream.recv()).await.is_none());
+            let (narrow, mut reader) = narrow_pair().await;
+            assert!(dropped_at(Moment::Waiting, narrow.send(vec![1; 1_000_000])).await.is_none());
+            let (_read, write) = narrow.into_split();
+            let (listener, address) = listen().await;
+            assert!(dropped_at(Moment::Waiting, listener.accept()).await.is_none());
+            thread::spawn(move || drop((stream, write, listener))).join().unwrap();
+
+            until("the listener goes", || runtime.metrics().listeners_open == 0).await;
+            assert!(std::net::TcpStream::connect(address).is_err());
+            until("the stream goes", || runtime.metrics().streams_open == 1).await;
+            assert!(peer.read(&mut [0]).is_ok_and(|count| count == 0), "FIN");
+            let half = thread::spawn(move || read_to_end(&mut reader));
+            until("all is sent", || half.is_finished()).await;
+            let (bytes, error) = half.join().unwrap();
+            assert!(bytes.len() == 1_000_000 && error.is_none());
+        },
+    );
+}
+
+#[test]
+fn waiting_futures_dropped_elsewhere_pass_their_wakes_on() {
+    on_each_runtime(
+        |builder| builder,
+        async |_| {
+            let (stream, mut peer) = pair().await;
+            let stream = Arc::new(stream);
+            let shared = stream.clone();
+            let (one, two) = (Wakes::new(), Wakes::new());
+            let mut first = Box::pin(async move { shared.recv().await.map(drop) });
+            let mut second = pin!(stream.recv());
+            assert!(one.poll(first.as_mut()).is_pending());
+            assert!(two.poll(second.as_mut()).is_pending());
+            peer.write_all(b"x").unwrap();
+            until("the first in line is told", || one.count() == 1).await;
+            let first = is_send(first);
+            thread::spawn(move || drop(first)).join().unwrap();
+            until("the wake passes on", || two.count() == 1).await;
+            assert!(two.poll(second.as_mut()).is_ready());
+        },
+    );
+}
+
+#[test]
+fn after_its_core_is_gone_a_handle_is_not_connected() {
+    on_each_ring(|builder| {
+        let runtime = builder.clone().build().unwrap();
+        let (stream, listener, lease, _peer) = runtime.block_on(async {
+            let (stream, mut peer) = pair().await;
+            peer.write_all(b"kept").unwrap();
+            let lease = stream.recv().await.unwrap();
+            let (listener, _) = listen().await;
+            assert!(dropped_at(Moment::Waiting, listener.accept()).await.is_none());
+            (stream, listener, lease, peer)
+        });
+        drop(runtime);
+        builder.build().unwrap().block_on(async {
+            for _ in 0..2 {
+                let error = within("recv", stream.recv()).await.unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::NotConnected);
+                let (error, _) = within("send", stream.send("x")).await.unwrap_err().into_parts();
+                assert_eq!(error.kind(), ErrorKind::NotConnected);
+                let error = within("accept", listener.accept()).await.unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::NotConnected);
+            }
+            let error = within("detach", stream.detach()).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::NotConnected);
+            let error = within("close", stream.close()).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::NotConnected);
+            assert!(within("close", listener.close()).await.is_err());
+        });
+        assert_eq!(lease, b"kept");
+    });
+}
+
+#[test]
+fn a_detached_stream_takes_its_unread_bytes_to_another_core_and_back() {
+    const LENGTH: usize = 600_000;
+    on_each_ring(|builder| {
+        builder.clone().build().unwrap().block_on(async {
+            let (stream, peer) = pair().await;
+            let writer = write_from_a_thread(peer, 3, LENGTH);
+            let mut place = 0;
+            let mut read_some = async |by_lease: bool| {
+                for _ in 0..3 {
+                    let mut slice = [0; 700];
+                    if by_lease {
+                        let lease = within("recv", stream.recv()).await.unwrap();
+                        check_bytes(3, place, &lease);
+                        place += lease.len();
+                    } else {
+                        let count = within("read", stream.read(&mut slice)).await.unwrap();
+                        check_bytes(3, place, &slice[..count]);
+                        place += count;
+                    }
+                }
+                within("detach", stream.detach()).await.unwrap();
+                place == LENGTH
+            };
+            let mut by_lease = true;
+            loop {
+                if read_some(by_lease).await
+                    || elsewhere(&builder, async || read_some(!by_lease).await)
+                {
+                    break;
+                }
+                by_lease = !by_lease;
+            }
+            assert_eq!(stream.read(&mut [0]).await.unwrap(), 0, "the end, and no byte twice");
+            writer.join().unwrap();
+        });
+    });
+}
+
+#[test]
+fn detach_sends_what_is_committed_first() {
+    on_each_runtime(
+        |builder| builder,
+        async |_| {
+            let (stream, mut peer) = narrow_pair().await;
+            assert!(
+                dropped_at(Moment::Waiting, stream.send(bytes_of(1, 0, 1_000_000))).await.is_none()
+            );
+            assert!(time::timeout(Duration::from_millis(5), stream.detach()).await.is_err());
+            let reader = thread::spawn(move || read_to_end(&mut peer).0);
+            within("detach", stream.detach()).await.unwrap();
+            let std = stream.into_std().expect("unbound, and nothing unread");
+            drop(std);
+            let bytes = reader.join().unwrap();
+            assert_eq!(bytes.len(), 1_000_000);
+            check_bytes(1, 0, &bytes);
+        },
+    );
+}
+
+#[quoit::test]
+async fn detach_ends_every_watch() {
+    // Watches for reading, for writing or for both are armed, and nothing ever happens on them.
+    for (reads, writes) in [(true, false), (false, true), (true, true)] {
+        let (stream, mut peer) = narrow_pair().await;
+        if reads {
+            assert!(dropped_at(Moment::Waiting, stream.read(&mut [0])).await.is_none());
+        }
+        if writes {
+            while stream.try_write(&[1; 100_000]).is_ok() {}
+            assert!(dropped_at(Moment::Waiting, stream.writable()).await.is_none());
+        }
+        some_turns().await;
+        within("detach", stream.detach()).await.unwrap();
+        peer.write_all(b"more").unwrap();
+        assert_eq!(within("recv", stream.recv()).await.unwrap(), b"more");
+    }
+}
+
+#[quoit::test]
+async fn a_detach_that_is_dropped_leaves_the_stream_usable() {
+    for moment in [Moment::Waiting, Moment::Woken] {
+        for by_lease in [false, true] {
+            let (stream, mut peer) = pair().await;
+            let mut byte = [0];
+            if by_lease {
+                assert!(dropped_at(Moment::Waiting, stream.recv()).await.is_none());
+            } else {
+                assert!(dropped_at(Moment::Waiting, stream.read(&mut byte)).await.is_none());
+            }
+            some_turns().await;
+            assert!(dropped_at(moment, stream.detach()).await.is_none(), "it takes a turn");
+            peer.write_all(b"ab").unwrap();
+            within("read", stream.read_exact(&mut byte)).await.unwrap();
+            assert_eq!(within("recv", stream.recv()).await.unwrap(), b"b");
+            stream.send_all("reply").await.unwrap();
+            within("detach", stream.detach()).await.unwrap();
+            assert!(stream.into_owned_fd().is_ok());
+        }
+    }
+}
+
+#[quoit::test]
+async fn those_who_wait_do_not_hold_up_a_detach() {
+    let (stream, mut peer) = narrow_pair().await;
+    let stream = std::rc::Rc::new(stream);
+    while stream.try_write(&[0; 100_000]).is_ok() {}
+    let (one, two) = (stream.clone(), stream.clone());
+    let reader = quoit::spawn(async move { one.recv().await });
+    let writer = quoit::spawn(async move { two.write(b"x").await });
+    some_turns().await;
+    within("detach", stream.detach()).await.unwrap();
+    // They go on by binding the stream again.
+    peer.write_all(b"y").unwrap();
+    assert_eq!(within("reader", reader).await.unwrap().unwrap(), b"y");
+    let drain = thread::spawn(move || read_to_end(&mut peer).0.last().copied());
+    assert_eq!(within("writer", writer).await.unwrap().unwrap(), 1);
+    let stream = std::rc::Rc::into_inner(stream).expect("the tasks are done");
+    within("close", stream.close()).await.unwrap();
+    assert_eq!(drain.join().unwrap(), Some(b'x'));
+}
+
+#[quoit::test]
+async fn those_who_wait_go_on_when_a_detach_is_dropped() {
+    for moment in [Moment::Waiting, Moment::Woken] {
+        let (stream, mut peer) = narrow_pair().await;
+        let stream = std::rc::Rc::new(stream);
+        while stream.try_write(&[0; 100_000]).is_ok() {}
+        let (one, two) = (stream.clone(), stream.clone());
+        let reader = quoit::spawn(async move { one.recv().await });
+        let writer = quoit::spawn(async move { two.write(b"x").await });
+        some_turns().await;
+        assert!(dropped_at(moment, stream.detach()).await.is_none());
+        peer.write_all(b"y").unwrap();
+        assert_eq!(within("reader", reader).await.unwrap().unwrap(), b"y");
+        let drain = thread::spawn(move || read_to_end(&mut peer).0.last().copied());
+        assert_eq!(within("writer", writer).await.unwrap().unwrap(), 1);
+        let stream = std::rc::Rc::into_inner(stream).expect("the tasks are done");
+        within("close", stream.close()).await.unwrap();
+        assert_eq!(drain.join().unwrap(), Some(b'x'));
+    }
+}
+
+#[quoit::test]
+async fn a_stream_gives_its_descriptor_away_only_unbound_and_read() {
+    let (stream, mut peer) = pair().await;
+    peer.write_all(b"unread").unwrap();
+    assert!(dropped_at(Moment::Woken, stream.recv()).await.is_none());
+    some_turns().await;
+    let stream = stream.into_std().expect_err("bound").into_stream();
+    within("detach", stream.detach()).await.unwrap();
+    let stream = stream.into_std().expect_err("unread").into_stream();
+    assert_eq!(stream.recv().await.unwrap(), b"unread");
+    within("detach", stream.detach()).await.unwrap();
+    let mut std = stream.into_std().expect("free");
+    peer.write_all(b"for std").unwrap();
+    let mut read = [0; 7];
+    std.read_exact(&mut read).unwrap();
+    assert_eq!(&read, b"for std");
+    task::yield_now().await;
+}
+
+#[test]
+fn leases_outlive_their_runtime_and_return_from_anywhere() {
+    on_each_ring(|builder| {
+        let runtime: Runtime = builder.build().unwrap();
+        let leases: Vec<Lease> = runtime.block_on(async {
+            let (stream, peer) = pair().await;
+            let writer = write_from_a_thread(peer, 6, 300_000);
+            let mut leases = Vec::new();
+            loop {
+                let lease = within("recv", stream.recv()).await.unwrap();
+                if lease.is_empty() {
+                    break;
+                }
+                leases.push(lease);
+            }
+            writer.join().unwrap();
+            leases
+        });
+        assert!(runtime.metrics().leases_out > 0);
+        drop(runtime);
+        thread::spawn(move || {
+            let mut place = 0;
+            for mut lease in leases {
+                check_bytes(6, place, &lease);
+                place += lease.len();
+                let front = lease.split_to(lease.len() / 2);
+                thread::spawn(move || drop(front));
+            }
+            assert_eq!(place, 300_000);
+        })
+        .join()
+        .unwrap();
+    });
+}

@@ -1,0 +1,200 @@
+//! The buffer pool runs out: streams go on all the same, no byte is lost, and nobody is forgotten.
+
+use std::io::{Read, Write};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use quoit::buffer::Lease;
+use quoit::net::TcpStream;
+use quoit::time;
+
+use crate::common::*;
+
+/// Takes `count` leases and keeps them.
+async fn hoard(count: usize) -> (Vec<Lease>, TcpStream, std::net::TcpStream) {
+    let (stream, mut peer) = pair().await;
+    let mut leases = Vec::new();
+    for byte in 0..count {
+        peer.write_all(&[byte as u8]).unwrap();
+        let lease = within("a lease", stream.recv()).await.unwrap();
+        assert_eq!(lease, [byte as u8]);
+        leases.push(lease);
+    }
+    (leases, stream, peer)
+}
+
+#[test]
+fn streams_go_on_while_a_user_holds_more_leases_than_there_are_buffers() {
+    const LENGTH: usize = 1_000_000;
+    on_each_runtime(
+        |builder| builder.buffers(16, 4096, 16),
+        async |runtime| {
+            let (leases, _stream, _peer) = hoard(40).await;
+            let mut readers = Vec::new();
+            let mut writers = Vec::new();
+            for seed in 0..6 {
+                let (stream, peer) = pair().await;
+                writers.push(write_from_a_thread(peer, seed, LENGTH));
+                readers.push(quoit::spawn(async move {
+                    let (mut place, mut random) = (0, Random(seed));
+                    while place < LENGTH {
+                        if random.below(2) == 0 {
+                            let lease = within("recv", stream.recv()).await.unwrap();
+                            check_bytes(seed, place, &lease);
+                            place += lease.len();
+                        } else {
+                            let mut slice = vec![0; 1 + random.below(9_000)];
+                            let count = within("read", stream.read(&mut slice)).await.unwrap();
+                            check_bytes(seed, place, &slice[..count]);
+                            place += count;
+                        }
+                    }
+                    assert!(stream.recv().await.unwrap().is_empty());
+                }));
+            }
+            for reader in readers {
+                within("a reader", reader).await.unwrap();
+            }
+            for writer in writers {
+                writer.join().unwrap();
+            }
+            let books = runtime.metrics().resources;
+            assert!(books.buffers_exhausted > 0 && books.private_receives > 0, "{books:?}");
+            for (byte, lease) in leases.iter().enumerate() {
+                assert_eq!(*lease, [byte as u8], "nobody wrote over what was lent");
+            }
+            drop(leases);
+            until("all come back", || runtime.metrics().leases_out == 0).await;
+        },
+    );
+}
+
+#[test]
+fn the_pool_grows_up_to_its_limit_before_memory_is_private() {
+    on_each_runtime(
+        |builder| builder.buffers(16, 4096, 64),
+        async |runtime| {
+            let (mut leases, stream, mut peer) = hoard(60).await;
+            assert_eq!(runtime.metrics().resources.private_receives, 0);
+            assert_eq!(runtime.metrics().leases_out, 60);
+            for byte in 0..20 {
+                peer.write_all(&[byte]).unwrap();
+                leases.push(within("recv", stream.recv()).await.unwrap());
+                assert_eq!(leases[leases.len() - 1], [byte]);
+            }
+            assert!(runtime.metrics().resources.private_receives > 0);
+            assert!(runtime.metrics().leases_out <= 64);
+        },
+    );
+}
+
+/// Leases that come back while the core sleeps, from its own tasks and from another thread: nobody
+/// is left waiting for an unrelated event.
+#[test]
+fn starved_streams_do_not_wait_for_an_unrelated_event() {
+    on_each_runtime(
+        |builder| builder.buffers(4, 1024, 4),
+        async |_| {
+            let mut echoes = Vec::new();
+            for connection in 0..8_u64 {
+                let (stream, mut peer) = pair().await;
+                quoit::spawn(async move {
+                    loop {
+                        let lease = stream.recv().await.unwrap();
+                        if lease.is_empty() {
+                            return;
+                        }
+                        if connection % 2 == 0 {
+                            stream.send(lease).await.unwrap();
+                        } else {
+                            stream.send_all(lease.to_vec()).await.unwrap();
+                            thread::spawn(move || drop(lease));
+                        }
+                    }
+                });
+                echoes.push(thread::spawn(move || {
+                    let mut worst = Duration::ZERO;
+                    let mut answer = vec![0; 6_000];
+                    for round in 0..60 {
+                        let bytes = bytes_of(connection, round * 6_000, 6_000);
+                        let start = Instant::now();
+                        peer.write_all(&bytes).unwrap();
+                        peer.read_exact(&mut answer).unwrap();
+                        assert_eq!(answer, bytes);
+                        worst = worst.max(start.elapsed());
+                    }
+                    worst
+                }));
+            }
+            for echo in echoes {
+                until("an echo", || echo.is_finished()).await;
+                let worst = echo.join().unwrap();
+                assert!(worst < Duration::from_millis(900), "a stall of {worst:?}");
+            }
+        },
+    );
+}
+
+#[test]
+fn busy_streams_share_a_small_pool_fairly() {
+    const CONNECTIONS: usize = 12;
+    on_each_runtime(
+        |builder| builder.buffers(4, 4096, 16),
+        async |_| {
+            let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+            let mut counts = Vec::new();
+            let mut peers = Vec::new();
+            for _ in 0..CONNECTIONS {
+                let (stream, mut peer) = pair().await;
+                let stop = stop.clone();
+                let count = std::rc::Rc::new(std::cell::Cell::new(0_usize));
+                counts.push(count.clone());
+                quoit::spawn(async move {
+                    while let Ok(lease) = stream.recv().await {
+                        if lease.is_empty() {
+                            return;
+                        }
+                        count.set(count.get() + lease.len());
+                        stream.send(lease).await.unwrap();
+                    }
+                });
+                peers.push(thread::spawn(move || {
+                    let (mut chunk, mut answer) = (vec![1; 16_384], vec![0; 16_384]);
+                    while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                        for _ in 0..4 {
+                            peer.write_all(&chunk).unwrap();
+                        }
+                        for _ in 0..4 {
+                            peer.read_exact(&mut answer).unwrap();
+                        }
+                    }
+                    chunk.clear();
+                }));
+            }
+            time::sleep(Duration::from_millis(700)).await;
+            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+            let bytes: Vec<_> = counts.iter().map(|count| count.get()).collect();
+            for peer in peers {
+                until("a peer", || peer.is_finished()).await;
+                peer.join().unwrap();
+            }
+            let (least, most) = (bytes.iter().min().unwrap(), bytes.iter().max().unwrap());
+            assert!(*least > 0 && most / least < 8, "{bytes:?}");
+        },
+    );
+}
+
+#[quoit::test]
+async fn a_lease_of_a_kept_connection_survives_everything_else() {
+    let (leases, stream, peer) = hoard(3).await;
+    drop((stream, peer));
+    some_turns().await;
+    for _ in 0..200 {
+        let (other, mut peer) = pair().await;
+        peer.write_all(&[0xff; 5_000]).unwrap();
+        other.read_exact(&mut [0; 5_000]).await.unwrap();
+    }
+    for (byte, lease) in leases.iter().enumerate() {
+        assert_eq!(*lease, [byte as u8]);
+    }
+}
