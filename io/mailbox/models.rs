@@ -38,7 +38,8 @@ fn loom_a_core_that_sleeps_is_rung_or_has_seen_everything() {
     });
 }
 
-/// A ring that comes while the core is awake again costs nothing, and the next sleep misses nothing.
+/// A ring that comes while the core is awake again costs nothing, and the next sleep misses
+/// nothing.
 #[test]
 fn loom_a_core_that_wakes_and_sleeps_again_misses_nothing() {
     loom::model(|| {
