@@ -258,7 +258,7 @@ impl<F> Timed<F> {
 /// What an operation does when its time is up.
 trait Expire: Future + Unpin {
     /// Ends it, as far as that takes nothing from anyone. `Pending`: the end is on its way, and the
-    /// operation itself will answer.
+    /// operation itself will answer. Else it leaves its line: the future may be kept for long.
     fn expire(&mut self) -> Poll<Self::Output>;
 
     /// The last word on an answer that came after the time was up.
@@ -273,12 +273,14 @@ fn timed_out() -> io::Error {
 
 impl Expire for Recv<'_> {
     fn expire(&mut self) -> Poll<Self::Output> {
+        self.place.leave(Vec::new());
         Poll::Ready(Err(timed_out()))
     }
 }
 
 impl Expire for Accept<'_> {
     fn expire(&mut self) -> Poll<Self::Output> {
+        self.place.leave(Vec::new());
         Poll::Ready(Err(timed_out()))
     }
 }
@@ -286,7 +288,10 @@ impl Expire for Accept<'_> {
 impl<B: IoBuf> Expire for SendBuffer<'_, B> {
     fn expire(&mut self) -> Poll<Self::Output> {
         match &mut self.state {
-            State::Fresh(buffer) => Poll::Ready(Err(BufError::new(timed_out(), buffer.take()))),
+            State::Fresh(buffer) => {
+                self.place.leave(Vec::new());
+                Poll::Ready(Err(BufError::new(timed_out(), buffer.take())))
+            }
             State::Committed { core, operation } => {
                 if let (true, Some(operation)) = (*core == current_core(), operation.key()) {
                     // A stream that is gone has finished the operation: the next poll tells.
