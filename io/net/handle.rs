@@ -236,6 +236,25 @@ impl StreamHandle {
         })
     }
 
+    /// Bytes that a read had taken go back in front, wherever the stream is by now.
+    pub(crate) fn give_back(&self, place: &mut Place, bytes: Vec<u8>) {
+        let (owner, key) = (self.binding.core(), self.binding.key());
+        if bytes.is_empty() || owner == place.core && key == place.key && place.waiter.is_some() {
+            return place.leave(bytes);
+        }
+        // It has moved since, or the read ended in an error and stands in no line.
+        place.leave(Vec::new());
+        if owner == 0 {
+            self.socket.put_back(bytes);
+        } else if mailbox::current_core() == owner {
+            Proactor::with_current(|proactor| {
+                proactor.with_tables(|tables| tables.on_message(Message::PutBack { key, bytes }));
+            });
+        } else {
+            let _ = mailbox::post(owner, Message::PutBack { key, bytes });
+        }
+    }
+
     /// Takes the stream off its core: nothing is in flight any more.
     pub(crate) fn unbind(&self, unread: Vec<u8>) {
         self.socket.keep_unread(Lease::from_vec(unread));
