@@ -324,4 +324,3 @@ fn forgotten_futures_hold_nothing_up() {
         std::fs::remove_file(&path).unwrap();
     }
 }
-
