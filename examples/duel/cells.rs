@@ -13,7 +13,7 @@ use crate::control::Stats;
 use crate::figures::Range;
 use crate::files::{self, Job};
 use crate::load::{self, Load, Mode, Outcome, Phase};
-use crate::{reads, server};
+use crate::server;
 
 /// What is done in one cell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -172,7 +172,6 @@ pub(crate) fn plan(options: &Options, allowed: &[usize], descriptors: u64) -> Ve
                     wanted.unwrap_or(IDLE_CONNECTIONS[usize::from(sweep)]).min(most).max(3);
                 cells.push(Cell { connections, ..cell(Work::Idle, grid.placements.last()) });
             }
-            ModeName::File if !reads::AVAILABLE => {}
             ModeName::File => {
                 for work in [Work::FileCached, Work::FileDirect] {
                     for depth in or(&options.pipeline, &[1, 32, 128]) {
