@@ -7,21 +7,21 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 use quoit::Runtime;
 use quoit::buffer::AlignedBuf;
-use quoit::fs::File;
+use quoit::fs::{File, OpenOptions};
 
 use crate::control::{Stats, resident_memory};
 use crate::files::{BLOCK, Job, Reads};
 use crate::server;
 
 async fn open(job: &Job) -> io::Result<File> {
-    let flags = if job.direct { libc::O_DIRECT } else { 0 };
-    let file = quoit::fs::OpenOptions::new().read(true).custom_flags(flags).open(&job.path).await;
-    file.map_err(|error| match error.raw_os_error() {
-        Some(libc::EINVAL) if job.direct => io::Error::new(
-            error.kind(),
-            format!("{error}: this file system has no O_DIRECT; choose another with --out"),
-        ),
-        _ => error,
+    OpenOptions::new().read(true).direct(job.direct).open(&job.path).await.map_err(|error| {
+        match error.raw_os_error() {
+            Some(libc::EINVAL) if job.direct => io::Error::new(
+                error.kind(),
+                format!("{error}: this file system has no O_DIRECT; choose another with --out"),
+            ),
+            _ => error,
+        }
     })
 }
 
