@@ -45,10 +45,11 @@ const FILES_NOTE: &str = "\
     cache cannot answer; completion does not.";
 const TURNS_NOTE: &str = "\
     One turn of the loop on each ring as it happened, to one scale: 8 connections, server and \
-    client on one core. It begins as the wait comes back and ends before the next. Every edge \
-    between the lanes is a crossing into the kernel or back; a task stands in the upper lane, its \
-    calls in the lower one. Recording takes time of its own: the picture shows order and number, \
-    the table the price.";
+    client on one core. It begins with the last 2 us of the wait and ends before the next. Every \
+    edge between the lanes is a crossing into the kernel or back; a task stands in the upper lane, \
+    its calls in the lower one. io_uring has received within its wait, which is mostly not shown, \
+    so only the number of calls compares, not the length. Recording takes time too: what a \
+    message costs is in the table.";
 
 /// A picture and the name of its file.
 struct Picture {

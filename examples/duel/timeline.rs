@@ -63,14 +63,15 @@ pub(crate) fn draw_turns(
 
 /// One record, `scale` pixels to the nanosecond.
 fn record(area: &Area<'_>, top: i32, scale: f64, name: &str, spans: &[Span]) -> io::Result<()> {
-    let time = spans.iter().map(|span| span.to).max().unwrap_or(0) as f64 / 1e3;
-    let caption = format!("{name}, {time:.1} us: {}", summary(spans));
+    let caption = format!("{name}: {}", summary(spans));
     text(area, caption, (8, top), 15, colour(name))?;
-    for (place, (label, kind)) in KEY.into_iter().enumerate() {
-        let left = WIDTH - 20 - 58 * (KEY.len() - place) as i32;
+    let present = |kind| spans.iter().any(|span| span.kind == kind);
+    let key: Vec<_> = KEY.into_iter().filter(|(_, kind)| present(*kind)).collect();
+    for (place, (label, kind)) in key.iter().enumerate() {
+        let left = WIDTH - 20 - 58 * (key.len() - place) as i32;
         let square = [(left, top + 2), (left + 11, top + 13)];
-        area.draw(&Rectangle::new(square, shade(kind, colour(name)))).map_err(failed)?;
-        text(area, label.to_owned(), (left + 16, top), 13, GREY_600)?;
+        area.draw(&Rectangle::new(square, shade(*kind, colour(name)))).map_err(failed)?;
+        text(area, (*label).to_owned(), (left + 16, top), 13, GREY_600)?;
     }
     for (lane, label) in ["user", "kernel"].into_iter().enumerate() {
         let y = top + 26 + lane as i32 * LANE;
@@ -135,9 +136,12 @@ fn summary(spans: &[Span]) -> String {
     let sent = spans.iter().filter(|span| span.kind == TurnKind::Send && span.n > 0).count();
     let direct = count(&[TurnKind::Recv, TurnKind::Send, TurnKind::Call]);
     let waits = count(&[TurnKind::Enter]);
+    let calls = waits + direct;
+    let end = spans.iter().map(|span| span.to).max().unwrap_or(0);
+    let time = (end - spans.first().map_or(0, |wait| wait.to)) as f64 / 1e3;
     format!(
-        "{sent} messages sent with {} system calls: {waits} wait, {direct} direct",
-        waits + direct
+        "{sent} messages sent with {calls} system calls ({waits} wait, {direct} direct), {time:.1} us \
+         after the wait"
     )
 }
 
@@ -191,7 +195,7 @@ mod tests {
         assert_eq!(spans.len(), 3);
         assert_eq!(spans[0], Span { from: 0, to: 2000, kind: TurnKind::Enter, n: 3 });
         assert_eq!(spans[2], Span { from: 3000, to: 3500, kind: TurnKind::Send, n: 64 });
-        let text = "1 messages sent with 3 system calls: 1 wait, 2 direct";
+        let text = "1 messages sent with 3 system calls (1 wait, 2 direct), 1.5 us after the wait";
         assert_eq!(summary(&spans), text);
         assert!(draw_turns(&PAINTER, &[("uring", events)]).expect("a picture").contains(text));
     }
