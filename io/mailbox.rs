@@ -16,6 +16,9 @@
 //! of those, so there is no further limit to state and a post never blocks or fails while the core
 //! lives.
 
+#[cfg(all(test, loom))]
+mod models;
+
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::io;

@@ -141,8 +141,8 @@ fn an_echoed_message_allocates_nothing() {
                     eprintln!("{ring:?} cannot be used, so it is NOT TESTED here");
                     continue;
                 };
-                // The start signal, and queues that reach their largest size late: nothing grows with
-                // the number of messages.
+                // The start signal, and queues that reach their largest size late: nothing grows
+                // with the number of messages.
                 assert!(
                     count <= 16,
                     "{count} allocations for {MESSAGES} messages on each of {connections} \

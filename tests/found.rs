@@ -38,8 +38,8 @@ async fn an_end_that_came_with_the_last_bytes_is_read() {
     assert_eq!(count, 0);
 }
 
-/// A detach waits in a line of its own: the reader that stands first in the readers' would only have
-/// armed the receive again.
+/// A detach waits in a line of its own: the reader that stands first in the readers' would only
+/// have armed the receive again.
 #[quoit::test]
 async fn a_detach_ends_though_a_read_waits_for_a_silent_peer() {
     let (client, server) = pair().await;

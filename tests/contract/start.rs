@@ -1,6 +1,6 @@
 //! Starting where io_uring is forbidden, or memory or descriptors are short: with `Auto` by the
-//! other ring, with a reason; by name with an error that says what to do. Each case has a process of its
-//! own, which it spoils.
+//! other ring, with a reason; by name with an error that says what to do. Each case has a process
+//! of its own, which it spoils.
 
 use std::io::{ErrorKind, Write};
 

@@ -1,8 +1,10 @@
 //! The contract under thousands of seeds: one core on the simulated ring, where a seed decides what
 //! completes when, and the program drops its futures wherever it likes.
 //!
-//! After each seed the books must balance, and the same seed must give the same run. A failure names
-//! its seed; `QUOIT_SEED=n` runs that one alone, and `QUOIT_SEEDS=n` runs `n` times as many.
+//! After each seed the books must balance, and the same seed must give the same run. A failure
+//! names its seed; `QUOIT_SEED=n` runs that one alone, and `QUOIT_SEEDS=n` runs `n` times as many.
+
+#![allow(clippy::unwrap_used, reason = "a failure is a panic here")]
 
 mod connect;
 mod detach;

@@ -16,8 +16,8 @@ use crate::dice::Dice;
 use crate::listen::accept;
 use crate::under_seeds;
 
-/// Sends one buffer of `length` times `id`. Its place in the order is that of its first poll; when it
-/// is dropped it may or may not have gone out.
+/// Sends one buffer of `length` times `id`. Its place in the order is that of its first poll; when
+/// it is dropped it may or may not have gone out.
 async fn send_one(
     stream: &TcpStream,
     id: u8,

@@ -299,8 +299,8 @@ impl Stream {
         }
     }
 
-    /// For moving to another core: asks for everything in flight to end, and waits until nothing is.
-    /// Others who wait do so until the stream has moved, or stays after all.
+    /// For moving to another core: asks for everything in flight to end, and waits until nothing
+    /// is. Others who wait do so until the stream has moved, or stays after all.
     pub(crate) fn poll_idle(
         &mut self,
         key: Key,

@@ -12,9 +12,8 @@ use crate::io::request::{Attempt, Completion, Poll, Request};
 const SMALL_ANSWERS_MAX: u32 = 16;
 
 /// How many buffers one receive fills in a row. A run on one stream is cheaper than as many single
-/// receives in turn with others: sent on in a row too, its segments and acknowledgements go together
-/// (one at a time cost a third more at 64 streams of 16 KiB messages in flight). The bound keeps
-/// streams fair.
+/// receives in turn with others: sent on in a row too, its segments and acknowledgements go
+/// together. The bound keeps streams fair.
 const BUFFERS_MAX: u32 = 16;
 
 /// What a visit to one waiting request came to.

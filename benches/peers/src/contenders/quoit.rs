@@ -46,14 +46,8 @@ pub fn echo_spin(listener: TcpListener, _: usize) -> io::Result<()> {
     echo(listener, Runtime::builder().ring(RingChoice::Uring).spin(spin).build())
 }
 
-#[cfg(feature = "quoit-files")]
 pub const READ_URING: Option<Read> = Some(|plan| reads::read(plan, RingChoice::Uring));
-#[cfg(feature = "quoit-files")]
 pub const READ_READINESS: Option<Read> = Some(|plan| reads::read(plan, RingChoice::Readiness));
-#[cfg(not(feature = "quoit-files"))]
-pub const READ_URING: Option<Read> = None;
-#[cfg(not(feature = "quoit-files"))]
-pub const READ_READINESS: Option<Read> = None;
 
 pub fn micro_uring() -> io::Result<Rows> {
     Ok(runtime(RingChoice::Uring)?.block_on(measure::<Quoit>()))
@@ -84,7 +78,6 @@ impl Subject for Quoit {
     }
 }
 
-#[cfg(feature = "quoit-files")]
 mod reads {
     use std::rc::Rc;
 
