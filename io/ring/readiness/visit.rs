@@ -15,7 +15,7 @@ const SMALL_ANSWERS_MAX: u32 = 16;
 /// receives in turn with others: sent on in a row too, its segments and acknowledgements go
 /// together (one at a time cost a third more at 64 streams of 16 KiB messages in flight). The bound
 /// keeps streams fair.
-const BUFFERS_MAX: u32 = 8;
+pub(super) const BUFFERS_MAX: u32 = 8;
 
 /// What a visit to one waiting request came to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -26,14 +26,15 @@ fn a_message_costs_one_wait_and_one_receive() {
 }
 
 #[test]
-fn a_full_buffer_goes_on_next_turn_and_a_short_one_waits() {
+fn a_run_of_full_buffers_goes_on_next_turn_and_a_short_one_waits() {
     let (ours, mut theirs) = pair();
-    let mut bench = Bench::new(4);
-    theirs.write_all(&[1; LENGTH + 3]).unwrap();
+    let mut bench = Bench::new(2 * RUN as u16);
+    theirs.write_all(&[1; (RUN + 1) * LENGTH + 3]).unwrap();
     bench.receive(1, &ours);
-    assert_eq!(bench.turn(), [(1, LENGTH as i32, MORE)], "one buffer in one turn");
+    assert_eq!(bench.turn(), [(1, LENGTH as i32, MORE); RUN], "one run in one turn");
     assert!(bench.ring.wants_turn());
-    assert_eq!(bench.sleep(), [(1, 3, MORE)], "does not sleep");
+    let rest = [(1, LENGTH as i32, MORE), (1, 3, MORE)];
+    assert_eq!(bench.sleep(), rest, "does not sleep, and is not asked after a short one");
     bench.bytes();
     let calls = bench.calls();
     bench.turn();
@@ -95,8 +96,7 @@ fn without_buffers_a_receive_ends_and_loses_nothing() {
     bench.receive(1, &ours);
     bench.turn();
     theirs.write_all(&[3; LENGTH + 1]).unwrap();
-    assert_eq!(bench.next(), [(1, LENGTH as i32, MORE)]);
-    assert_eq!(bench.next(), [(1, -libc::ENOBUFS, LAST)]);
+    assert_eq!(bench.next(), [(1, LENGTH as i32, MORE), (1, -libc::ENOBUFS, LAST)]);
     assert_eq!(bench.ring.in_flight(), 0);
     bench.give_back(0);
     bench.receive(2, &ours);
@@ -243,20 +243,23 @@ fn a_side_known_to_be_blocked_is_not_tried_again() {
 
 #[test]
 fn a_busy_stream_gets_no_more_than_the_others() {
-    let mut bench = Bench::new(16);
+    const TURNS: usize = 10;
+    let mut bench = Bench::new(4 * RUN as u16);
     let mut pairs: Vec<_> = (0..4).map(|_| pair()).collect();
     for (token, (ours, theirs)) in pairs.iter_mut().enumerate() {
-        let length = if token == 0 { 50 * LENGTH } else { 10 * LENGTH };
-        theirs.write_all(&vec![1; length]).unwrap();
+        let runs = if token == 0 { 5 * TURNS } else { TURNS };
+        theirs.write_all(&vec![1; runs * RUN * LENGTH]).unwrap();
         bench.receive(token as u64, ours);
     }
-    for turn in 0..10 {
-        let mut tokens: Vec<_> = bench.turn().iter().map(|found| found.0).collect();
-        tokens.sort_unstable();
-        assert_eq!(tokens, [0, 1, 2, 3], "turn {turn}");
+    for turn in 0..TURNS {
+        let found = bench.turn();
+        for token in 0..4 {
+            let count = found.iter().filter(|found| found.0 == token).count();
+            assert_eq!(count, RUN, "stream {token} in turn {turn}");
+        }
         bench.bytes();
     }
-    assert_eq!(bench.turn(), [(0, LENGTH as i32, MORE)]);
+    assert_eq!(bench.turn(), [(0, LENGTH as i32, MORE); RUN]);
 }
 
 #[test]
@@ -356,5 +359,6 @@ fn no_byte_is_lost_repeated_or_reordered() {
     writer.join().unwrap();
     assert_eq!(got, [BYTES; STREAMS]);
     assert_eq!(bench.ring.in_flight(), 0);
-    assert_eq!(bench.ring.counters().registrations, STREAMS as u64);
+    // Each at most once; a stream whose bytes were always there already needed none.
+    assert!(bench.ring.counters().registrations <= STREAMS as u64);
 }

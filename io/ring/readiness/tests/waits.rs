@@ -31,18 +31,18 @@ fn every_poller_is_told() {
 #[test]
 fn pollers_and_a_receive_share_a_side() {
     let (ours, mut theirs) = pair();
-    let mut bench = Bench::new(4);
+    let mut bench = Bench::new(4 * RUN as u16);
     bench.receive(1, &ours);
     bench.poll(2, &ours, Interest::Readable, true);
     assert_eq!(bench.turn(), []);
-    // A full buffer queues the side for the next turn; the event of that turn must reach the
-    // poller.
-    theirs.write_all(&[1; LENGTH]).unwrap();
-    let input = i32::from(libc::POLLIN);
-    assert_eq!(bench.next(), [(2, input, MORE), (1, LENGTH as i32, MORE)]);
-    theirs.write_all(&[1; 2 * LENGTH]).unwrap();
-    assert_eq!(bench.next(), [(1, LENGTH as i32, MORE), (2, input, MORE)]);
-    assert_eq!(bench.next(), [(1, LENGTH as i32, MORE)]);
+    // A full run queues the side for the next turn; the event of that turn must reach the poller.
+    theirs.write_all(&[1; RUN * LENGTH]).unwrap();
+    let (input, run) = (i32::from(libc::POLLIN), [(1, LENGTH as i32, MORE); RUN]);
+    let told = (2, input, MORE);
+    assert_eq!(bench.next(), [&[told], &run[..]].concat());
+    theirs.write_all(&[1; 2 * RUN * LENGTH]).unwrap();
+    assert_eq!(bench.next(), [&run[..], &[told]].concat());
+    assert_eq!(bench.next(), run);
     assert_eq!(bench.turn(), []);
     assert!(!bench.ring.wants_turn());
     // After a drained receive a new poller waits, unless an end stands that no event repeats.
