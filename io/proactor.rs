@@ -353,8 +353,8 @@ impl Proactor {
     }
 }
 
-/// Runs foreign code for each item. Should it panic, the others get theirs all the same: a wake that
-/// is lost leaves somebody waiting for ever, and an outcome may own a descriptor.
+/// Runs foreign code for each item. Should it panic, the others get theirs all the same: a wake
+/// that is lost leaves somebody waiting for ever, and an outcome may own a descriptor.
 #[inline]
 fn each<T>(mut items: impl ExactSizeIterator<Item = T>, action: impl Fn(T)) {
     while items.len() > 0 {

@@ -140,8 +140,8 @@ fn summary(spans: &[Span]) -> String {
     let end = spans.iter().map(|span| span.to).max().unwrap_or(0);
     let time = (end - spans.first().map_or(0, |wait| wait.to)) as f64 / 1e3;
     format!(
-        "{sent} messages sent with {calls} system calls ({waits} wait, {direct} direct), {time:.1} us \
-         after the wait"
+        "{sent} messages sent with {calls} system calls ({waits} wait, {direct} direct), \
+         {time:.1} us after the wait"
     )
 }
 
