@@ -184,8 +184,8 @@ impl Builder {
     }
 
     /// The pool that leases come from, per core: it starts with `count` buffers of `size` bytes and
-    /// grows by as many, up to `limit`, when a receive finds none. Default: 128 of 16 KiB, limit
-    /// 1024. When all are lent, receives go to private memory.
+    /// grows by as many, up to `limit`, when a receive finds none. Default: 128 of 16,640 bytes,
+    /// limit 1024. When all are lent, receives go to private memory.
     ///
     /// # Panics
     ///

@@ -6,10 +6,10 @@
 //!                └──────────────── take_returned ◄──────────────────────────┘
 //! ```
 //!
-//! It starts small, since few buffers stay in the cache (128 of 16 KiB measured best), and grows by
-//! as many again each time the proactor finds it exhausted, up to a limit. Beyond that, receives go
-//! to private memory, so that a user who keeps leases slows streams down but never stops them. It
-//! does not shrink.
+//! It starts small, since few buffers stay in the cache (128 of about 16 KiB measured best), and
+//! grows by as many again each time the proactor finds it exhausted, up to a limit. Beyond that,
+//! receives go to private memory, so that a user who keeps leases slows streams down but never
+//! stops them. It does not shrink.
 
 use std::fmt;
 use std::io;
@@ -30,12 +30,6 @@ pub(crate) struct PoolConfig {
     pub(crate) size: u32,
     /// Buffers in the end.
     pub(crate) limit: u16,
-}
-
-impl Default for PoolConfig {
-    fn default() -> Self {
-        Self { count: 128, size: 16 * 1024, limit: 1024 }
-    }
 }
 
 /// The buffers of one core. Dropped with it; the memory lives on while leases do.
