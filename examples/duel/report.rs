@@ -235,6 +235,9 @@ fn files(results: &Results, painter: &Painter<'_>) -> io::Result<Vec<Picture>> {
             cached,
             |run| run.per_cpu_second,
         )?,
+        chart("file-direct", "O_DIRECT: reads per second", "reads/s", direct, |run| {
+            run.per_second
+        })?,
         chart(
             "file-direct-cost",
             "O_DIRECT: reads per second of CPU time",
@@ -242,9 +245,6 @@ fn files(results: &Results, painter: &Painter<'_>) -> io::Result<Vec<Picture>> {
             direct,
             |run| run.per_cpu_second,
         )?,
-        chart("file-direct", "O_DIRECT: reads per second", "reads/s", direct, |run| {
-            run.per_second
-        })?,
     ])
 }
 
