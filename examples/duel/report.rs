@@ -238,6 +238,13 @@ fn files(results: &Results, painter: &Painter<'_>) -> io::Result<Vec<Picture>> {
         chart("file-direct", "O_DIRECT: reads per second", "reads/s", direct, |run| {
             run.per_second
         })?,
+        chart(
+            "file-direct-cost",
+            "O_DIRECT: reads per second of CPU time",
+            "reads/CPU-s",
+            direct,
+            |run| run.per_cpu_second,
+        )?,
     ])
 }
 

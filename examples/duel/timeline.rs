@@ -136,13 +136,10 @@ fn summary(spans: &[Span]) -> String {
     let sent = spans.iter().filter(|span| span.kind == TurnKind::Send && span.n > 0).count();
     let direct = count(&[TurnKind::Recv, TurnKind::Send, TurnKind::Call]);
     let waits = count(&[TurnKind::Enter]);
-    let calls = waits + direct;
     let end = spans.iter().map(|span| span.to).max().unwrap_or(0);
     let time = (end - spans.first().map_or(0, |wait| wait.to)) as f64 / 1e3;
-    format!(
-        "{sent} messages sent with {calls} system calls ({waits} wait, {direct} direct), \
-         {time:.1} us after the wait"
-    )
+    let calls = format!("{} system calls ({waits} wait, {direct} direct)", waits + direct);
+    format!("{sent} messages sent with {calls}, {time:.1} us after the wait")
 }
 
 /// The turn whose wait brought most; of several such, the one of middling length, so that neither
