@@ -22,6 +22,7 @@ mod models;
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::io;
+use std::num::NonZeroU64;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 // Not loom's: a static, and no part of the protocol.
 use std::sync::atomic::AtomicU64;
@@ -45,7 +46,7 @@ pub(crate) struct Key {
 }
 
 /// Names one future that waits at a resource. Numbers are per core and never reused.
-pub(crate) type WaiterId = u64;
+pub(crate) type WaiterId = NonZeroU64;
 
 /// Which list of a resource a future waits in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

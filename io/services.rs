@@ -203,7 +203,8 @@ impl Services {
     #[inline]
     pub(crate) fn waiter(&mut self, waiter: &mut Option<WaiterId>) -> WaiterId {
         *waiter.get_or_insert_with(|| {
-            self.next_waiter += 1;
+            let next = self.next_waiter.checked_add(1);
+            self.next_waiter = next.expect("counting 2^64 waiters outlives the machine");
             self.next_waiter
         })
     }

@@ -20,7 +20,7 @@ use crate::io::mailbox::WaiterId;
 
 /// The poll-based traits share this place in line, as their contract of one waker per direction has
 /// it.
-pub(crate) const POLLER: WaiterId = 0;
+pub(crate) const POLLER: WaiterId = WaiterId::MIN;
 
 #[derive(Debug)]
 struct Waiting {
@@ -113,32 +113,38 @@ impl Waiters {
 mod tests {
     use super::*;
 
+    fn nth(number: u64) -> WaiterId {
+        POLLER.checked_add(number).unwrap()
+    }
+
     #[test]
     fn the_line_keeps_the_order_of_first_polls() {
         let mut waiters = Waiters::default();
         assert!(waiters.may_go(None));
         for id in 1..=3 {
-            assert!(waiters.enrol(id, Waker::noop()).is_none());
+            assert!(waiters.enrol(nth(id), Waker::noop()).is_none());
         }
-        assert!(waiters.may_go(Some(1)) && !waiters.may_go(Some(2)) && !waiters.may_go(None));
+        assert!(
+            waiters.may_go(Some(nth(1))) && !waiters.may_go(Some(nth(2))) && !waiters.may_go(None)
+        );
         assert!(waiters.notify_first().is_some() && waiters.notify_first().is_none());
-        assert!(!waiters.strike(2).1, "the second did not stand first");
-        assert!(waiters.strike(1).1);
-        assert!(waiters.may_go(Some(3)));
-        assert!(waiters.strike(3).1 && waiters.is_empty());
+        assert!(!waiters.strike(nth(2)).1, "the second did not stand first");
+        assert!(waiters.strike(nth(1)).1);
+        assert!(waiters.may_go(Some(nth(3))));
+        assert!(waiters.strike(nth(3)).1 && waiters.is_empty());
     }
 
     #[test]
     fn the_poller_stands_last_and_only_until_it_is_woken() {
         let mut waiters = Waiters::default();
         assert!(waiters.enrol(POLLER, Waker::noop()).is_none());
-        assert!(waiters.may_go(None) && waiters.may_go(Some(1)), "it may be gone for good");
+        assert!(waiters.may_go(None) && waiters.may_go(Some(nth(1))), "it may be gone for good");
         for id in 1..=2 {
-            assert!(waiters.enrol(id, Waker::noop()).is_none());
-            assert!(waiters.may_go(Some(1)) && !waiters.may_go(Some(POLLER)));
+            assert!(waiters.enrol(nth(id), Waker::noop()).is_none());
+            assert!(waiters.may_go(Some(nth(1))) && !waiters.may_go(Some(POLLER)));
         }
-        assert!(waiters.strike(1).1 && waiters.may_go(Some(2)));
-        assert!(waiters.strike(2).1 && waiters.may_go(Some(POLLER)));
+        assert!(waiters.strike(nth(1)).1 && waiters.may_go(Some(nth(2))));
+        assert!(waiters.strike(nth(2)).1 && waiters.may_go(Some(POLLER)));
         assert!(waiters.notify_first().is_some() && waiters.is_empty());
     }
 }

@@ -22,7 +22,7 @@ mod send;
 use std::net::Shutdown;
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -44,7 +44,7 @@ pub(crate) struct Socket {
     linger_ms: AtomicU32,
     /// Received bytes that outlive their entry in a table: of a detached stream, for the next core;
     /// or lent by `poll_fill` when the core ended, for whoever still looks at them.
-    unread: Mutex<Lease>,
+    unread: Mutex<Option<Box<Lease>>>,
 }
 
 impl Socket {
@@ -54,22 +54,28 @@ impl Socket {
     }
 
     pub(crate) fn has_unread(&self) -> bool {
-        !self.unread.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+        self.lock_unread().is_some()
     }
 
     pub(crate) fn keep_unread(&self, lease: Lease) {
-        *self.unread.lock().unwrap_or_else(PoisonError::into_inner) = lease;
+        *self.lock_unread() = (!lease.is_empty()).then(|| Box::new(lease));
     }
 
     fn take_unread(&self) -> Lease {
-        std::mem::take(&mut *self.unread.lock().unwrap_or_else(PoisonError::into_inner))
+        self.lock_unread().take().map_or_else(Lease::empty, |lease| *lease)
+    }
+
+    fn lock_unread(&self) -> MutexGuard<'_, Option<Box<Lease>>> {
+        self.unread.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Bytes of a detached stream that a read had taken go before those that it had not.
     pub(crate) fn put_back(&self, mut bytes: Vec<u8>) {
-        let mut unread = self.unread.lock().unwrap_or_else(PoisonError::into_inner);
-        bytes.extend_from_slice(&unread);
-        *unread = Lease::from_vec(bytes);
+        let mut unread = self.lock_unread();
+        if let Some(rest) = unread.take() {
+            bytes.extend_from_slice(&rest);
+        }
+        *unread = (!bytes.is_empty()).then(|| Box::new(Lease::from_vec(bytes)));
     }
 
     #[inline]
@@ -101,11 +107,18 @@ pub(crate) struct Stream {
     pub(crate) send: Sending,
     phase: Phase,
     /// Who waits to take the stream off this core. Meanwhile nothing new is armed.
-    movers: Waiters,
+    movers: Option<Box<Waiters>>,
+    closing: Option<Box<Closing>>,
+}
+
+/// What only a stream knows whose end takes time, or is waited for. It stands apart, so that an idle
+/// connection does not pay for it.
+#[derive(Default)]
+struct Closing {
     linger: Option<TimerKey>,
-    /// Who waits for the close, and what became of it.
-    closing: Option<Key>,
-    close_error: i32,
+    /// Who waits for the close.
+    told: Option<Key>,
+    error: i32,
     /// It ends with bytes unsent.
     cut_off: bool,
 }
@@ -119,12 +132,13 @@ impl Stream {
             receive,
             send: Sending::default(),
             phase: Phase::Open,
-            movers: Waiters::default(),
-            linger: None,
+            movers: None,
             closing: None,
-            close_error: 0,
-            cut_off: false,
         }
+    }
+
+    fn closing(&mut self) -> &mut Closing {
+        self.closing.get_or_insert_default()
     }
 
     #[inline]
@@ -192,13 +206,15 @@ impl Stream {
             Wait::Read | Wait::Readable => self.receive.withdraw(waiter, services),
             Wait::Write | Wait::Writable | Wait::Accept => self.send.withdraw(waiter, services),
             Wait::Idle => {
-                let (waker, _) = self.movers.strike(waiter);
+                let Some(movers) = &mut self.movers else { return };
+                let (waker, _) = movers.strike(waiter);
                 services.effects.discard(waker);
-                if self.movers.is_empty() {
+                if movers.is_empty() {
+                    self.movers = None;
                     self.receive.resume(services);
                     self.send.resume(services);
                 } else {
-                    services.effects.wake(self.movers.notify_first());
+                    services.effects.wake(movers.notify_first());
                 }
             }
         }
@@ -214,7 +230,7 @@ impl Stream {
 
     /// As `release`, and `closing` is told when it is over.
     pub(crate) fn release_for(&mut self, key: Key, closing: Key, services: &mut Services) {
-        self.closing = Some(closing);
+        self.closing().told = Some(closing);
         self.release(key, services);
     }
 
@@ -230,9 +246,10 @@ impl Stream {
         if self.phase == Phase::Sending {
             let unsent = self.send.has_unsent();
             if (unsent || self.receive.has_unread(self.number())) && !self.send.has_failed() {
-                if self.linger.is_none() {
+                if self.closing().linger.is_none() {
                     let linger = self.socket.linger();
-                    self.linger = Some(services.start_timer(Kind::Linger, key, linger));
+                    let timer = services.start_timer(Kind::Linger, key, linger);
+                    self.closing().linger = Some(timer);
                 }
                 if unsent {
                     return;
@@ -245,7 +262,9 @@ impl Stream {
                     self.end(key, services);
                 }
             } else {
-                self.close_error = self.send.error();
+                if self.send.has_failed() {
+                    self.closing().error = self.send.error();
+                }
                 self.end(key, services);
             }
         }
@@ -259,7 +278,9 @@ impl Stream {
             return;
         }
         self.phase = Phase::Ending;
-        services.stop_timer(self.linger.take());
+        if let Some(closing) = &mut self.closing {
+            services.stop_timer(closing.linger.take());
+        }
         self.keep_lent();
         self.receive.end(key, services);
         self.send.end(key, services);
@@ -271,10 +292,10 @@ impl Stream {
             // FIN after a part would pass for the end of the whole. A socket that is not connected
             // any more has nothing to reset.
             let _ = call::reset_on_close(self.number());
-            self.cut_off = true;
+            self.closing().cut_off = true;
         }
         if self.send.has_unsent() || self.phase == Phase::Lingering {
-            self.close_error = libc::ETIMEDOUT;
+            self.closing().error = libc::ETIMEDOUT;
         }
         self.end(key, services);
     }
@@ -282,8 +303,9 @@ impl Stream {
     /// After any event: takes the next step of closing. `true` when the stream can go.
     pub(crate) fn settle(&mut self, key: Key, services: &mut Services) -> bool {
         if self.phase == Phase::Open {
-            if !self.movers.is_empty() && self.is_idle() {
-                services.effects.wake(self.movers.notify_first());
+            if self.movers.is_some() && self.is_idle() {
+                let movers = self.movers.as_mut();
+                services.effects.wake(movers.and_then(|movers| movers.notify_first()));
             }
             return false;
         }
@@ -292,9 +314,13 @@ impl Stream {
     }
 
     /// Off the table: tells who waits and lets the descriptor go.
-    pub(crate) fn close(mut self, operations: &mut Operations, services: &mut Services) {
-        self.movers.notify_all(&mut services.effects.wakers);
-        let Self { socket, receive, send, closing, close_error, linger, cut_off, .. } = self;
+    pub(crate) fn close(self, operations: &mut Operations, services: &mut Services) {
+        let Self { socket, receive, send, closing, movers, .. } = self;
+        if let Some(mut movers) = movers {
+            movers.notify_all(&mut services.effects.wakers);
+        }
+        let Closing { linger, told, error, cut_off } =
+            closing.map(|closing| *closing).unwrap_or_default();
         services.stop_timer(linger);
         if services.closing && Arc::strong_count(&socket) > 1 {
             // A handle outlives the core and keeps the number open. Nobody will serve it again, so
@@ -307,8 +333,8 @@ impl Stream {
         }
         receive.close(services);
         send.close(operations, services);
-        if let Some(closing) = closing {
-            operation::finish(operations, closing, -i64::from(close_error), services);
+        if let Some(told) = told {
+            operation::finish(operations, told, -i64::from(error), services);
         }
     }
 
@@ -327,7 +353,7 @@ impl Stream {
             return Poll::Ready(());
         }
         let id = services.waiter(waiter);
-        let old = self.movers.enrol(id, cx.waker());
+        let old = self.movers.get_or_insert_default().enrol(id, cx.waker());
         services.effects.discard(old);
         Poll::Pending
     }
