@@ -22,7 +22,7 @@ use std::task::{Context, Poll, Waker};
 use crate::io::mailbox::{self, CoreId, Key, Message};
 use crate::io::payload::{AnyPayload, Payload};
 use crate::io::proactor::{Proactor, off_core, outside};
-use crate::io::request::{Nop, Request};
+use crate::io::request::{Attempt, Nop, ReadAt, Request};
 use crate::io::services::{Kind, Services};
 use crate::io::slab::Slab;
 
@@ -203,6 +203,27 @@ pub async fn nop() -> io::Result<()> {
         }
     })
     .await
+}
+
+/// Tries a read at once, without an operation. `None`: the task has had its share of that, or there
+/// is no core here.
+///
+/// # Safety
+///
+/// The descriptor is open, and the memory writable, for this call.
+#[inline]
+pub(crate) unsafe fn try_read(waker: &Waker, read: ReadAt) -> Option<Attempt> {
+    Proactor::with_current(|proactor| {
+        proactor.with_tables(|tables| {
+            let services = &mut tables.services;
+            if !services.at_once.grant(waker) {
+                return None;
+            }
+            services.direct_calls += 1;
+            // SAFETY: handed on.
+            Some(unsafe { services.ring.try_read(read) })
+        })
+    })?
 }
 
 /// The outcome of an operation as `io::Result`.

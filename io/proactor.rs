@@ -351,7 +351,8 @@ impl Proactor {
                 return;
             }
             let limit = self.clock.now().saturating_add(left);
-            self.turn(Park::Until(Some(limit)), &|| true);
+            // The turn begins with the mail, which may bring the last answer: no sleep after that.
+            self.turn(Park::Until(Some(limit)), &|| !done(&self.tables.borrow()));
         }
     }
 }

@@ -13,7 +13,7 @@ use std::future::poll_fn;
 use std::io;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Poll, Waker};
 
@@ -31,6 +31,7 @@ pub(super) struct Shared {
     /// It is no pipe, socket or terminal.
     positions: bool,
     alignment: Option<Alignment>,
+    pub(super) luck: Luck,
     /// The error number of the first sync that failed; 0: none.
     failed: AtomicI32,
     handover: OnceLock<Arc<Handover>>,
@@ -60,6 +61,7 @@ impl Shared {
             descriptor: Some(descriptor),
             ledger: Ledger::default(),
             alignment,
+            luck: Luck::new(flags & libc::O_DIRECT == 0),
             failed: AtomicI32::new(0),
             handover: OnceLock::new(),
         }
@@ -73,6 +75,11 @@ impl Shared {
     #[inline]
     fn descriptor(&self) -> &Descriptor {
         self.descriptor.as_ref().expect("handed over by the last owner only")
+    }
+
+    /// Whether it is open for direct I/O, which goes past the page cache.
+    pub(super) fn is_direct(&self) -> bool {
+        self.luck.is_out()
     }
 
     pub(super) fn alignment(&self) -> Option<Alignment> {
@@ -208,6 +215,60 @@ impl Alignment {
     }
 }
 
+/// Whether a read is worth a try at once: whether the last ones were answered by the page cache.
+///
+/// A miss is followed by reads that are not tried, one at first and up to 63. Cores that meddle
+/// with it at the same time do no harm: it is a guess.
+#[derive(Debug)]
+pub(super) struct Luck {
+    /// Reads still to be left out; `NEVER` for files without a cache.
+    pause: AtomicU8,
+    /// How many the last miss has cost.
+    penalty: AtomicU8,
+}
+
+impl Luck {
+    const NEVER: u8 = u8::MAX;
+    const PENALTY_MAX: u8 = 63;
+
+    fn new(cached: bool) -> Self {
+        Self {
+            pause: AtomicU8::new(if cached { 0 } else { Self::NEVER }),
+            penalty: AtomicU8::new(0),
+        }
+    }
+
+    /// Whether the file has no cache that a try could meet (`O_DIRECT`).
+    fn is_out(&self) -> bool {
+        self.pause.load(Ordering::Relaxed) == Self::NEVER
+    }
+
+    #[inline]
+    pub(super) fn is_good(&self) -> bool {
+        match self.pause.load(Ordering::Relaxed) {
+            0 => true,
+            Self::NEVER => false,
+            pause => {
+                self.pause.store(pause - 1, Ordering::Relaxed);
+                false
+            }
+        }
+    }
+
+    #[inline]
+    pub(super) fn hit(&self) {
+        if self.penalty.load(Ordering::Relaxed) != 0 {
+            self.penalty.store(0, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn miss(&self) {
+        let penalty = (self.penalty.load(Ordering::Relaxed) * 2 + 1).min(Self::PENALTY_MAX);
+        self.penalty.store(penalty, Ordering::Relaxed);
+        self.pause.store(penalty, Ordering::Relaxed);
+    }
+}
+
 /// A descriptor on its way from whoever needed it last to whoever waits to close it. Given up by
 /// both, it is closed.
 #[derive(Debug, Default)]
@@ -286,5 +347,19 @@ mod tests {
         let same = Alignment { memory: 512, offset: 512 };
         let text = same.check(at(1), 512, 0).unwrap_err().to_string();
         assert_eq!(text, "O_DIRECT needs buffer address, length and offset aligned to 512");
+    }
+
+    #[test]
+    fn misses_cost_tries_and_a_hit_restores_them() {
+        let luck = Luck::new(true);
+        let left_out = |luck: &Luck| (0..1000).take_while(|_| !luck.is_good()).count();
+        for expected in [1, 3, 7, 15, 31, 63, 63] {
+            luck.miss();
+            assert_eq!(left_out(&luck), expected);
+        }
+        luck.hit();
+        luck.miss();
+        assert_eq!(left_out(&luck), 1);
+        assert_eq!(left_out(&Luck::new(false)), 1000, "no cache, no try");
     }
 }

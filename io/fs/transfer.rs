@@ -1,13 +1,18 @@
 //! One read or one write: from the buffer to the request and back.
 
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 
 use super::flight::{Flight, Landing, Mark};
 use super::shared::Shared;
 use crate::io::buffer::{BufError, IoBuf, IoBufMut};
-use crate::io::operation::outcome_to_result;
+use crate::io::operation::{outcome_to_result, try_read};
 use crate::io::payload::Payload;
-use crate::io::request::{self, Request};
+use crate::io::request::{self, Attempt, Request, Whence};
+
+/// Longer reads are not tried at once: copying them would hold up the core for more than it saves.
+const AT_ONCE_MAX: u32 = 16 * 1024;
 
 /// What a read lends to the kernel.
 struct Reading<B> {
@@ -44,12 +49,37 @@ pub(super) async fn read<B: IoBufMut>(
         Ok(length) => length,
         Err(error) => return Err(BufError::new(error, Some(buffer))),
     };
+    let lucky = shared.luck.is_good();
+    if lucky && length <= AT_ONCE_MAX {
+        let tried = poll_fn(|cx| {
+            // SAFETY: within the room, whose start this is.
+            let address = unsafe { buffer.stable_mut_ptr().add(filled) };
+            let descriptor = shared.number();
+            let whence = Whence::Cache;
+            let read = request::ReadAt { descriptor, address, length, offset, whence };
+            // SAFETY: descriptor and buffer are borrowed for this call, the buffer mutably.
+            Poll::Ready(unsafe { try_read(cx.waker(), read) })
+        });
+        match tried.await {
+            Some(Attempt::Done { result }) => {
+                shared.luck.hit();
+                return conclude(Ok((result.into(), buffer)), |buffer| buffer);
+            }
+            Some(_) => shared.luck.miss(),
+            None => {}
+        }
+    }
+    let whence = match (shared.is_direct(), lucky) {
+        (true, _) => Whence::Direct,
+        (false, true) => Whence::Cache,
+        (false, false) => Whence::Device,
+    };
     let reading = Reading { shared: shared.clone(), buffer };
     let request = move |reading: &mut Reading<B>| {
         // SAFETY: within the room, whose start this is.
         let address = unsafe { reading.buffer.stable_mut_ptr().add(filled) };
         let descriptor = reading.shared.number();
-        Request::ReadAt(request::ReadAt { descriptor, address, length, offset })
+        Request::ReadAt(request::ReadAt { descriptor, address, length, offset, whence })
     };
     // SAFETY: the payload owns the descriptor and the buffer, whose memory stays in place and is
     // nobody else's, as `IoBufMut` promises.
@@ -80,10 +110,12 @@ pub(super) async fn write<B: IoBuf>(
     }
     let writing = Writing { mark: Mark::new(shared), buffer };
     let change = (&**shared, writing.mark.ticket(), range);
+    // Buffered writes go to the cache; the device gets them later.
+    let whence = if shared.is_direct() { Whence::Direct } else { Whence::Cache };
     let request = move |writing: &mut Writing<B>| {
         let address = writing.buffer.stable_ptr().wrapping_add(written);
         let descriptor = writing.mark.arm().number();
-        Request::WriteAt(request::WriteAt { descriptor, address, length, offset })
+        Request::WriteAt(request::WriteAt { descriptor, address, length, offset, whence })
     };
     // SAFETY: the payload owns the descriptor and the buffer, whose bytes stay in place and are
     // written by nobody, as `IoBuf` promises.

@@ -38,6 +38,17 @@ impl Open {
     }
 }
 
+/// Where the bytes of a read or write are, as far as who submits it can tell.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Whence {
+    /// In the page cache, most likely.
+    Cache,
+    /// Not there, most likely.
+    Device,
+    /// Past the cache (`O_DIRECT`).
+    Direct,
+}
+
 /// Reads at a position.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ReadAt {
@@ -45,6 +56,7 @@ pub(crate) struct ReadAt {
     pub(crate) address: *mut u8,
     pub(crate) length: u32,
     pub(crate) offset: u64,
+    pub(crate) whence: Whence,
 }
 
 impl ReadAt {
@@ -63,6 +75,9 @@ impl ReadAt {
     ///
     /// The descriptor is open and the memory writable.
     pub(crate) unsafe fn attempt(self) -> Attempt {
+        if self.whence == Whence::Direct {
+            return Attempt::Blocking;
+        }
         // SAFETY: handed on.
         let result = unsafe { self.read(libc::RWF_NOWAIT) };
         match u32::try_from(result) {
@@ -111,6 +126,7 @@ pub(crate) struct WriteAt {
     pub(crate) address: *const u8,
     pub(crate) length: u32,
     pub(crate) offset: u64,
+    pub(crate) whence: Whence,
 }
 
 impl WriteAt {

@@ -28,8 +28,8 @@ use io_uring::squeue;
 
 pub(crate) use self::basic::{HANG_UP, Nop, Poll};
 pub(crate) use self::file::{
-    Allocate, Close, LENGTH_MAX, Open, ReadAt, SetLength, Synchronize, WriteAt, has_positions,
-    status_flags,
+    Allocate, Close, LENGTH_MAX, Open, ReadAt, SetLength, Synchronize, Whence, WriteAt,
+    has_positions, status_flags,
 };
 pub(crate) use self::net::{Accept, Connect, ReceiveMany, SendBytes, SocketAddress};
 pub(crate) use self::stat::{Metadata, Stat, StatBuffer, direct_alignment};
@@ -243,6 +243,17 @@ impl Request {
             | Self::ReceiveMany(ReceiveMany { descriptor, .. })
             | Self::SendBytes(SendBytes { descriptor, .. }) => Some(*descriptor),
             _ => None,
+        }
+    }
+
+    /// Whether a device will most likely work on the request while this core goes on, so that time
+    /// is lost as long as it is only queued. It is a guess of who submits.
+    #[inline]
+    pub(crate) fn is_for_device(&self) -> bool {
+        match self {
+            Self::ReadAt(read) => read.whence != Whence::Cache,
+            Self::WriteAt(write) => write.whence != Whence::Cache,
+            _ => false,
         }
     }
 

@@ -26,7 +26,7 @@ use self::simulated::Simulated;
 use self::uring::Uring;
 use crate::io::mailbox::Mailbox;
 use crate::io::pool::Pool;
-use crate::io::request::{Completion, Request, Token};
+use crate::io::request::{Attempt, Completion, ReadAt, Request, Token};
 
 /// How long a turn may wait for the kernel.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -127,6 +127,21 @@ impl Ring {
             Self::Uring(ring) => ring.cancel(token),
             Self::Readiness(ring) => ring.cancel(token),
             Self::Simulated(ring) => ring.cancel(token),
+        }
+    }
+
+    /// Tries a read at once, without submitting it.
+    ///
+    /// # Safety
+    ///
+    /// The descriptor is open, and the memory writable, for this call.
+    #[inline]
+    pub(crate) unsafe fn try_read(&self, read: ReadAt) -> Attempt {
+        match self {
+            // SAFETY: handed on.
+            Self::Uring(_) | Self::Readiness(_) => unsafe { read.attempt() },
+            // A simulated world has no files.
+            Self::Simulated(_) => Attempt::Blocking,
         }
     }
 

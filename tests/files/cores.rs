@@ -1,16 +1,18 @@
 //! A file that several cores use, and how much the rings do for its reads.
 
+use std::cell::Cell;
 use std::io;
 use std::pin::pin;
+use std::rc::Rc;
 use std::sync::mpsc;
 use std::task::{Context, Waker};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use quoit::fs::File;
 use quoit::{RingChoice, Runtime};
 
-use crate::{Census, Scratch, poll_once};
+use crate::{Census, Scratch, drop_after, poll_once};
 
 const LENGTH: usize = 64 * 1024;
 
@@ -139,6 +141,24 @@ fn rings() -> Vec<(RingChoice, Runtime)> {
     built.into_iter().flatten().collect()
 }
 
+#[quoit::test]
+async fn reads_that_never_wait_let_other_tasks_run() -> io::Result<()> {
+    let scratch = Scratch::new();
+    let file = File::open(scratch.file("file", &[5; 4096])).await?;
+    let stop = Rc::new(Cell::new(false));
+    let stopper = stop.clone();
+    drop(quoit::spawn(async move {
+        // A timer, so that the core has to turn as well.
+        quoit::time::sleep(Duration::from_millis(2)).await;
+        stopper.set(true);
+    }));
+    let mut buffer = vec![0; 4096];
+    while !stop.get() {
+        buffer = file.read_exact_at(buffer, 0).await?;
+    }
+    Ok(())
+}
+
 #[test]
 fn shutting_down_waits_for_the_kernel() {
     for (ring, runtime) in rings() {
@@ -157,6 +177,19 @@ fn shutting_down_waits_for_the_kernel() {
         assert_eq!(census.alive(), 0, "{ring:?}");
         let bytes = std::fs::read(&path).unwrap();
         assert!(bytes.iter().all(|byte| [0, 7].contains(byte)), "{ring:?}");
+    }
+}
+
+#[test]
+fn shutting_down_does_not_sleep_past_the_last_answer() {
+    for (ring, runtime) in rings() {
+        // In flight, and a moment later answered, while nobody looks.
+        let open = runtime.block_on(drop_after(File::open("/proc/self/exe"), 1));
+        thread::sleep(Duration::from_millis(20));
+        let start = Instant::now();
+        assert!(runtime.shutdown(Duration::from_secs(5)).is_clean());
+        assert!(start.elapsed() < Duration::from_secs(2), "{ring:?}: {:?}", start.elapsed());
+        assert!(open.is_none() || ring == RingChoice::Uring);
     }
 }
 

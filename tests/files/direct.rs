@@ -4,6 +4,7 @@ use std::io::{self, ErrorKind};
 
 use quoit::buffer::{AlignedBuf, IoBuf, IoBufMut};
 use quoit::fs::{File, OpenOptions};
+use quoit::{RingChoice, Runtime};
 
 use crate::{Scratch, drop_after};
 
@@ -131,4 +132,33 @@ async fn dropped_direct_writes_keep_the_contract() -> io::Result<()> {
         assert!(bytes[16 * BLOCK..48 * BLOCK].iter().all(|byte| *byte == 2), "round {round}");
     }
     file.close().await
+}
+
+#[test]
+fn direct_reads_never_hold_up_a_core() {
+    for ring in [RingChoice::Uring, RingChoice::Readiness] {
+        let Ok(runtime) = Runtime::builder().ring(ring).build() else { continue };
+        let scratch = Scratch::new();
+        let path = scratch.file("file", &[6; 64 * BLOCK]);
+        let reads = runtime.block_on(async {
+            let file = open(File::options().read(true), &path).await?;
+            let reads = (0..64_u64).map(|number| {
+                let file = file.clone();
+                quoit::spawn(
+                    async move { file.read_exact_at(block(0, 1), number * BLOCK as u64).await },
+                )
+            });
+            let reads: Vec<_> = reads.collect();
+            for read in reads {
+                assert!(read.await.unwrap().unwrap().iter().all(|byte| *byte == 6));
+            }
+            Some(64)
+        });
+        let Some(reads) = reads else { return };
+        // epoll has no form for them: not trying them at all keeps the core free.
+        let metrics = runtime.metrics();
+        let jobs = if ring == RingChoice::Readiness { reads } else { 0 };
+        assert!(metrics.ring.pool_jobs >= jobs, "{ring:?}: {metrics:?}");
+        assert!(ring == RingChoice::Readiness || metrics.ring.pool_jobs == 0, "{ring:?}");
+    }
 }

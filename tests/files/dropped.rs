@@ -179,7 +179,7 @@ async fn a_dropped_close_closes() -> io::Result<()> {
     for round in 0..40 {
         let file = File::open(&path).await?;
         if round % 2 == 0 {
-            drop_after(file.read_at(vec![0; 5], 0), 0).await;
+            drop_after(file.read_at(vec![0; LENGTH], 0), 0).await;
         }
         drop_after(file.close(), TURNS[round % 4]).await;
         until(|| open_descriptors_of(&path) == 0).await;
@@ -212,9 +212,9 @@ async fn buffers_of_dropped_reads_are_dropped_once() -> io::Result<()> {
     let file = File::open(scratch.file("file", &[5; LENGTH])).await?;
     for round in 0..200_usize {
         let turns = TURNS[round % 4];
-        if let Some(answer) = drop_after(file.read_at(census.buffer(8192, 0), 0), turns).await {
+        if let Some(answer) = drop_after(file.read_at(census.buffer(LENGTH, 0), 0), turns).await {
             let (count, buffer) = answer?;
-            assert_eq!((count, &buffer.memory[..]), (8192, &[5; 8192][..]));
+            assert_eq!((count, &buffer.memory[..]), (LENGTH, &[5; LENGTH][..]));
         }
     }
     file.close().await?;

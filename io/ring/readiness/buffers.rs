@@ -17,6 +17,10 @@ impl Provisions {
         Self { free: Vec::new(), memory: Vec::new(), limit }
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.free.is_empty()
+    }
+
     pub(super) fn add(&mut self, buffer: Provided) {
         assert!(buffer.id < self.limit, "buffer {} of {}", buffer.id, self.limit);
         let index = usize::from(buffer.id);

@@ -60,7 +60,7 @@ const POOL_RETRY: u64 = 1_000_000;
 /// What one turn receives before it lets the program have it. Received bytes are copied on soon,
 /// and the second copy is cheap only while they are in the cache; what is ready beyond that waits
 /// for the next turn, in order.
-const BYTES_PER_TURN: u32 = 256 * 1024;
+const BYTES_PER_TURN: u32 = 512 * 1024;
 
 /// One core's readiness ring.
 pub(crate) struct Readiness {

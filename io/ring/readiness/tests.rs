@@ -10,18 +10,15 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use super::visit::BUFFERS_MAX;
 use super::*;
 use crate::io::mailbox::Message;
 use crate::io::request::call::set_option;
 use crate::io::request::{
     Accept, Connect, Interest, Nop, Poll, ReadAt, ReceiveMany, SendBytes, SocketAddress,
-    Synchronize, WriteAt,
+    Synchronize, Whence, WriteAt,
 };
 
 const LENGTH: usize = 64;
-/// Buffers that one stream fills in a turn.
-const RUN: usize = BUFFERS_MAX as usize;
 const MORE: bool = true;
 const LAST: bool = false;
 

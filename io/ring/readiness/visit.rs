@@ -13,9 +13,8 @@ const SMALL_ANSWERS_MAX: u32 = 16;
 
 /// How many buffers one receive fills in a row. A run on one stream is cheaper than as many single
 /// receives in turn with others: sent on in a row too, its segments and acknowledgements go
-/// together (one at a time cost a third more at 64 streams of 16 KiB messages in flight). The bound
-/// keeps streams fair.
-pub(super) const BUFFERS_MAX: u32 = 8;
+/// together. The bound keeps streams fair.
+const BUFFERS_MAX: u32 = 16;
 
 /// What a visit to one waiting request came to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -142,7 +141,10 @@ impl Readiness {
                         return self.block(number, side, index, completions);
                     }
                     buffers += u32::from(buffer.is_some());
-                    if buffers == BUFFERS_MAX || self.budget == 0 {
+                    // The last buffer ends the run, not the request: it ends when it comes back and
+                    // still finds none.
+                    let no_more = buffers == BUFFERS_MAX || self.budget == 0;
+                    if buffer.is_some() && (no_more || self.buffers.is_empty()) {
                         return Visit::GoesOn;
                     }
                 }
