@@ -72,6 +72,8 @@ pub(crate) enum Message {
     Withdraw { key: Key, wait: Wait, waiter: WaiterId },
     /// A `read_exact` that had taken bytes was dropped elsewhere: they go back in front.
     Unread { key: Key, waiter: WaiterId, bytes: Vec<u8> },
+    /// The same, and the stream has moved here since: nobody stands in line for it.
+    PutBack { key: Key, bytes: Vec<u8> },
     /// The future of an operation was dropped elsewhere.
     ReleaseOperation(Key),
     /// A timer was dropped elsewhere, or moved to another core.

@@ -38,4 +38,5 @@ mod sync;
 pub(crate) mod system;
 pub(crate) mod tables;
 pub(crate) mod timers;
+pub mod trace;
 mod waiters;

@@ -22,7 +22,7 @@ use std::task::Waker;
 use crate::io::buffer::{BufferPool, PoolConfig};
 use crate::io::clock::Clock;
 use crate::io::mailbox::{self, CoreId, Doorbell, Key, Mailbox};
-use crate::io::pool::Pool;
+use crate::io::pool::{Pool, contain};
 use crate::io::request::{Completion, Token};
 use crate::io::ring::{Prepared, Ring, RingCounters, RingKind, RingReport, Waiting};
 use crate::io::services::{Limits, ResourceCounters, Services};
@@ -222,14 +222,10 @@ impl Proactor {
         let discarded = std::mem::take(&mut effects.dropped_wakers);
         let abandoned = std::mem::take(&mut effects.abandoned);
         drop(tables);
-        for waker in wakers.drain(..) {
-            waker.wake();
-        }
+        each(wakers.drain(..), Waker::wake);
         self.wakers.set(wakers);
-        drop(discarded);
-        for (payload, outcome) in abandoned {
-            payload.abandon(outcome);
-        }
+        each(discarded.into_iter(), drop);
+        each(abandoned.into_iter(), |(payload, outcome)| payload.abandon(outcome));
     }
 
     /// Whether a turn would have work, without a system call.
@@ -354,6 +350,15 @@ impl Proactor {
             // The turn begins with the mail, which may bring the last answer: no sleep after that.
             self.turn(Park::Until(Some(limit)), &|| !done(&self.tables.borrow()));
         }
+    }
+}
+
+/// Runs foreign code for each item. Should it panic, the others get theirs all the same: a wake
+/// that is lost leaves somebody waiting for ever, and an outcome may own a descriptor.
+#[inline]
+fn each<T>(mut items: impl ExactSizeIterator<Item = T>, action: impl Fn(T)) {
+    while items.len() > 0 {
+        contain(|| items.by_ref().for_each(&action));
     }
 }
 

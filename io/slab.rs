@@ -1,5 +1,6 @@
 //! A table whose entries are named by index and generation, so that a late name meets nothing
-//! instead of a stranger.
+//! instead of a stranger. An entry whose generations are used up is not used again: a name may be
+//! kept for ever.
 
 use crate::io::mailbox::Key;
 
@@ -64,9 +65,11 @@ impl<T> Slab<T> {
         let Entry::Occupied(value) = std::mem::replace(entry, vacant) else {
             panic!("checked to be occupied")
         };
-        *generation = (*generation + 1) & GENERATION_MASK;
-        self.vacant = key.index;
         self.len -= 1;
+        if *generation < GENERATION_MASK {
+            *generation += 1;
+            self.vacant = key.index;
+        }
         Some(value)
     }
 
@@ -95,6 +98,20 @@ mod tests {
         assert_eq!(slab.remove(first), None);
         assert_eq!(slab.get_mut(second), Some(&mut "second"));
         assert_eq!((slab.len(), slab.keys()), (1, vec![second]));
+    }
+
+    #[test]
+    fn no_name_is_ever_given_twice() {
+        let mut slab = Slab::new();
+        let first = slab.insert(0);
+        let mut last = first;
+        for _ in 0..=GENERATION_MASK {
+            assert!(slab.remove(last).is_some());
+            last = slab.insert(1);
+        }
+        assert_ne!(last.index, first.index, "all names of the first entry were given");
+        assert_eq!(slab.get_mut(first), None);
+        assert_eq!(slab.len(), 1);
     }
 
     #[test]

@@ -142,6 +142,11 @@ impl Tables {
                     stream.withdraw(Wait::Read, waiter, &mut self.services);
                 }
             }
+            Message::PutBack { key, bytes } => {
+                if let Some(stream) = self.streams.get_mut(key) {
+                    stream.put_back(bytes, &mut self.services);
+                }
+            }
             Message::RemoveTimer(timer) => self.services.stop_timer(Some(timer)),
             Message::Complete { token, result } => {
                 let completion = self.services.ring.complete_from_pool(Token(token), result);

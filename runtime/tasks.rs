@@ -14,6 +14,7 @@ use std::panic::Location;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::io::trace::{self, SpanKind};
 use crate::runtime::inbox::{Inbox, Mail, SharedInbox};
 use crate::runtime::join::JoinHandle;
 use crate::runtime::run_queue::RunQueue;
@@ -111,10 +112,11 @@ impl Tasks {
     #[inline]
     pub(crate) fn run(&self, budget: usize) -> usize {
         let count = self.ready.len().min(budget);
+        let recorded = trace::is_on();
         for _ in 0..count {
             let Some(task) = self.ready.pop() else { break };
             // SAFETY: it was in the queue, which no longer holds it.
-            unsafe { self.step(task) };
+            unsafe { if recorded { self.step_recorded(task) } else { self.step(task) } };
         }
         count
     }
@@ -184,6 +186,21 @@ impl Tasks {
         living.push(task);
         // SAFETY: the core's reference keeps it until it is out of the queue; it is in none yet.
         unsafe { self.ready.push(task) };
+    }
+
+    /// A task's turn, and a span of the timeline.
+    ///
+    /// # Safety
+    ///
+    /// As `step`.
+    #[cold]
+    unsafe fn step_recorded(&self, task: RawTask) {
+        // SAFETY: the core's reference, which a queued task always has.
+        let id = unsafe { task.header() }.id;
+        let began = trace::begin();
+        // SAFETY: the caller's promise.
+        unsafe { self.step(task) };
+        trace::end(began, SpanKind::Task, || id as i64);
     }
 
     /// A task's turn.

@@ -13,7 +13,7 @@ use crate::control::Stats;
 use crate::figures::Range;
 use crate::files::{self, Job};
 use crate::load::{self, Load, Mode, Outcome, Phase};
-use crate::{reads, server};
+use crate::server;
 
 /// What is done in one cell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -52,6 +52,10 @@ impl Cell {
     /// Server and client share a core: the steady measure of what a message costs.
     pub(crate) fn is_cost(&self) -> bool {
         self.cores.is_some_and(|(server, client)| server == client)
+    }
+
+    fn in_flight(&self) -> usize {
+        self.connections.saturating_mul(self.length).saturating_mul(self.depth)
     }
 
     fn is_echo(&self) -> bool {
@@ -118,7 +122,7 @@ pub(crate) struct Effort {
 
 impl Effort {
     pub(crate) fn of(options: &Options) -> Self {
-        let (duration, warmup, reps) = if options.sweep { (1500, 300, 5) } else { (500, 100, 4) };
+        let (duration, warmup, reps) = if options.sweep { (1500, 300, 5) } else { (400, 80, 4) };
         Self {
             duration: options.duration.unwrap_or(Duration::from_millis(duration)),
             warmup: options.warmup.unwrap_or(Duration::from_millis(warmup)),
@@ -134,8 +138,49 @@ const IN_FLIGHT_MAX: usize = 256 << 20;
 const IDLE_CONNECTIONS: [usize; 2] = [6_000, 15_000];
 
 /// The cells to run. `allowed` are the cores this process may use, `descriptors` its limit.
-pub(crate) fn plan(options: &Options, allowed: &[usize], descriptors: u64) -> Vec<Cell> {
-    let placements = placements(options.pin, allowed);
+///
+/// # Errors
+///
+/// When nothing is left to run: a table without cells would look like a result.
+pub(crate) fn plan(
+    options: &Options,
+    allowed: &[usize],
+    descriptors: u64,
+) -> io::Result<Vec<Cell>> {
+    // Where another server runs is not ours to know, so the client is not pinned unless asked.
+    let foreign = options.address.is_some();
+    let allowed: &[usize] = if foreign { &[] } else { allowed };
+    let mut cells = asked(options, placements(options.pin, allowed), descriptors);
+    let refused = |text: String| Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+    if foreign {
+        cells.retain(Cell::is_echo);
+        if cells.is_empty() {
+            return refused(
+                "--mode file and idle look into a process of our own, not at --address".into(),
+            );
+        }
+    }
+    let planned = cells.len();
+    cells.retain(|cell| cell.in_flight() <= IN_FLIGHT_MAX);
+    let (left_out, most) = (planned - cells.len(), IN_FLIGHT_MAX >> 20);
+    if cells.is_empty() {
+        return refused(format!(
+            "connections x length x pipeline is above {most} MiB in flight, which would measure \
+             the kernel's memory limits; lower one of them"
+        ));
+    }
+    if left_out > 0 {
+        eprintln!("duel: {left_out} cells with over {most} MiB in flight are left out");
+    }
+    Ok(cells)
+}
+
+/// All that was asked for, sensible or not.
+fn asked(
+    options: &Options,
+    placements: Vec<Option<(usize, usize)>>,
+    descriptors: u64,
+) -> Vec<Cell> {
     let explicit = !(options.connections.is_empty()
         && options.length.is_empty()
         && options.pipeline.is_empty()
@@ -172,7 +217,6 @@ pub(crate) fn plan(options: &Options, allowed: &[usize], descriptors: u64) -> Ve
                     wanted.unwrap_or(IDLE_CONNECTIONS[usize::from(sweep)]).min(most).max(3);
                 cells.push(Cell { connections, ..cell(Work::Idle, grid.placements.last()) });
             }
-            ModeName::File if !reads::AVAILABLE => {}
             ModeName::File => {
                 for work in [Work::FileCached, Work::FileDirect] {
                     for depth in or(&options.pipeline, &[1, 32, 128]) {
@@ -228,10 +272,8 @@ impl Grid {
                     };
                     for &connections in &self.connections {
                         let (rate, spin) = (options.rate, options.spin);
-                        if connections * length * depth <= IN_FLIGHT_MAX {
-                            let cell = cell(work, Some(placement));
-                            cells.push(Cell { connections, length, depth, rate, spin, ..cell });
-                        }
+                        let cell = cell(work, Some(placement));
+                        cells.push(Cell { connections, length, depth, rate, spin, ..cell });
                     }
                 }
             }

@@ -86,8 +86,8 @@ pub(crate) struct Options {
     #[arg(long)]
     pub(crate) json: Option<PathBuf>,
 
-    /// Loop turns to record for the timeline
-    #[arg(long, default_value_t = 0)]
+    /// Spans (waits, calls, task polls) to record for the timeline; 0 records none
+    #[arg(long, default_value_t = 2000)]
     pub(crate) trace: usize,
 
     /// Print the table as Markdown

@@ -116,9 +116,9 @@ pub(crate) struct TurnEvent {
     /// Nanoseconds since the first event.
     pub(crate) t_ns: u64,
     pub(crate) kind: TurnKind,
-    /// `enter`: completions or ready descriptors brought back; `recv`, `send`: bytes; `task`: its
-    /// number.
-    pub(crate) n: u64,
+    /// `enter`: completions or ready descriptors brought back; `recv`, `send`: bytes, or a negated
+    /// error number; `task`: its number.
+    pub(crate) n: i64,
     /// How long it took; without it, until the next event.
     #[serde(default)]
     pub(crate) took_ns: Option<u64>,
@@ -134,6 +134,8 @@ pub(crate) enum TurnKind {
     Recv,
     /// A direct `send`.
     Send,
+    /// Another system call: `accept4`, `epoll_ctl`.
+    Call,
     /// A task ran.
     Task,
 }

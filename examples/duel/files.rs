@@ -56,6 +56,7 @@ pub(crate) fn prepare(folder: &Path, size: u64) -> io::Result<PathBuf> {
     if fs::metadata(&path).is_ok_and(|metadata| metadata.len() == blocks * BLOCK as u64) {
         return Ok(path);
     }
+    eprintln!("Writing {} MiB to read from, kept as {}", size >> 20, path.display());
     let file = OpenOptions::new().write(true).create(true).truncate(true).open(&path)?;
     let mut file = BufWriter::with_capacity(1 << 20, file);
     let mut block = [0; BLOCK];

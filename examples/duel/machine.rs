@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::time::{SystemTime, UNIX_EPOCH};
 use std::{env, fs, io};
 
 use serde::Serialize;
@@ -19,6 +20,8 @@ pub(crate) struct Machine {
     /// Of the io_uring contender: the granted set-up flags, or why there is none.
     pub(crate) ring: String,
     pub(crate) optimized: bool,
+    /// The day in UTC, like 2025-12-31.
+    pub(crate) date: String,
 }
 
 impl Machine {
@@ -36,7 +39,15 @@ impl Machine {
             congestion: congestion().unwrap_or_else(|error| format!("default ({error})")),
             ring,
             optimized: !cfg!(debug_assertions),
+            date: today(),
         }
+    }
+
+    /// One line for below a picture.
+    pub(crate) fn signature(&self) -> String {
+        let commit = self.commit.as_deref().map(|id| format!(" {id}")).unwrap_or_default();
+        let (cpu, cores, kernel) = (&self.cpu, self.cores.len(), &self.kernel);
+        format!("quoit{commit}, {cpu}, {cores} cores, Linux {kernel}, {}", self.date)
     }
 
     /// The lines above the table.
@@ -84,6 +95,25 @@ fn compiler() -> Option<String> {
     None
 }
 
+fn today() -> String {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let (year, month, day) = civil(since.as_secs() / 86_400);
+    format!("{year}-{month:02}-{day:02}")
+}
+
+/// Year, month and day of a number of days since 1970. The year is taken to begin in March, so
+/// that the leap day is its last.
+fn civil(days: u64) -> (u64, u64, u64) {
+    let days = days + 719_468; // since the first of March of year 0
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let in_month = day - (153 * month + 2) / 5 + 1;
+    let (month, carry) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
+    (era * 400 + year + carry, month, in_month)
+}
+
 fn commit() -> Option<String> {
     let folder = env::var_os("CARGO_MANIFEST_DIR")?;
     let output = Command::new("git")
@@ -102,4 +132,18 @@ fn congestion() -> io::Result<String> {
     crate::system::set_cubic(&socket)?;
     let name = socket.tcp_congestion()?;
     Ok(String::from_utf8_lossy(&name).trim_end_matches('\0').to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::civil;
+
+    #[test]
+    fn days_have_dates() {
+        assert_eq!(civil(0), (1970, 1, 1));
+        assert_eq!(civil(11_016), (2000, 2, 29));
+        assert_eq!(civil(11_017), (2000, 3, 1));
+        assert_eq!(civil(20_453), (2025, 12, 31));
+        assert_eq!(civil(20_454), (2026, 1, 1));
+    }
 }

@@ -38,6 +38,7 @@ mod timeline;
 use std::collections::VecDeque;
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -46,7 +47,7 @@ use crate::cells::{Cell, Effort, Measured, Row};
 use crate::cli::{Driver, Options};
 use crate::control::TurnEvent;
 use crate::json::Results;
-use crate::load::{Load, Mode};
+use crate::load::{Load, Phase};
 use crate::machine::Machine;
 use crate::table::Style;
 
@@ -76,17 +77,23 @@ fn run(options: &Options) -> io::Result<()> {
         (false, false) => Style::Plain,
     };
     let effort = Effort::of(options);
-    let plan = cells::plan(options, &allowed, descriptors);
+    let plan = cells::plan(options, &allowed, descriptors)?;
     if options.address.is_some() {
         return drive(options, &plan, effort, style);
     }
     let (drivers, ring) = contenders(options)?;
     let machine = Machine::look(ring);
     if style != Style::Quiet {
-        println!("{}\n", machine.lines());
+        println!("{}", machine.lines());
+        let (cells, reps) = (plan.len(), effort.reps);
+        println!("{cells} cells, {reps} runs of each ring, in the order A B B A\n");
     }
     let cells = duel(options, &plan, &drivers, effort, style)?;
-    let traces = if options.trace > 0 { record(options, &drivers)? } else { Vec::new() };
+    let traces = if options.trace > 0 {
+        record(options, &drivers, allowed.first().copied())?
+    } else {
+        Vec::new()
+    };
     let results = Results { machine, effort, cells, traces };
     write(options, &results, style)?;
     let runs = results.cells.iter().flat_map(|cell| &cell.rows).flat_map(|row| &row.runs);
@@ -164,13 +171,10 @@ fn duel(
 fn drive(options: &Options, plan: &[Cell], effort: Effort, style: Style) -> io::Result<()> {
     let Some(address) = options.address else { return Ok(()) };
     print!("{}", table::heading(style));
-    for cell in plan.iter().filter(|cell| !cell.is_file() && !cell.is_cost()) {
+    for cell in plan {
         let mut row = Row { driver: "server", runs: Vec::new(), histogram: None };
         for _ in 0..effort.reps {
-            // Where the server runs is not ours to know, so the client is not pinned unless asked.
-            let load = cells::load_of(cell, effort, address);
-            let pin = options.pin.and(load.pin);
-            let outcome = load::run(&Load { pin, ..load })?;
+            let outcome = load::run(&cells::load_of(cell, effort, address))?;
             row.runs.push(cells::run_of(&outcome, None, 0));
         }
         let cell = Cell { cores: None, ..cell.clone() };
@@ -179,18 +183,27 @@ fn drive(options: &Options, plan: &[Cell], effort: Effort, style: Style) -> io::
     Ok(())
 }
 
-/// Records the turns of a short burst on each ring, for the timeline.
+/// Records the turns of a short burst on each ring, for the timeline. Server and client share
+/// `core`, so that while one runs the messages for the other gather, as they do on a busy machine.
 fn record(
     options: &Options,
     drivers: &[Driver],
+    core: Option<usize>,
 ) -> io::Result<Vec<(&'static str, Vec<TurnEvent>)>> {
     let mut traces = Vec::new();
     for &driver in drivers {
-        let mut server = server::start(driver, None, 0, options.trace)?;
+        let mut server = server::start(driver, core, 0, options.trace)?;
         let address = ([127, 0, 0, 1], server.hello().port).into();
-        let mode = Mode::PingPong;
-        load::run(&Load { connections: 3, mode, limit: Some(3000), ..Load::new(address) })?;
-        let events = server.trace()?;
+        let (warmup, duration) = (Duration::ZERO, Duration::from_millis(200));
+        let load = Load { connections: 8, warmup, duration, pin: core, ..Load::new(address) };
+        let mut events = Vec::new();
+        // Before the connections close, which are turns of another kind.
+        load::run_with(&load, &mut |phase| {
+            if phase == Phase::Finished {
+                events = server.trace()?;
+            }
+            Ok(())
+        })?;
         if !events.is_empty() {
             traces.push((driver.name(), events));
         }

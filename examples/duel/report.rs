@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::cells::{Cell, Measured, Run, Work};
 use crate::figures::{Range, verdict};
 use crate::json::Results;
-use crate::plots::{self, Group, Line};
+use crate::plots::{Group, Line, Painter};
 use crate::table::{self, Style};
 use crate::timeline;
 
@@ -44,10 +44,26 @@ const FILES_NOTE: &str = "\
     A regular file is always ready, so readiness needs a thread for each read that the page \
     cache cannot answer; completion does not.";
 const TURNS_NOTE: &str = "\
-    Two turns of the loop as they happened, to one scale. Every edge between the lanes is a \
-    crossing into the kernel or back.";
+    One turn of the loop on each ring as it happened, to one scale: 8 connections, server and \
+    client on one core. It begins with the last 2 us of the wait and ends before the next. Every \
+    edge between the lanes is a crossing into the kernel or back; a task stands in the upper lane, \
+    its calls in the lower one. io_uring has received within its wait, which is mostly not shown, \
+    so only the number of calls compares, not the length. Recording takes time too: what a \
+    message costs is in the table.";
 
-/// Writes the page.
+/// A picture and the name of its file.
+struct Picture {
+    name: String,
+    svg: String,
+}
+
+impl Picture {
+    fn new(name: &str, svg: io::Result<String>) -> io::Result<Self> {
+        Ok(Self { name: name.to_owned(), svg: svg? })
+    }
+}
+
+/// Writes the page, and each picture beside it.
 pub(crate) fn write(results: &Results, path: &Path) -> io::Result<()> {
     let mut page = HEAD.to_owned();
     let _ = writeln!(
@@ -57,13 +73,21 @@ pub(crate) fn write(results: &Results, path: &Path) -> io::Result<()> {
         escape(&results.machine.lines())
     );
     verdicts(results, &mut page);
-    section(&mut page, "Throughput and cost", COST_NOTE, &throughput(results)?);
-    section(&mut page, "Latency", LATENCY_NOTE, &latency(results)?);
-    section(&mut page, "System calls per message", CALLS_NOTE, &[syscalls(results)?]);
-    section(&mut page, "Memory of an idle connection", IDLE_NOTE, &[idle(results)?]);
-    section(&mut page, "4 KiB random reads", FILES_NOTE, &files(results)?);
-    let turns = timeline::draw_turns(&results.traces)?;
-    section(&mut page, "Recorded turns", TURNS_NOTE, &[turns]);
+    let signature = results.machine.signature();
+    let painter = Painter { signature: &signature };
+    for (title, note, pictures) in [
+        ("Throughput and cost", COST_NOTE, throughput(results, &painter)?),
+        ("System calls per message", CALLS_NOTE, vec![syscalls(results, &painter)?]),
+        ("Recorded turns", TURNS_NOTE, vec![turns(results, &painter)?]),
+        ("Latency", LATENCY_NOTE, latency(results, &painter)?),
+        ("Memory of an idle connection", IDLE_NOTE, vec![idle(results, &painter)?]),
+        ("4 KiB random reads", FILES_NOTE, files(results, &painter)?),
+    ] {
+        section(&mut page, title, note, &pictures);
+        for picture in pictures.iter().filter(|picture| !picture.svg.is_empty()) {
+            std::fs::write(path.with_file_name(&picture.name).with_extension("svg"), &picture.svg)?;
+        }
+    }
     let _ = writeln!(page, "<h2>All figures</h2>\n<pre>{}", table::heading(Style::Plain));
     for measured in &results.cells {
         page.push_str(&escape(&table::cell(measured, Style::Plain)));
@@ -85,13 +109,13 @@ fn verdicts(results: &Results, page: &mut String) {
 }
 
 /// Pictures without data are empty and left out, and so is a section without pictures.
-fn section(page: &mut String, title: &str, note: &str, pictures: &[String]) {
-    if pictures.iter().all(String::is_empty) {
+fn section(page: &mut String, title: &str, note: &str, pictures: &[Picture]) {
+    if pictures.iter().all(|picture| picture.svg.is_empty()) {
         return;
     }
     let _ = writeln!(page, "<h2>{title}</h2>\n<p>{note}</p>");
-    for picture in pictures.iter().filter(|picture| !picture.is_empty()) {
-        let _ = writeln!(page, "<figure>{picture}</figure>");
+    for picture in pictures.iter().filter(|picture| !picture.svg.is_empty()) {
+        let _ = writeln!(page, "<figure>{}</figure>", picture.svg);
     }
 }
 
@@ -122,58 +146,68 @@ fn over(cells: &[&Measured], x: fn(&Cell) -> usize, y: fn(&Run) -> f64) -> Vec<L
         .collect()
 }
 
-fn throughput(results: &Results) -> io::Result<[String; 2]> {
-    let (apart, together) = (simplest(results, false), simplest(results, true));
-    Ok([
-        plots::lines(
+fn throughput(results: &Results, painter: &Painter<'_>) -> io::Result<Vec<Picture>> {
+    let chart = |name, title, y, cost, figure| {
+        let lines = over(&simplest(results, cost), |cell| cell.connections, figure);
+        Picture::new(name, painter.lines(title, "connections", y, &lines))
+    };
+    Ok(vec![
+        chart(
+            "throughput",
             "Messages per second, server and client on two cores",
-            "connections",
             "messages/s",
-            &over(&apart, |cell| cell.connections, |run| run.per_second),
+            false,
+            |run| run.per_second,
         )?,
-        plots::lines(
+        chart(
+            "cost",
             "Messages per second of server CPU time, both on one core",
-            "connections",
             "messages/CPU-s",
-            &over(&together, |cell| cell.connections, |run| run.per_cpu_second),
+            true,
+            |run| run.per_cpu_second,
         )?,
     ])
 }
 
+fn turns(results: &Results, painter: &Painter<'_>) -> io::Result<Picture> {
+    Picture::new("turns", timeline::draw_turns(painter, &results.traces))
+}
+
 /// The open-loop cells where there are any: only they show response times.
-fn latency(results: &Results) -> io::Result<Vec<String>> {
+fn latency(results: &Results, painter: &Painter<'_>) -> io::Result<Vec<Picture>> {
     let open = || results.cells.iter().filter(|measured| measured.cell.rate.is_some());
     let cells: Vec<&Measured> =
         if open().next().is_some() { open().collect() } else { simplest(results, false) };
-    cells
-        .iter()
-        .map(|measured| {
-            let histograms: Vec<_> = measured
-                .rows
-                .iter()
-                .filter_map(|row| Some((row.driver, row.histogram.as_ref()?)))
-                .collect();
-            plots::percentiles(&table::name(&measured.cell), &histograms)
-        })
-        .collect()
+    let picture = |(index, measured): (usize, &&Measured)| {
+        let histograms: Vec<_> = measured
+            .rows
+            .iter()
+            .filter_map(|row| Some((row.driver, row.histogram.as_ref()?)))
+            .collect();
+        let title = table::name(&measured.cell);
+        Picture::new(&format!("latency-{}", index + 1), painter.percentiles(&title, &histograms))
+    };
+    cells.iter().enumerate().map(picture).collect()
 }
 
-fn syscalls(results: &Results) -> io::Result<String> {
+fn syscalls(results: &Results, painter: &Painter<'_>) -> io::Result<Picture> {
     let mut cells = simplest(results, false);
     if cells.is_empty() {
         cells = simplest(results, true);
     }
     let label = |cell: &Cell| format!("{} conn.", cell.connections);
     let groups = groups(&cells, label, |run| run.syscalls_per_message);
-    plots::bars("System calls for I/O per echoed message", "calls/message", &groups)
+    let title = "System calls for I/O per echoed message";
+    Picture::new("syscalls", painter.bars(title, "calls/message", &groups))
 }
 
-fn idle(results: &Results) -> io::Result<String> {
+fn idle(results: &Results, painter: &Painter<'_>) -> io::Result<Picture> {
     let idle = results.cells.iter().filter(|measured| measured.cell.work == Work::Idle);
     let label = |cell: &Cell| format!("{} connections", cell.connections);
     let bytes = |run: &Run| run.bytes_per_connection.unwrap_or(0.0);
     let groups = groups(&idle.collect::<Vec<_>>(), label, bytes);
-    plots::bars("User-space memory per further idle connection", "bytes", &groups)
+    let title = "User-space memory per further idle connection";
+    Picture::new("idle", painter.bars(title, "bytes", &groups))
 }
 
 fn groups(cells: &[&Measured], label: fn(&Cell) -> String, figure: fn(&Run) -> f64) -> Vec<Group> {
@@ -184,21 +218,26 @@ fn groups(cells: &[&Measured], label: fn(&Cell) -> String, figure: fn(&Run) -> f
     cells.iter().map(group).collect()
 }
 
-fn files(results: &Results) -> io::Result<[String; 3]> {
-    let of = |work: Work| -> Vec<&Measured> {
-        results.cells.iter().filter(|measured| measured.cell.work == work).collect()
+fn files(results: &Results, painter: &Painter<'_>) -> io::Result<Vec<Picture>> {
+    let chart = |name, title, y, work: Work, figure| {
+        let cells: Vec<&Measured> =
+            results.cells.iter().filter(|measured| measured.cell.work == work).collect();
+        let lines = over(&cells, |cell| cell.depth, figure);
+        Picture::new(name, painter.lines(title, "reads in flight", y, &lines))
     };
-    let (cached, direct) = (of(Work::FileCached), of(Work::FileDirect));
-    let depth = |cell: &Cell| cell.depth;
-    let chart = |title, y, lines: Vec<Line>| plots::lines(title, "reads in flight", y, &lines);
-    Ok([
-        chart("Cached: reads per second", "reads/s", over(&cached, depth, |run| run.per_second))?,
+    let (cached, direct) = (Work::FileCached, Work::FileDirect);
+    Ok(vec![
+        chart("file-cached", "Cached: reads per second", "reads/s", cached, |run| run.per_second)?,
         chart(
+            "file-cached-cost",
             "Cached: reads per second of CPU time",
             "reads/CPU-s",
-            over(&cached, depth, |run| run.per_cpu_second),
+            cached,
+            |run| run.per_cpu_second,
         )?,
-        chart("O_DIRECT: reads per second", "reads/s", over(&direct, depth, |run| run.per_second))?,
+        chart("file-direct", "O_DIRECT: reads per second", "reads/s", direct, |run| {
+            run.per_second
+        })?,
     ])
 }
 

@@ -10,11 +10,12 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
 use futures::future::{Either, select};
+use quoit::__private::trace::{self, Span, SpanKind};
 use quoit::net::TcpListener;
 use quoit::{RingChoice, Runtime};
 
 use crate::cli::{Driver, Options, Pin};
-use crate::control::{self, Calls, Hello, Server};
+use crate::control::{self, Calls, Hello, Server, TurnEvent, TurnKind};
 use crate::{echo, system};
 
 /// Starts a server child on `core`, or on any.
@@ -61,6 +62,7 @@ pub(crate) fn run(driver: Driver, options: &Options) -> io::Result<()> {
         flags: ring.flags().to_owned(),
     };
     let (sender, questions) = unbounded();
+    trace::start(if options.control { options.trace } else { 0 });
     runtime.block_on(async {
         let listener = TcpListener::bind(("127.0.0.1", options.port)).await?;
         // Accepted sockets inherit it.
@@ -82,12 +84,39 @@ pub(crate) fn run(driver: Driver, options: &Options) -> io::Result<()> {
     })
 }
 
-/// The ring's counters belong to its core, so they are read there.
-async fn tell(mut questions: UnboundedReceiver<mpsc::Sender<Calls>>, runtime: &Runtime) {
-    while let Some(answer) = questions.next().await {
-        // The asker may have given up.
-        let _ = answer.send(calls(runtime));
+/// What only the core can answer: counters and record belong to it.
+enum Question {
+    Calls(mpsc::Sender<Calls>),
+    Trace(mpsc::Sender<Vec<TurnEvent>>),
+}
+
+async fn tell(mut questions: UnboundedReceiver<Question>, runtime: &Runtime) {
+    while let Some(question) = questions.next().await {
+        // Whoever asked may have given up.
+        match question {
+            Question::Calls(answer) => drop(answer.send(calls(runtime))),
+            Question::Trace(answer) => drop(answer.send(recorded())),
+        }
     }
+}
+
+/// What the loop has recorded, from its first span on.
+pub(crate) fn recorded() -> Vec<TurnEvent> {
+    let mut spans = trace::take();
+    // They stand in the order of their ends, and a task's calls end before it does.
+    spans.sort_by_key(|span| (span.began, std::cmp::Reverse(span.took)));
+    let first = spans.first().map_or(0, |span| span.began);
+    let event = |span: &Span| {
+        let kind = match span.kind {
+            SpanKind::Enter => TurnKind::Enter,
+            SpanKind::Receive => TurnKind::Recv,
+            SpanKind::Send => TurnKind::Send,
+            SpanKind::Task => TurnKind::Task,
+            _ => TurnKind::Call,
+        };
+        TurnEvent { t_ns: span.began - first, kind, n: span.n, took_ns: Some(span.took) }
+    };
+    spans.iter().map(event).collect()
 }
 
 /// What the runtime has asked of the kernel so far.
@@ -102,15 +131,21 @@ pub(crate) fn calls(runtime: &Runtime) -> Calls {
     }
 }
 
-fn control_thread(hello: &Hello, core: &UnboundedSender<mpsc::Sender<Calls>>) {
-    let ask = || {
-        let (sender, answer) = mpsc::channel();
-        core.unbounded_send(sender).ok()?;
-        answer.recv_timeout(Duration::from_secs(5)).ok()
-    };
-    let outcome = control::answer(hello, ask, Vec::new);
+fn control_thread(hello: &Hello, core: &UnboundedSender<Question>) {
+    let calls = || ask(core, Question::Calls);
+    let trace = || ask(core, Question::Trace).unwrap_or_default();
+    let outcome = control::answer(hello, calls, trace);
     if let Err(error) = &outcome {
         eprintln!("duel: control pipe: {error}");
     }
     std::process::exit(i32::from(outcome.is_err()));
+}
+
+fn ask<T>(
+    core: &UnboundedSender<Question>,
+    question: fn(mpsc::Sender<T>) -> Question,
+) -> Option<T> {
+    let (sender, answer) = mpsc::channel();
+    core.unbounded_send(question(sender)).ok()?;
+    answer.recv_timeout(Duration::from_secs(5)).ok()
 }

@@ -6,7 +6,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use clap::Parser;
+use quoit::__private::trace;
+
+use crate::cells::{self, Cell, Work};
+use crate::cli::{Driver, Options};
+use crate::control::TurnKind;
 use crate::load::{self, Load, Mode, Outcome, Phase};
+use crate::{echo as quoit_echo, server};
 
 /// Serves every connection on a thread of its own. `twist` may change what was read before it goes
 /// back; it is given the number of bytes echoed before, and says whether to go on.
@@ -142,4 +149,60 @@ fn an_open_loop_charges_a_stall_to_every_message_that_had_to_wait() {
     let waited = outcome.histogram.count_between(100_000_000, u64::MAX);
     assert!((80..=500).contains(&waited), "{waited} messages waited");
     assert!(outcome.messages + outcome.unsent >= 990, "{outcome:?}");
+}
+
+fn plan(arguments: &str) -> io::Result<Vec<Cell>> {
+    let options = Options::parse_from(arguments.split(' '));
+    cells::plan(&options, &[1], 20_000)
+}
+
+#[test]
+fn a_foreign_server_gets_its_cells_even_from_a_client_with_one_core() {
+    for arguments in ["", " --mode stream", " --reps 1 -t 2s"] {
+        let text = format!("duel -a 127.0.0.1:7777 -c 64 -l 16384 -p 16{arguments}");
+        let cells = plan(&text).expect("there is something to run");
+        let [cell] = cells.as_slice() else { panic!("{cells:?}") };
+        assert_eq!((cell.work, cell.depth, cell.cores), (Work::Stream, 16, None));
+    }
+    let pinned = plan("duel -a 127.0.0.1:7777 --pin 0:0").expect("pinning is allowed");
+    assert!(pinned.len() == 3 && pinned.iter().all(|cell| cell.cores == Some((0, 0))));
+}
+
+#[test]
+fn a_plan_without_cells_is_an_error_with_its_reason() {
+    let reason = |arguments| plan(arguments).expect_err("nothing to run").to_string();
+    assert!(reason("duel -c 4096 -l 16384 -p 16").contains("256 MiB in flight"));
+    assert!(reason("duel -a 127.0.0.1:7777 --mode file,idle").contains("--address"));
+    assert_eq!(plan("duel -c 1,4096 -l 16384 -p 16").expect("one is left").len(), 1);
+}
+
+/// The timeline shows real turns: one echo between two tasks, and what each ring asked for it.
+#[test]
+fn the_record_shows_what_each_ring_asks_of_the_kernel() {
+    for (driver, receives) in [(Driver::Readiness, 2), (Driver::Uring, 0)] {
+        let runtime = match server::runtime(driver, 0) {
+            Err(error) if driver == Driver::Uring => {
+                eprintln!("not looked at, io_uring is not available: {error}");
+                continue;
+            }
+            runtime => runtime.expect("epoll is always there"),
+        };
+        trace::start(10_000);
+        runtime.block_on(async {
+            let listener = quoit::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+            let address = listener.local_addr().expect("bound");
+            drop(quoit::spawn(quoit_echo::serve(listener)));
+            let stream = quoit::net::TcpStream::connect(address).await.expect("it listens");
+            stream.send_all(vec![7; 64]).await.expect("sent");
+            assert_eq!(*stream.recv().await.expect("echoed"), [7; 64]);
+        });
+        let events = server::recorded();
+        trace::start(0);
+        let count = |kind, n| events.iter().filter(|e| e.kind == kind && e.n == n).count();
+        assert_eq!(count(TurnKind::Recv, 64), receives, "{driver:?}: {events:?}");
+        assert_eq!(count(TurnKind::Send, 64), 2, "{driver:?}: {events:?}");
+        assert!(events.iter().any(|event| event.kind == TurnKind::Enter && event.n > 0));
+        assert!(events.iter().any(|event| event.kind == TurnKind::Task));
+        assert!(events.is_sorted_by_key(|event| event.t_ns));
+    }
 }

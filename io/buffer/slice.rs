@@ -17,7 +17,6 @@ use super::{IoBuf, IoBufMut};
 /// assert_eq!(&middle[..], [2, 3, 4]);
 /// assert_eq!(middle.into_inner(), [1, 2, 3, 4, 5]);
 /// ```
-#[derive(Clone)]
 pub struct Slice<B> {
     buffer: B,
     // Invariant: begin <= buffer.bytes_init(), and end is within the bytes or the room. It lasts
@@ -48,6 +47,17 @@ impl<B> Slice<B> {
     #[must_use]
     pub fn into_inner(self) -> B {
         self.buffer
+    }
+}
+
+/// The range is cut to the bytes of the cloned buffer: the clone of a vector has its bytes, and not
+/// the capacity that a slice made for reading may reach into.
+impl<B: IoBuf + Clone> Clone for Slice<B> {
+    fn clone(&self) -> Self {
+        let buffer = self.buffer.clone();
+        // Whatever that clone is: the invariant has to hold for it.
+        let init = buffer.bytes_init();
+        Self { buffer, begin: self.begin.min(init), end: self.end.min(init) }
     }
 }
 
@@ -184,6 +194,16 @@ mod tests {
         assert_eq!(&b"0123".to_vec().slice(..)[..], b"0123");
         assert_eq!(&b"0123".to_vec().slice((Bound::Excluded(0), Bound::Excluded(2)))[..], b"1");
         assert!(b"0123".to_vec().slice(4..).is_empty());
+    }
+
+    #[test]
+    fn a_clone_reaches_no_further_than_its_own_bytes() {
+        let room = vector(16, b"0123").slice_mut(1..9);
+        let clone = room.clone();
+        assert_eq!((room.range(), clone.range()), (1..9, 1..4));
+        assert_eq!(&clone[..], b"123");
+        let bytes = room.into_inner().slice(1..3);
+        assert_eq!(bytes.clone().range(), 1..3);
     }
 
     #[test]

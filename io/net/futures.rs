@@ -169,10 +169,14 @@ impl<'a, B: IoBuf> SendBuffer<'a, B> {
             let entry = tables.streams.get_mut(key)?;
             let (number, services) = (entry.number(), &mut tables.services);
             let now = entry.send.try_send(number, *waiter, bytes, services);
-            if let SendNow::Wait = now {
-                let _: Poll<()> = entry.send.wait(waiter, cx, services);
-            } else {
-                entry.send.served(waiter, services);
+            match now {
+                SendNow::Wait => {
+                    let _: Poll<()> = entry.send.wait(waiter, cx, services);
+                }
+                // The place is kept until the rest is committed: whoever is woken now may run at
+                // once, and would send in between.
+                SendNow::Room { .. } => {}
+                SendNow::Taken | SendNow::Failed(_) => entry.send.served(waiter, services),
             }
             Some(Ok(now))
         });
@@ -197,17 +201,21 @@ impl<'a, B: IoBuf> SendBuffer<'a, B> {
     ) -> Poll<Result<(usize, B), BufError<B>>> {
         let remaining = buffer.bytes_init() - taken;
         if remaining == 0 && taken == 0 {
+            self.place.leave(Vec::new());
             return Poll::Ready(Ok((0, buffer)));
         }
         // SAFETY: within the buffer's bytes, which stay there however the buffer is moved.
         let address = unsafe { buffer.stable_ptr().add(taken) };
         let commit = Commit { address, remaining, taken };
-        let committed = self.stream.with(|tables, key| {
+        // Taken only when it is committed: its drop may run anything, so not within the tables.
+        let mut buffer = Some(buffer);
+        let committed = self.stream.with_place(&mut self.place, |tables, key, waiter| {
             let entry = tables.streams.get_mut(key)?;
-            let operation =
-                operation::open(&mut tables.operations, AnyPayload::plain(buffer), cx.waker());
+            let payload = AnyPayload::plain(buffer.take().expect("committed once"));
+            let operation = operation::open(&mut tables.operations, payload, cx.waker());
             let (operations, services) = (&mut tables.operations, &mut tables.services);
             let number = entry.number();
+            entry.send.served(waiter, services);
             entry.send.commit((key, number), operation, commit, operations, services);
             Some(Ok(operation))
         });
@@ -217,7 +225,7 @@ impl<'a, B: IoBuf> SendBuffer<'a, B> {
                 self.state = State::Committed { core, operation: Pending::new(core, key) };
                 Poll::Pending
             }
-            Err(error) => Poll::Ready(Err(BufError::new(error, None))),
+            Err(error) => Poll::Ready(Err(BufError::new(error, buffer))),
         }
     }
 }
@@ -258,7 +266,7 @@ impl<F> Timed<F> {
 /// What an operation does when its time is up.
 trait Expire: Future + Unpin {
     /// Ends it, as far as that takes nothing from anyone. `Pending`: the end is on its way, and the
-    /// operation itself will answer.
+    /// operation itself will answer. Else it leaves its line: the future may be kept for long.
     fn expire(&mut self) -> Poll<Self::Output>;
 
     /// The last word on an answer that came after the time was up.
@@ -273,12 +281,14 @@ fn timed_out() -> io::Error {
 
 impl Expire for Recv<'_> {
     fn expire(&mut self) -> Poll<Self::Output> {
+        self.place.leave(Vec::new());
         Poll::Ready(Err(timed_out()))
     }
 }
 
 impl Expire for Accept<'_> {
     fn expire(&mut self) -> Poll<Self::Output> {
+        self.place.leave(Vec::new());
         Poll::Ready(Err(timed_out()))
     }
 }
@@ -286,7 +296,10 @@ impl Expire for Accept<'_> {
 impl<B: IoBuf> Expire for SendBuffer<'_, B> {
     fn expire(&mut self) -> Poll<Self::Output> {
         match &mut self.state {
-            State::Fresh(buffer) => Poll::Ready(Err(BufError::new(timed_out(), buffer.take()))),
+            State::Fresh(buffer) => {
+                self.place.leave(Vec::new());
+                Poll::Ready(Err(BufError::new(timed_out(), buffer.take())))
+            }
             State::Committed { core, operation } => {
                 if let (true, Some(operation)) = (*core == current_core(), operation.key()) {
                     // A stream that is gone has finished the operation: the next poll tells.

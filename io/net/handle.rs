@@ -2,8 +2,12 @@
 //! to the core that serves it.
 //!
 //! ```text
-//!   unbound ──first I/O poll, by compare-exchange──► bound to (core, entry) ──detach──► unbound
+//!   unbound ──first I/O poll, by compare-exchange──► BINDING ──► bound to (core, entry)
+//!      ▲                                                                   │
+//!      └────────────────────────────── detach ─────────────────────────────┘
 //! ```
+//!
+//! BINDING lasts until the entry is there: who saw the core before would speak of a stranger's.
 //!
 //! Both are plain integers, so handles are `Send` and `Sync` without a promise of ours, and a
 //! stream accepted on one core can be used on another. Polled on a core that does not own it, an
@@ -22,6 +26,9 @@ use crate::io::mailbox::{self, CoreId, Key, Message, Wait, WaiterId};
 use crate::io::proactor::{Proactor, off_core, outside};
 use crate::io::request::call;
 use crate::io::tables::Tables;
+
+/// In place of a core: one of them is making the entry.
+const BINDING: CoreId = CoreId::MAX;
 
 /// To which core, and which entry of its table. Zero is unbound.
 #[derive(Debug)]
@@ -56,15 +63,19 @@ impl Binding {
         if self.core.load(Ordering::Relaxed) == here {
             return Ok(self.key());
         }
-        match self.core.compare_exchange(0, here, Ordering::AcqRel, Ordering::Acquire) {
+        match self.core.compare_exchange(0, BINDING, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => {
+                // Should the insert panic, nothing is bound.
+                let mut bound = Bound(self, 0);
                 let key = proactor.with_tables(insert);
                 let packed = u64::from(key.index) | u64::from(key.generation) << 32;
-                // Only this core reads the entry, so no order is needed between the two.
                 self.key.store(packed, Ordering::Relaxed);
+                bound.1 = here;
                 Ok(key)
             }
-            Err(owner) if owner == here => Ok(self.key()),
+            Err(BINDING) => Err(io::Error::other(format!(
+                "{what} is being bound to another core at this moment"
+            ))),
             Err(owner) => Err(off_core(what, owner)),
         }
     }
@@ -75,12 +86,26 @@ impl Binding {
         Key { index: packed as u32, generation: (packed >> 32) as u32 }
     }
 
+    /// The owner; zero while there is none, or none yet.
     fn core(&self) -> CoreId {
-        self.core.load(Ordering::Acquire)
+        match self.core.load(Ordering::Acquire) {
+            BINDING => 0,
+            core => core,
+        }
     }
 
     fn unbind(&self) {
         self.core.store(0, Ordering::Release);
+    }
+}
+
+/// Ends BINDING, with the core that is named by then.
+struct Bound<'a>(&'a Binding, CoreId);
+
+impl Drop for Bound<'_> {
+    fn drop(&mut self) {
+        // Release: the entry is written before.
+        self.0.core.store(self.1, Ordering::Release);
     }
 }
 
@@ -209,6 +234,25 @@ impl StreamHandle {
             }
             result
         })
+    }
+
+    /// Bytes that a read had taken go back in front, wherever the stream is by now.
+    pub(crate) fn give_back(&self, place: &mut Place, bytes: Vec<u8>) {
+        let (owner, key) = (self.binding.core(), self.binding.key());
+        if bytes.is_empty() || owner == place.core && key == place.key && place.waiter.is_some() {
+            return place.leave(bytes);
+        }
+        // It has moved since, or the read ended in an error and stands in no line.
+        place.leave(Vec::new());
+        if owner == 0 {
+            self.socket.put_back(bytes);
+        } else if mailbox::current_core() == owner {
+            Proactor::with_current(|proactor| {
+                proactor.with_tables(|tables| tables.on_message(Message::PutBack { key, bytes }));
+            });
+        } else {
+            let _ = mailbox::post(owner, Message::PutBack { key, bytes });
+        }
     }
 
     /// Takes the stream off its core: nothing is in flight any more.

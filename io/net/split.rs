@@ -321,20 +321,7 @@ impl Future for ReadExact<'_> {
 
 impl Drop for ReadExact<'_> {
     fn drop(&mut self) {
-        give_back(self.handle, &mut self.place, self.into[..self.filled].to_vec());
-    }
-}
-
-/// Puts bytes back in front and leaves the line, wherever this runs.
-fn give_back(handle: &StreamHandle, place: &mut Place, bytes: Vec<u8>) {
-    if place.waiter.is_some() {
-        place.leave(bytes);
-    } else if !bytes.is_empty() {
-        // The read ended in an error, on the stream's own core.
-        let _ = handle.with(|tables, key| {
-            tables.streams.get_mut(key)?.unread(bytes);
-            Some(Ok(()))
-        });
+        self.handle.give_back(&mut self.place, self.into[..self.filled].to_vec());
     }
 }
 
@@ -397,7 +384,7 @@ impl Future for ReadUntil<'_> {
 
 impl Drop for ReadUntil<'_> {
     fn drop(&mut self) {
-        give_back(self.handle, &mut self.place, std::mem::take(&mut self.taken));
+        self.handle.give_back(&mut self.place, std::mem::take(&mut self.taken));
     }
 }
 
@@ -453,7 +440,7 @@ pub(super) async fn detach(handle: &StreamHandle) -> io::Result<()> {
     }
     flush(handle).await?;
     let mut place = Place::new(Wait::Idle);
-    let unread = poll_fn(|cx| {
+    poll_fn(|cx| {
         flatten(handle.with_place(&mut place, |tables, key, waiter| {
             let entry = tables.streams.get_mut(key)?;
             let services = &mut tables.services;
@@ -466,10 +453,10 @@ pub(super) async fn detach(handle: &StreamHandle) -> io::Result<()> {
             services.ring.forget(number);
             stream.close(&mut tables.operations, services);
             *waiter = None;
-            Some(Ok(Poll::Ready(unread)))
+            // Before those who are woken by this look for it.
+            handle.unbind(unread);
+            Some(Ok(Poll::Ready(())))
         }))
     })
-    .await?;
-    handle.unbind(unread);
-    Ok(())
+    .await
 }

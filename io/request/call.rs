@@ -12,9 +12,19 @@ use super::answer;
 use super::net::SocketAddress;
 use crate::io::descriptor::Descriptor;
 use crate::io::ring::simulated::world;
+use crate::io::trace::{self, SpanKind};
 
 fn check(value: isize) -> io::Result<usize> {
     usize::try_from(value).map_err(|_| io::Error::last_os_error())
+}
+
+/// A call that the timeline shows, if somebody records one.
+#[inline]
+fn recorded(kind: SpanKind, call: impl FnOnce() -> i32) -> i32 {
+    let began = trace::begin();
+    let answer = call();
+    trace::end(began, kind, || i64::from(answer));
+    answer
 }
 
 /// The answer of a simulated call.
@@ -197,8 +207,10 @@ pub(crate) fn receive(descriptor: RawFd, into: &mut [MaybeUninit<u8>], peek: boo
         return received(into, world.receive(descriptor, room, peek));
     }
     let flags = libc::MSG_DONTWAIT | if peek { libc::MSG_PEEK } else { 0 };
-    // SAFETY: the slice is writable for its length.
-    answer(unsafe { libc::recv(descriptor, into.as_mut_ptr().cast(), into.len(), flags) })
+    recorded(SpanKind::Receive, || {
+        // SAFETY: the slice is writable for its length.
+        answer(unsafe { libc::recv(descriptor, into.as_mut_ptr().cast(), into.len(), flags) })
+    })
 }
 
 /// Sends what the socket takes at once, or answers `-EAGAIN`.
@@ -207,8 +219,10 @@ pub(crate) fn send(descriptor: RawFd, bytes: &[u8]) -> i32 {
         return world.send(descriptor, bytes);
     }
     let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-    // SAFETY: the slice is readable for its length.
-    answer(unsafe { libc::send(descriptor, bytes.as_ptr().cast(), bytes.len(), flags) })
+    recorded(SpanKind::Send, || {
+        // SAFETY: the slice is readable for its length.
+        answer(unsafe { libc::send(descriptor, bytes.as_ptr().cast(), bytes.len(), flags) })
+    })
 }
 
 /// The most parts of one vectored write (`IOV_MAX`).
@@ -221,12 +235,14 @@ pub(crate) fn send_vectored(descriptor: RawFd, parts: &[IoSlice<'_>]) -> i32 {
         let bytes: Vec<u8> = parts.iter().flat_map(|part| part.iter().copied()).collect();
         return world.send(descriptor, &bytes);
     }
-    // SAFETY: zeroes are a valid msghdr; IoSlice is ABI-compatible with iovec, and sendmsg only
-    // reads.
-    answer(unsafe {
-        let mut message: libc::msghdr = std::mem::zeroed();
-        message.msg_iov = parts.as_ptr().cast_mut().cast();
-        message.msg_iovlen = parts.len();
-        libc::sendmsg(descriptor, &raw const message, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
+    recorded(SpanKind::Send, || {
+        // SAFETY: zeroes are a valid msghdr; IoSlice is ABI-compatible with iovec, and sendmsg only
+        // reads.
+        answer(unsafe {
+            let mut message: libc::msghdr = std::mem::zeroed();
+            message.msg_iov = parts.as_ptr().cast_mut().cast();
+            message.msg_iovlen = parts.len();
+            libc::sendmsg(descriptor, &raw const message, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
+        })
     })
 }

@@ -26,6 +26,8 @@ mod stat;
 
 use io_uring::squeue;
 
+use crate::io::trace::{self, SpanKind};
+
 pub(crate) use self::basic::{HANG_UP, Nop, Poll};
 pub(crate) use self::file::{
     Allocate, Close, LENGTH_MAX, Open, ReadAt, SetLength, Synchronize, Whence, WriteAt,
@@ -115,6 +117,17 @@ pub(crate) enum Attempt {
     Blocking,
 }
 
+impl Attempt {
+    /// What the system call answered, for the timeline.
+    fn answer(self) -> i64 {
+        match self {
+            Self::Done { result } | Self::More { result, .. } => i64::from(result),
+            Self::WouldBlock(_) => -i64::from(libc::EAGAIN),
+            Self::Blocking => 0,
+        }
+    }
+}
+
 /// Provided buffers, as far as an attempt needs them.
 pub(crate) trait Buffers {
     /// Takes a buffer out: its id, address and length. `None` when all are lent.
@@ -185,8 +198,9 @@ impl Request {
     /// Every pointer and descriptor number in the request is valid for this call.
     #[inline]
     pub(crate) unsafe fn attempt(&self, buffers: &mut dyn Buffers) -> Attempt {
+        let began = trace::begin();
         // SAFETY: handed on to the caller, for every arm.
-        unsafe {
+        let attempt = unsafe {
             match self {
                 Self::Nop(request) => request.attempt(),
                 Self::Poll(request) => request.attempt(),
@@ -203,6 +217,17 @@ impl Request {
                 | Self::Metadata(_)
                 | Self::Close(_) => Attempt::Blocking,
             }
+        };
+        trace::end(began, self.span_kind(), || attempt.answer());
+        attempt
+    }
+
+    #[inline]
+    fn span_kind(&self) -> SpanKind {
+        match self {
+            Self::ReceiveMany(_) => SpanKind::Receive,
+            Self::SendBytes(_) => SpanKind::Send,
+            _ => SpanKind::Call,
         }
     }
 

@@ -65,6 +65,13 @@ impl Socket {
         std::mem::take(&mut *self.unread.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Bytes of a detached stream that a read had taken go before those that it had not.
+    pub(crate) fn put_back(&self, mut bytes: Vec<u8>) {
+        let mut unread = self.unread.lock().unwrap_or_else(PoisonError::into_inner);
+        bytes.extend_from_slice(&unread);
+        *unread = Lease::from_vec(bytes);
+    }
+
     #[inline]
     pub(crate) fn number(&self) -> RawFd {
         self.descriptor.number()
@@ -132,6 +139,12 @@ impl Stream {
 
     pub(crate) fn unread(&mut self, bytes: Vec<u8>) {
         self.receive.unread(Lease::from_vec(bytes));
+    }
+
+    /// As `unread`, from a read that stands in no line here: others may be waiting for bytes.
+    pub(crate) fn put_back(&mut self, bytes: Vec<u8>, services: &mut Services) {
+        self.unread(bytes);
+        self.receive.nudge(services);
     }
 
     /// Before received bytes are dropped: a slice may still point to those that were lent, for as

@@ -238,9 +238,12 @@ impl Receiving {
         if bytes.is_empty() {
             return;
         }
-        assert!(!self.lent || self.first.is_none(), "nothing is lent while a read is under way");
         self.bytes += bytes.len();
-        if let Some(first) = self.first.replace(bytes) {
+        if self.lent {
+            // Nothing is lent while a read stands in line, so these are of a stream that has moved
+            // here. What somebody may be looking at has overtaken them, and stays where it is.
+            self.rest.get_or_insert_default().push_front(bytes);
+        } else if let Some(first) = self.first.replace(bytes) {
             self.rest.get_or_insert_default().push_front(first);
         }
     }

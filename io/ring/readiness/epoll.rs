@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use crate::io::ring::Waiting;
 use crate::io::system;
+use crate::io::trace::{self, SpanKind};
 
 /// The most events taken by one wait, and the most descriptors tried again in one turn. When more
 /// are ready, the kernel hands out the rest by the next wait, in turn. Few, because each may fill a
@@ -71,9 +72,12 @@ impl Epoll {
     fn control(&self, operation: i32, number: i32, events: u32, data: u64) -> i32 {
         let mut event = libc::epoll_event { events, u64: data };
         let instance = self.instance.as_raw_fd();
+        let began = trace::begin();
         // SAFETY: one valid event, which the call only reads.
         let result = unsafe { libc::epoll_ctl(instance, operation, number, &raw mut event) };
-        if result < 0 { -last_error() } else { 0 }
+        let result = if result < 0 { -last_error() } else { 0 };
+        trace::end(began, SpanKind::Call, || i64::from(result));
+        result
     }
 
     /// Waits as told and answers how many events there are. A signal ends the wait with none: the

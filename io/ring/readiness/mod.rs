@@ -49,6 +49,7 @@ use crate::io::mailbox::Mailbox;
 use crate::io::pool::Pool;
 use crate::io::request::{Attempt, Completion, Flags, Request, Token};
 use crate::io::system;
+use crate::io::trace::{self, SpanKind};
 
 /// The epoll data of the doorbell. No descriptor has the number that its lower half spells.
 const DOORBELL: u64 = u64::MAX;
@@ -189,7 +190,10 @@ impl Readiness {
         let idle = completions.is_empty() && self.queue.is_empty();
         let waiting = if idle { self.patience(waiting) } else { Waiting::No };
         self.counters.enters += 1;
-        for index in 0..self.epoll.wait(waiting)? {
+        let began = trace::begin();
+        let ready = self.epoll.wait(waiting)?;
+        trace::end(began, SpanKind::Enter, || ready as i64);
+        for index in 0..ready {
             let event = self.epoll.event(index);
             self.dispatch(event, completions);
         }

@@ -30,6 +30,7 @@ use super::{Provided, RingCounters, Waiting};
 use crate::io::mailbox::{Mailbox, Message};
 use crate::io::pool::Pool;
 use crate::io::request::{Completion, Features, Flags, Request, Token};
+use crate::io::trace::{self, SpanKind};
 
 /// Tokens of the engine's own submissions; the proactor's never have the top bit.
 const DOORBELL: u64 = u64::MAX;
@@ -249,10 +250,12 @@ impl Uring {
         }
         self.counters.enters += 1;
         (self.for_device, self.lot) = (0, LOT);
+        let began = trace::begin();
         // SAFETY: what is queued was pushed under the contract of `submit`; `argument` is the
         // kernel's `io_uring_getevents_arg`, and `time`, which it points to, lives past the call.
         let result = unsafe { self.entrance.enter(to_submit, u32::from(wait), flags, &argument) };
         let _ = &time;
+        trace::end(began, SpanKind::Enter, || self.ring.completion().len() as i64);
         match result {
             Ok(()) => Ok(()),
             Err(error) => match error.raw_os_error() {
