@@ -354,5 +354,6 @@ fn no_byte_is_lost_repeated_or_reordered() {
     writer.join().unwrap();
     assert_eq!(got, [BYTES; STREAMS]);
     assert_eq!(bench.ring.in_flight(), 0);
-    assert_eq!(bench.ring.counters().registrations, STREAMS as u64);
+    // Each at most once; a stream whose bytes were always there already needed none.
+    assert!(bench.ring.counters().registrations <= STREAMS as u64);
 }
