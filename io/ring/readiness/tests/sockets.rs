@@ -354,5 +354,6 @@ fn no_byte_is_lost_repeated_or_reordered() {
     writer.join().unwrap();
     assert_eq!(got, [BYTES; STREAMS]);
     assert_eq!(bench.ring.in_flight(), 0);
-    assert_eq!(bench.ring.counters().registrations, STREAMS as u64);
+    // A stream whose writer is always ahead never waits.
+    assert!(bench.ring.counters().registrations <= STREAMS as u64);
 }
