@@ -280,11 +280,10 @@ fn a_runtime_may_end_with_its_thread_and_its_handles_after_it() {
                 (stream, lease, peer)
             });
             let stream = Box::leak(Box::new(stream));
-            let stuck = runtime.block_on(async {
-                let mut stuck = Box::pin(stream.recv());
+            let mut stuck = Box::pin(stream.recv());
+            runtime.block_on(async {
                 assert!(poll!(&mut stuck).is_pending());
                 quoit::spawn(std::future::pending::<()>());
-                stuck
             });
             LATER.with_borrow_mut(|later| {
                 later.push(Box::new(stuck));
