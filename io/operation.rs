@@ -105,6 +105,11 @@ pub(crate) struct Pending<P> {
 }
 
 impl<P: 'static> Pending<P> {
+    /// Whether the operation is the current core's.
+    pub(crate) fn is_here(&self) -> bool {
+        self.core == mailbox::current_core()
+    }
+
     pub(crate) fn new(core: CoreId, key: Key) -> Self {
         Self { core, key: Some(key), payload: PhantomData }
     }

@@ -9,8 +9,8 @@ use std::cell::RefCell;
 use std::future::Future;
 use std::io::{Read, Write};
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
@@ -320,5 +320,109 @@ fn forgotten_futures_hold_nothing_up() {
         let report = runtime.shutdown(Duration::from_millis(200));
         assert_eq!(report.requests_leaked, 0, "{report:?}");
         std::fs::remove_file(&path).unwrap();
+    }
+}
+
+/// Two cores that share one stream, take it from each other and lose nothing on the way.
+#[test]
+fn a_stream_that_goes_back_and_forth_loses_no_byte() {
+    const SIZE: usize = 2 << 20;
+    for ring in [RingChoice::Uring, RingChoice::Readiness] {
+        let Ok(runtime) = Runtime::builder().ring(ring).build() else { continue };
+        let (stream, mut peer) = runtime.block_on(with_std());
+        drop(runtime);
+        let (stream, all) = (Arc::new(stream), Arc::new(Mutex::new(Vec::new())));
+        let writer = std::thread::spawn(move || {
+            let bytes: Vec<u8> = (0..SIZE).map(|at| (at % 251) as u8).collect();
+            for part in bytes.chunks(4093) {
+                peer.write_all(part).unwrap();
+            }
+            peer
+        });
+        let cores: Vec<_> = (0..2)
+            .map(|core| {
+                let (stream, all) = (stream.clone(), all.clone());
+                std::thread::spawn(move || {
+                    let runtime = Runtime::builder().ring(ring).build().unwrap();
+                    runtime.block_on(share(core, &stream, &all));
+                    runtime.block_on(stream.detach()).unwrap_or(());
+                })
+            })
+            .collect();
+        for core in cores {
+            core.join().unwrap();
+        }
+        drop(writer.join().unwrap());
+        let all = all.lock().unwrap();
+        assert_eq!(all.len(), SIZE);
+        let strange = all.iter().enumerate().find(|(at, byte)| **byte != (at % 251) as u8);
+        assert_eq!(strange, None);
+    }
+}
+
+async fn share(core: usize, stream: &TcpStream, all: &Mutex<Vec<u8>>) {
+    let start = std::time::Instant::now();
+    for round in 0.. {
+        let have = all.lock().unwrap().len();
+        if have >= 2 << 20 {
+            return;
+        }
+        assert!(start.elapsed() < 4 * SOON, "core {core} waits in vain, {have} bytes came");
+        let mut part = [0; 1000];
+        let limit = Duration::from_micros(200);
+        // Each tier, and what it answers when the other core has the stream: an error.
+        let add = |bytes: &[u8]| all.lock().unwrap().extend_from_slice(bytes);
+        match round % 3 {
+            0 => {
+                if let Ok(lease) = stream.recv().timeout(limit).await {
+                    add(&lease);
+                }
+            }
+            1 => {
+                if let Ok(Ok(count)) = timeout(limit, stream.read(&mut part)).await {
+                    add(&part[..count]);
+                }
+            }
+            _ => {
+                if let Ok(Ok(())) = timeout(limit, stream.read_exact(&mut part)).await {
+                    add(&part);
+                }
+            }
+        }
+        if round % 5 == core {
+            let _ = stream.detach().await;
+        }
+        quoit::task::yield_now().await;
+    }
+}
+
+/// The read was dropped on another thread, after its stream had moved to that thread's core.
+#[test]
+fn what_a_read_had_taken_follows_the_stream_to_another_core() {
+    for ring in [RingChoice::Uring, RingChoice::Readiness] {
+        let Ok(runtime) = Runtime::builder().ring(ring).build() else { continue };
+        let (stream, mut peer) = runtime.block_on(with_std());
+        let stream: &'static TcpStream = Box::leak(Box::new(stream));
+        let into: &'static mut [u8] = Box::leak(Box::new([0; 8]));
+        let mut read = Box::pin(stream.read_exact(into));
+        runtime.block_on(async {
+            assert!(poll!(&mut read).is_pending());
+            peer.write_all(b"12345").unwrap();
+            sleep(Duration::from_millis(5)).await;
+            assert!(poll!(&mut read).is_pending(), "it has taken five and wants three more");
+            stream.detach().await.unwrap();
+        });
+        let other = std::thread::spawn(move || {
+            let runtime = Runtime::builder().ring(ring).build().unwrap();
+            runtime.block_on(async {
+                stream.write_all(b"bound here").await.unwrap();
+                drop(read);
+                peer.write_all(b"678").unwrap();
+                let mut into = [0; 8];
+                soon("read_exact", stream.read_exact(&mut into)).await.unwrap();
+                assert_eq!(&into, b"12345678");
+            });
+        });
+        other.join().unwrap();
     }
 }

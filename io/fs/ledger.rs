@@ -18,6 +18,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 
 use crate::io::mailbox::{self, CoreId};
+use crate::io::pool::contain;
 
 /// Names one change of a file. Numbers are per file and never used twice.
 pub(super) type Ticket = u64;
@@ -82,7 +83,8 @@ impl Ledger {
         // A waker may run anything, such as another drop on this file.
         drop(books);
         for waker in waiting {
-            waker.wake();
+            // And if it panics, the others wait all the same.
+            contain(|| waker.wake());
         }
     }
 

@@ -13,7 +13,7 @@ use super::stream::{Commit, SendNow};
 use super::tcp_stream::TcpStream;
 use crate::io::alarm::Alarm;
 use crate::io::buffer::{BufError, IoBuf, Lease};
-use crate::io::mailbox::{CoreId, Wait, current_core};
+use crate::io::mailbox::{Wait, current_core};
 use crate::io::operation::{self, Pending, outcome_to_result};
 use crate::io::payload::AnyPayload;
 use crate::io::request::call;
@@ -143,7 +143,7 @@ enum State<B> {
     /// Not committed: dropped now, nothing is sent.
     Fresh(Option<B>),
     /// The buffer belongs to the stream and goes out whole.
-    Committed { core: CoreId, operation: Pending<B> },
+    Committed(Pending<B>),
 }
 
 impl<'a, B: IoBuf> SendBuffer<'a, B> {
@@ -221,8 +221,7 @@ impl<'a, B: IoBuf> SendBuffer<'a, B> {
         });
         match committed {
             Ok(key) => {
-                let core = current_core();
-                self.state = State::Committed { core, operation: Pending::new(core, key) };
+                self.state = State::Committed(Pending::new(current_core(), key));
                 Poll::Pending
             }
             Err(error) => Poll::Ready(Err(BufError::new(error, buffer))),
@@ -235,7 +234,7 @@ impl<B: IoBuf> Future for SendBuffer<'_, B> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        let State::Committed { operation, .. } = &mut this.state else {
+        let State::Committed(operation) = &mut this.state else {
             return this.poll_fresh(cx);
         };
         operation.poll(cx).map(|outcome| match outcome {
@@ -300,8 +299,8 @@ impl<B: IoBuf> Expire for SendBuffer<'_, B> {
                 self.place.leave(Vec::new());
                 Poll::Ready(Err(BufError::new(timed_out(), buffer.take())))
             }
-            State::Committed { core, operation } => {
-                if let (true, Some(operation)) = (*core == current_core(), operation.key()) {
+            State::Committed(operation) => {
+                if let (true, Some(operation)) = (operation.is_here(), operation.key()) {
                     // A stream that is gone has finished the operation: the next poll tells.
                     let _ = self.stream.with(|tables, key| {
                         let entry = tables.streams.get_mut(key)?;
