@@ -111,8 +111,8 @@ pub(crate) struct Stream {
     closing: Option<Box<Closing>>,
 }
 
-/// What only a stream knows whose end takes time, or is waited for. It stands apart, so that an idle
-/// connection does not pay for it.
+/// What only a stream knows whose end takes time, or is waited for. It stands apart, so that an
+/// idle connection does not pay for it.
 #[derive(Default)]
 struct Closing {
     linger: Option<TimerKey>,
