@@ -17,6 +17,10 @@ impl Provisions {
         Self { free: Vec::new(), memory: Vec::new(), limit }
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.free.len()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.free.is_empty()
     }

@@ -33,7 +33,7 @@ struct Bench {
 impl Bench {
     fn new(buffers: u16) -> Self {
         let mailbox = Mailbox::open().unwrap();
-        let ring = Readiness::new(&mailbox, &pool(), 64).unwrap();
+        let ring = Readiness::new(&mailbox, &pool(), 256).unwrap();
         let memory = vec![[0; LENGTH]; usize::from(buffers)].into_boxed_slice();
         let mut bench = Self { ring, mailbox, memory, found: Vec::new() };
         for id in 0..buffers {

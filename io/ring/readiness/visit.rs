@@ -13,8 +13,8 @@ const SMALL_ANSWERS_MAX: u32 = 16;
 
 /// How many buffers one receive fills in a row. A run on one stream is cheaper than as many single
 /// receives in turn with others: sent on in a row too, its segments and acknowledgements go
-/// together. The bound keeps streams fair.
-const BUFFERS_MAX: u32 = 16;
+/// together. The bound, and that a run takes an eighth of what is free, keeps streams fair.
+const BUFFERS_MAX: usize = 16;
 
 /// What a visit to one waiting request came to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -123,6 +123,8 @@ impl Readiness {
         index: u32,
         completions: &mut Vec<Completion>,
     ) -> Visit {
+        // Few buffers are shared out in short runs.
+        let run = (self.buffers.len() / 8).clamp(1, BUFFERS_MAX);
         let mut buffers = 0;
         for _ in 0..SMALL_ANSWERS_MAX {
             self.counters.direct_calls += 1;
@@ -140,10 +142,10 @@ impl Readiness {
                     if drained && !self.sources[number].is_hung_up() {
                         return self.block(number, side, index, completions);
                     }
-                    buffers += u32::from(buffer.is_some());
+                    buffers += usize::from(buffer.is_some());
                     // The last buffer ends the run, not the request: it ends when it comes back and
                     // still finds none.
-                    let no_more = buffers == BUFFERS_MAX || self.budget == 0;
+                    let no_more = buffers >= run || self.budget == 0;
                     if buffer.is_some() && (no_more || self.buffers.is_empty()) {
                         return Visit::GoesOn;
                     }

@@ -28,7 +28,7 @@ fn a_message_costs_one_wait_and_one_receive() {
 #[test]
 fn a_run_of_buffers_comes_in_one_turn_and_a_short_one_waits() {
     let (ours, mut theirs) = pair();
-    let mut bench = Bench::new(4);
+    let mut bench = Bench::new(16);
     theirs.write_all(&[1; LENGTH + 3]).unwrap();
     bench.receive(1, &ours);
     assert_eq!(bench.turn(), [(1, LENGTH as i32, MORE), (1, 3, MORE)]);
@@ -241,8 +241,21 @@ fn a_side_known_to_be_blocked_is_not_tried_again() {
 }
 
 #[test]
+fn few_buffers_are_shared_out() {
+    let mut bench = Bench::new(16);
+    let mut pairs: Vec<_> = (0..4).map(|_| pair()).collect();
+    for (token, (ours, theirs)) in pairs.iter_mut().enumerate() {
+        theirs.write_all(&[1; 20 * LENGTH]).unwrap();
+        bench.receive(token as u64, ours);
+    }
+    let found = bench.turn();
+    let of = |token| found.iter().filter(|found| found.0 == token).count();
+    assert_eq!([of(0), of(1), of(2), of(3)], [2, 1, 1, 1]);
+}
+
+#[test]
 fn a_busy_stream_gets_no_more_than_the_others() {
-    let mut bench = Bench::new(64);
+    let mut bench = Bench::new(256);
     let mut pairs: Vec<_> = (0..4).map(|_| pair()).collect();
     for (token, (ours, theirs)) in pairs.iter_mut().enumerate() {
         let length = if token == 0 { 50 * LENGTH } else { 10 * LENGTH };

@@ -31,7 +31,7 @@ fn every_poller_is_told() {
 #[test]
 fn pollers_and_a_receive_share_a_side() {
     let (ours, mut theirs) = pair();
-    let mut bench = Bench::new(32);
+    let mut bench = Bench::new(256);
     bench.receive(1, &ours);
     bench.poll(2, &ours, Interest::Readable, true);
     assert_eq!(bench.turn(), []);
