@@ -266,7 +266,7 @@ impl Proactor {
             return Waiting::No;
         };
         self.doorbell().sleep();
-        if !self.mailbox.is_empty() || !still_idle() {
+        if !self.mailbox.is_empty() || !still_idle() || self.tables.borrow().can_feed() {
             self.quiet.set(false);
             return Waiting::No;
         }

@@ -41,8 +41,13 @@ impl Tables {
 
     /// Streams that found no buffer get their turn before the core sleeps: leases that tasks have
     /// just returned would otherwise leave them waiting for an unrelated event.
+    ///
+    /// No more of them at once than there are buffers, first come first served: each of the others
+    /// would find none again, and a submission and a completion would have been for nothing.
     fn feed_starved(&mut self) {
-        for _ in 0..self.services.starved.len() {
+        let free = self.services.buffers.free();
+        let fed = if free == 0 { usize::MAX } else { free };
+        for _ in 0..self.services.starved.len().min(fed) {
             let Some(key) = self.services.starved.pop_front() else { break };
             if let Some(stream) = self.streams.get_mut(key) {
                 stream.feed(key, &mut self.services);
@@ -52,6 +57,11 @@ impl Tables {
         }
         let starved = !self.services.starved.is_empty();
         self.services.buffers.set_starved(starved);
+    }
+
+    /// A stream waits for a buffer, and there are some: the core must not sleep.
+    pub(crate) fn can_feed(&self) -> bool {
+        !self.services.starved.is_empty() && self.services.buffers.free() > 0
     }
 
     #[inline]

@@ -194,7 +194,7 @@ impl Receiving {
         if self.state != State::Starved {
             return;
         }
-        if services.buffers.outstanding() < services.buffers.len() || services.grow_buffers() {
+        if services.buffers.free() > 0 || services.grow_buffers() {
             self.state = State::Idle;
             self.arm(key, number, services);
             return;
