@@ -135,6 +135,10 @@ impl Builder {
 
     /// How many polls of tasks may pass before the ring has a turn in any case. Default: 64.
     ///
+    /// A task whose I/O is always ready does not get past that: one poll of it has at most 128
+    /// answers from I/O. Then the operation that asks for one more is pending once, the other
+    /// tasks, the timers and the ring have their turn, and the task goes on after them.
+    ///
     /// # Panics
     ///
     /// When it is zero.

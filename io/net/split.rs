@@ -7,8 +7,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use super::futures::{Recv, SendBuffer, flatten, unflatten};
-use super::handle::{Place, StreamHandle};
+use super::futures::{Recv, SendBuffer};
+use super::handle::{Bound, Place, StreamHandle};
 use super::tcp_stream::{TcpStream, as_uninit, poll_read, read};
 use crate::io::buffer::{BufError, IoBuf, IoBufMut};
 use crate::io::mailbox::Wait;
@@ -399,11 +399,11 @@ pub(super) fn poll_write(
     parts: &[IoSlice<'_>],
     cx: &Context<'_>,
 ) -> Poll<io::Result<usize>> {
-    flatten(handle.with_place(place, |tables, key, waiter| {
+    handle.poll_in_line(place, cx, |tables, key, waiter| {
         let entry = tables.streams.get_mut(key)?;
         let (place, services) = ((key, entry.number()), &mut tables.services);
-        Some(unflatten(entry.send.poll_write(place, waiter, parts, cx, services)))
-    }))
+        Some(entry.send.poll_write(place, waiter, parts, cx, services))
+    })
 }
 
 pub(super) async fn write_all(handle: &StreamHandle, mut bytes: &[u8]) -> io::Result<()> {
@@ -427,10 +427,10 @@ pub(super) fn poll_flush(
     place: &mut Place,
     cx: &Context<'_>,
 ) -> Poll<io::Result<()>> {
-    flatten(handle.with_place(place, |tables, key, waiter| {
+    handle.poll_in_line(place, cx, |tables, key, waiter| {
         let entry = tables.streams.get_mut(key)?;
-        Some(unflatten(entry.send.poll_flush(waiter, cx, &mut tables.services)))
-    }))
+        Some(entry.send.poll_flush(waiter, cx, &mut tables.services))
+    })
 }
 
 /// Ends what is in flight and takes the stream off its core.
@@ -441,11 +441,11 @@ pub(super) async fn detach(handle: &StreamHandle) -> io::Result<()> {
     flush(handle).await?;
     let mut place = Place::new(Wait::Idle);
     poll_fn(|cx| {
-        flatten(handle.with_place(&mut place, |tables, key, waiter| {
+        handle.poll_in_line(&mut place, cx, |tables, key, waiter| {
             let entry = tables.streams.get_mut(key)?;
             let services = &mut tables.services;
             if entry.poll_idle(key, waiter, cx, services).is_pending() {
-                return Some(Ok(Poll::Pending));
+                return Some(Poll::Pending);
             }
             let number = entry.number();
             let mut stream = tables.streams.remove(key)?;
@@ -455,8 +455,8 @@ pub(super) async fn detach(handle: &StreamHandle) -> io::Result<()> {
             *waiter = None;
             // Before those who are woken by this look for it.
             handle.unbind(unread);
-            Some(Ok(Poll::Ready(())))
-        }))
+            Some(Poll::Ready(Ok(())))
+        })
     })
     .await
 }

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::task::Poll;
 
 use super::futures::Accept;
-use super::handle::ListenerHandle;
+use super::handle::{Bound, ListenerHandle};
 use super::options;
 use super::{TcpSocket, TcpStream, ToSocketAddrs};
 use crate::io::descriptor::Descriptor;

@@ -12,8 +12,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 pub use self::convert::DetachError;
-use super::futures::{Recv, SendBuffer, flatten, unflatten};
-use super::handle::{Place, StreamHandle};
+use super::futures::{Recv, SendBuffer};
+use super::handle::{Bound, Place, StreamHandle};
 use super::split::{self, OwnedReadHalf, OwnedWriteHalf, ReadHalf, WriteHalf};
 use super::{TcpSocket, ToSocketAddrs};
 use crate::io::buffer::{BufError, IoBuf, IoBufMut};
@@ -247,12 +247,11 @@ impl TcpStream {
         }
         let mut place = Place::new(Wait::Read);
         poll_fn(|cx| {
-            flatten(self.handle.with_place(&mut place, |tables, key, waiter| {
+            self.handle.poll_in_line(&mut place, cx, |tables, key, waiter| {
                 let (entry, into) = (tables.streams.get_mut(key)?, as_uninit(into));
                 let (number, services) = (entry.number(), &mut tables.services);
-                let polled = entry.receive.poll_peek(key, number, waiter, into, cx, services);
-                Some(unflatten(polled))
-            }))
+                Some(entry.receive.poll_peek(key, number, waiter, into, cx, services))
+            })
         })
         .await
     }
@@ -352,10 +351,10 @@ impl TcpStream {
     {
         let mut place = Place::new(wait);
         poll_fn(|cx| {
-            flatten(self.handle.with_place(&mut place, |tables, key, waiter| {
+            self.handle.poll_in_line(&mut place, cx, |tables, key, waiter| {
                 let entry = tables.streams.get_mut(key)?;
-                Some(Ok(poll(entry, key, waiter, cx, &mut tables.services)))
-            }))
+                Some(poll(entry, key, waiter, cx, &mut tables.services).map(Ok))
+            })
         })
         .await
     }
@@ -515,12 +514,12 @@ pub(super) fn poll_read(
     into: &mut [MaybeUninit<u8>],
     cx: &Context<'_>,
 ) -> Poll<io::Result<usize>> {
-    flatten(handle.with_place(place, |tables, key, waiter| {
+    handle.poll_in_line(place, cx, |tables, key, waiter| {
         let entry = tables.streams.get_mut(key)?;
         let (number, services) = (entry.number(), &mut tables.services);
         let place = (waiter, keep_place);
-        Some(unflatten(entry.receive.poll_slice(key, number, place, into, cx, services)))
-    }))
+        Some(entry.receive.poll_slice(key, number, place, into, cx, services))
+    })
 }
 
 /// Bytes that are there anyway, as room for new ones.
