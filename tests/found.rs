@@ -32,7 +32,7 @@ async fn an_end_that_came_with_the_last_bytes_is_read() {
         quoit::task::yield_now().await;
     }
     client.send_all("last").await.unwrap();
-    client.shutdown(Shutdown::Write).await.unwrap();
+    client.shutdown().await.unwrap();
     let limit = Duration::from_secs(5);
     let (count, _server) = time::timeout(limit, reading).await.expect("no hang").unwrap();
     assert_eq!(count, 0);

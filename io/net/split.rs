@@ -125,7 +125,7 @@ impl OwnedReadHalf {
     /// # Cancel safety
     ///
     /// As [`TcpStream::read_exact`].
-    pub async fn read_exact(&self, into: &mut [u8]) -> io::Result<()> {
+    pub async fn read_exact(&self, into: &mut [u8]) -> io::Result<usize> {
         read_exact(&self.handle, into).await
     }
 
@@ -141,10 +141,10 @@ impl OwnedReadHalf {
     pub async fn read_until(
         &self,
         delimiter: u8,
-        limit: usize,
         into: &mut Vec<u8>,
+        limit: usize,
     ) -> io::Result<usize> {
-        read_until(&self.handle, delimiter, limit, into).await
+        read_until(&self.handle, delimiter, into, limit).await
     }
 
     /// Joins the halves again.
@@ -252,18 +252,17 @@ impl OwnedWriteHalf {
         flush(&self.handle).await
     }
 
-    /// Sends what is committed, then FIN.
+    /// As [`TcpStream::shutdown`].
     ///
     /// # Errors
     ///
-    /// As shutdown(2), or that of an earlier write.
+    /// As [`TcpStream::shutdown`].
     ///
     /// # Cancel safety
     ///
     /// Dropped while it waits for committed bytes, nothing is ended.
     pub async fn shutdown(&self) -> io::Result<()> {
-        flush(&self.handle).await?;
-        call::shutdown(self.handle.number(), Shutdown::Write)
+        shut_down(&self.handle).await
     }
 
     /// Joins the halves again.
@@ -292,12 +291,12 @@ struct ReadExact<'a> {
     filled: usize,
 }
 
-pub(super) async fn read_exact(handle: &StreamHandle, into: &mut [u8]) -> io::Result<()> {
+pub(super) async fn read_exact(handle: &StreamHandle, into: &mut [u8]) -> io::Result<usize> {
     ReadExact { handle, place: Place::new(Wait::Read), into, filled: 0 }.await
 }
 
 impl Future for ReadExact<'_> {
-    type Output = io::Result<()>;
+    type Output = io::Result<usize>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
@@ -315,7 +314,7 @@ impl Future for ReadExact<'_> {
         }
         this.filled = 0;
         this.place.leave(Vec::new());
-        Poll::Ready(Ok(()))
+        Poll::Ready(Ok(this.into.len()))
     }
 }
 
@@ -340,8 +339,8 @@ const CHUNK: usize = 4096;
 pub(super) async fn read_until(
     handle: &StreamHandle,
     delimiter: u8,
-    limit: usize,
     into: &mut Vec<u8>,
+    limit: usize,
 ) -> io::Result<usize> {
     let place = Place::new(Wait::Read);
     let line = ReadUntil { handle, place, delimiter, limit, taken: Vec::new() }.await?;
@@ -431,6 +430,20 @@ pub(super) fn poll_flush(
         let entry = tables.streams.get_mut(key)?;
         Some(entry.send.poll_flush(waiter, cx, &mut tables.services))
     })
+}
+
+pub(super) async fn shut_down(handle: &StreamHandle) -> io::Result<()> {
+    flush(handle).await?;
+    end_writing(handle)
+}
+
+/// Sends FIN. A connection that is down has no direction left to end: that is no error, as a second
+/// call is none; what was lost with it, flush and reads tell.
+pub(super) fn end_writing(handle: &StreamHandle) -> io::Result<()> {
+    match call::shutdown(handle.number(), Shutdown::Write) {
+        Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
+        result => result,
+    }
 }
 
 /// Ends what is in flight and takes the stream off its core.

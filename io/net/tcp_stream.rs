@@ -196,7 +196,7 @@ impl TcpStream {
         read(&self.handle, as_uninit(into)).await
     }
 
-    /// Fills a slice.
+    /// Fills a slice, and answers its length.
     ///
     /// # Errors
     ///
@@ -208,12 +208,16 @@ impl TcpStream {
     /// Dropped half-way, what it had read goes back to the stream: the next read of any tier
     /// continues at the exact byte. (`AsyncReadExt::read_exact` of other crates has its own loop
     /// and no such promise.)
-    pub async fn read_exact(&self, into: &mut [u8]) -> io::Result<()> {
+    pub async fn read_exact(&self, into: &mut [u8]) -> io::Result<usize> {
         split::read_exact(&self.handle, into).await
     }
 
-    /// Reads up to and with `delimiter`, at most `limit` bytes, and appends them to `into`. Returns
+    /// Reads up to and with `delimiter`, and appends that to `into`: at most `limit` bytes. Returns
     /// the count; without the delimiter at the end, the stream has ended before it came.
+    ///
+    /// As `read_until` of the extension traits, except that it takes a limit, that it needs no
+    /// buffered reader, and what dropping it does. Theirs is called by its trait:
+    /// `AsyncBufReadExt::read_until(&mut stream, ..)`.
     ///
     /// # Errors
     ///
@@ -226,10 +230,10 @@ impl TcpStream {
     pub async fn read_until(
         &self,
         delimiter: u8,
-        limit: usize,
         into: &mut Vec<u8>,
+        limit: usize,
     ) -> io::Result<usize> {
-        split::read_until(&self.handle, delimiter, limit, into).await
+        split::read_until(&self.handle, delimiter, into, limit).await
     }
 
     /// Looks at the next bytes without taking them.
@@ -390,8 +394,24 @@ impl TcpStream {
         })
     }
 
-    /// Ends one or both directions. Ending the writing one first waits until everything committed
-    /// is taken, then sends FIN.
+    /// Ends writing: waits until everything committed is taken, then sends FIN. Reading goes on.
+    ///
+    /// It is what `shutdown` means in tokio's `AsyncWriteExt`. For that of `std`, which takes a
+    /// direction, see [`shutdown_with`](Self::shutdown_with).
+    ///
+    /// # Errors
+    ///
+    /// That of an earlier write. A connection that is down already is none: reads tell of it.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped while it waits for committed bytes, nothing is ended.
+    pub async fn shutdown(&self) -> io::Result<()> {
+        split::shut_down(&self.handle).await
+    }
+
+    /// Ends one or both directions, as `shutdown` of [`std::net::TcpStream`]. Ending the writing
+    /// one first waits until everything committed is taken, then sends FIN.
     ///
     /// # Errors
     ///
@@ -400,7 +420,8 @@ impl TcpStream {
     /// # Cancel safety
     ///
     /// Dropped while it waits for committed bytes, nothing is ended.
-    pub async fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+    #[doc(alias = "shutdown")]
+    pub async fn shutdown_with(&self, how: Shutdown) -> io::Result<()> {
         if how != Shutdown::Read {
             self.flush().await?;
         }

@@ -6,11 +6,10 @@
 
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
-use std::net::Shutdown;
 use std::task::{Context, Poll, ready};
 
 use super::super::handle::{Bound, StreamHandle};
-use crate::io::request::call;
+use super::super::split::end_writing;
 use crate::io::waiters::POLLER;
 
 /// Reads what is there, at least a byte; 0 is the end, or a slice without room. Nothing of the
@@ -59,12 +58,8 @@ pub(super) fn flush(handle: &StreamHandle, cx: &Context<'_>) -> Poll<io::Result<
     })
 }
 
-/// Sends FIN behind all that is committed. A connection that is down has no direction left to end:
-/// that is no error, as a second call is none; what was lost with it, flush and reads tell.
+/// Sends FIN behind all that is committed.
 pub(super) fn shut_down(handle: &StreamHandle, cx: &Context<'_>) -> Poll<io::Result<()>> {
     ready!(flush(handle, cx))?;
-    match call::shutdown(handle.number(), Shutdown::Write) {
-        Err(error) if error.kind() == io::ErrorKind::NotConnected => Poll::Ready(Ok(())),
-        result => Poll::Ready(result),
-    }
+    Poll::Ready(end_writing(handle))
 }
