@@ -2,7 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a failure is a panic here")]
 
-use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
 use quoit::net::{TcpListener, TcpStream};
