@@ -102,6 +102,7 @@ impl Core {
         // Declared before the future, hence dropped after it: its destructors run on the core, also
         // when its panic unwinds from here.
         let _running = self.enter_loop();
+        let _exact = self.proactor.exact_waits();
         let mut future = pin!(future);
         let waker = Waker::from(self.root.clone());
         self.tasks.root_woken.set(true);
