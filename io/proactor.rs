@@ -26,6 +26,7 @@ use crate::io::pool::{Pool, contain};
 use crate::io::request::{Completion, Token};
 use crate::io::ring::{Prepared, Ring, RingCounters, RingKind, RingReport, Waiting};
 use crate::io::services::{Limits, ResourceCounters, Services};
+use crate::io::system;
 use crate::io::tables::Tables;
 use crate::io::timers::{Expiry, Timers};
 
@@ -165,6 +166,12 @@ impl Proactor {
 
     pub(crate) fn ring_report(&self) -> &RingReport {
         &self.report
+    }
+
+    /// While this thread is the core's to wait on: timers on time, if its ring would not see to it.
+    pub(crate) fn exact_waits(&self) -> Option<system::ExactWaits> {
+        let coarse = self.report.kind() == RingKind::Readiness;
+        coarse.then(system::ExactWaits::begin)
     }
 
     pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {

@@ -354,7 +354,7 @@ impl Receiving {
         unsafe { services.submit(Kind::Receive, key, &request) };
     }
 
-    fn wait<T>(
+    pub(crate) fn wait<T>(
         &mut self,
         waiter: &mut Option<WaiterId>,
         cx: &Context<'_>,
