@@ -30,6 +30,7 @@ use std::sync::{Arc, LazyLock, PoisonError, RwLock};
 
 use crossbeam_queue::SegQueue;
 
+use crate::io::net::stream::Farewell;
 use crate::io::sync::{AtomicU32, Ordering, fence};
 use crate::io::system;
 use crate::io::timers::TimerKey;
@@ -71,10 +72,12 @@ pub(crate) enum Message {
     ReleaseListener(Key),
     /// A future that waited was dropped elsewhere.
     Withdraw { key: Key, wait: Wait, waiter: WaiterId },
-    /// A `read_exact` that had taken bytes was dropped elsewhere: they go back in front.
-    Unread { key: Key, waiter: WaiterId, bytes: Vec<u8> },
-    /// The same, and the stream has moved here since: nobody stands in line for it.
-    PutBack { key: Key, bytes: Vec<u8> },
+    /// A read that had taken bytes was dropped elsewhere: they are with the socket.
+    GivenBack { key: Key, waiter: Option<WaiterId> },
+    /// A stream shall be reset now.
+    AbortStream(Key),
+    /// The last handle of a stream that no core served was dropped elsewhere.
+    Linger(Farewell),
     /// The future of an operation was dropped elsewhere.
     ReleaseOperation(Key),
     /// A timer was dropped elsewhere, or moved to another core.

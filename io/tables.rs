@@ -10,9 +10,9 @@
 //! ring forgets the descriptor's number, and only then is it closed. In another order a number that
 //! is used again would be served by what the ring remembers of the old one.
 
-use crate::io::mailbox::{Key, Message, Wait};
+use crate::io::mailbox::{Key, Message, Wait, WaiterId};
 use crate::io::net::listener::Listener;
-use crate::io::net::stream::Stream;
+use crate::io::net::stream::{Farewell, Stream};
 use crate::io::operation::{self, Operations};
 use crate::io::request::{Completion, Token};
 use crate::io::services::{Kind, Services};
@@ -37,21 +37,33 @@ impl Tables {
         if !self.services.starved.is_empty() {
             self.feed_starved();
         }
+        self.services.provide_returned();
     }
 
     /// Streams that found no buffer get their turn before the core sleeps: leases that tasks have
     /// just returned would otherwise leave them waiting for an unrelated event.
+    ///
+    /// And they get it before the ring has those buffers: there a stream that always has more to
+    /// bring is the quickest, each time. So each has one, who has waited longest first, and only
+    /// what is left after that is for whoever takes it.
     fn feed_starved(&mut self) {
+        self.each_starved(Stream::feed);
+        if !self.services.starved.is_empty() && self.services.provide_returned() {
+            self.each_starved(Stream::refill);
+        }
+        let starved = !self.services.starved.is_empty();
+        self.services.buffers.set_starved(starved);
+    }
+
+    fn each_starved(&mut self, serve: fn(&mut Stream, Key, &mut Services)) {
         for _ in 0..self.services.starved.len() {
             let Some(key) = self.services.starved.pop_front() else { break };
             if let Some(stream) = self.streams.get_mut(key) {
-                stream.feed(key, &mut self.services);
+                serve(stream, key, &mut self.services);
                 // A closing stream may have met its peer's end by this.
                 self.settle_stream(key);
             }
         }
-        let starved = !self.services.starved.is_empty();
-        self.services.buffers.set_starved(starved);
     }
 
     #[inline]
@@ -136,17 +148,9 @@ impl Tables {
                     stream.withdraw(wait, waiter, &mut self.services);
                 }
             }
-            Message::Unread { key, waiter, bytes } => {
-                if let Some(stream) = self.streams.get_mut(key) {
-                    stream.unread(bytes);
-                    stream.withdraw(Wait::Read, waiter, &mut self.services);
-                }
-            }
-            Message::PutBack { key, bytes } => {
-                if let Some(stream) = self.streams.get_mut(key) {
-                    stream.put_back(bytes, &mut self.services);
-                }
-            }
+            Message::GivenBack { key, waiter } => self.collect(key, waiter),
+            Message::AbortStream(key) => self.abort_stream(key),
+            Message::Linger(farewell) => self.linger(farewell),
             Message::RemoveTimer(timer) => self.services.stop_timer(Some(timer)),
             Message::Complete { token, result } => {
                 let completion = self.services.ring.complete_from_pool(Token(token), result);
@@ -163,6 +167,30 @@ impl Tables {
         if let Some(stream) = self.streams.get_mut(key) {
             stream.release(key, &mut self.services);
             self.settle_stream(key);
+        }
+    }
+
+    pub(crate) fn abort_stream(&mut self, key: Key) {
+        if let Some(stream) = self.streams.get_mut(key) {
+            stream.abort(key, &mut self.services);
+            self.settle_stream(key);
+        }
+    }
+
+    /// A stream takes over what its socket has kept for it.
+    pub(crate) fn collect(&mut self, key: Key, waiter: Option<WaiterId>) {
+        if let Some(stream) = self.streams.get_mut(key) {
+            stream.collect(waiter, &mut self.services);
+        }
+    }
+
+    /// Ends a stream that has no handle and was on no core. A core that is ending takes on nothing:
+    /// then dropping it is the end.
+    pub(crate) fn linger(&mut self, farewell: Farewell) {
+        if !self.services.closing {
+            let key = self.streams.insert(Stream::new(farewell.take()));
+            self.collect(key, None);
+            self.release_stream(key);
         }
     }
 

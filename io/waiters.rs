@@ -22,6 +22,9 @@ use crate::io::mailbox::WaiterId;
 /// it.
 pub(crate) const POLLER: WaiterId = WaiterId::MIN;
 
+/// Stands for a read that has taken a part on another core, and comes first.
+pub(crate) const HOLDER: WaiterId = WaiterId::MAX;
+
 #[derive(Debug)]
 struct Waiting {
     id: WaiterId,
@@ -71,6 +74,17 @@ impl Waiters {
             rest.insert(rest.len() - usize::from(poller), waiting);
         }
         None
+    }
+
+    /// Puts `HOLDER` before all others.
+    pub(crate) fn hold(&mut self) {
+        if self.first.as_ref().is_some_and(|first| first.id == HOLDER) {
+            return;
+        }
+        let first = self.first.replace(Waiting { id: HOLDER, waker: None });
+        if let Some(first) = first {
+            self.rest.get_or_insert_default().push_front(first);
+        }
     }
 
     /// Strikes `id` off. Answers its waker, and whether it stood first.

@@ -201,7 +201,7 @@ impl<'a, B: IoBuf> SendBuffer<'a, B> {
     ) -> Poll<Result<(usize, B), BufError<B>>> {
         let remaining = buffer.bytes_init() - taken;
         if remaining == 0 && taken == 0 {
-            self.place.leave(Vec::new());
+            self.place.leave();
             return Poll::Ready(Ok((0, buffer)));
         }
         // SAFETY: within the buffer's bytes, which stay there however the buffer is moved.
@@ -280,14 +280,14 @@ fn timed_out() -> io::Error {
 
 impl Expire for Recv<'_> {
     fn expire(&mut self) -> Poll<Self::Output> {
-        self.place.leave(Vec::new());
+        self.place.leave();
         Poll::Ready(Err(timed_out()))
     }
 }
 
 impl Expire for Accept<'_> {
     fn expire(&mut self) -> Poll<Self::Output> {
-        self.place.leave(Vec::new());
+        self.place.leave();
         Poll::Ready(Err(timed_out()))
     }
 }
@@ -296,7 +296,7 @@ impl<B: IoBuf> Expire for SendBuffer<'_, B> {
     fn expire(&mut self) -> Poll<Self::Output> {
         match &mut self.state {
             State::Fresh(buffer) => {
-                self.place.leave(Vec::new());
+                self.place.leave();
                 Poll::Ready(Err(BufError::new(timed_out(), buffer.take())))
             }
             State::Committed(operation) => {

@@ -306,7 +306,12 @@ impl Future for ReadExact<'_> {
             let count = match poll_read(this.handle, &mut this.place, true, rest, cx) {
                 Poll::Ready(Ok(count)) => count,
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => {
+                    if this.filled > 0 {
+                        this.handle.hold(&mut this.place);
+                    }
+                    return Poll::Pending;
+                }
             };
             if count == 0 {
                 return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
@@ -314,7 +319,7 @@ impl Future for ReadExact<'_> {
             this.filled += count;
         }
         this.filled = 0;
-        this.place.leave(Vec::new());
+        this.handle.give_back(&mut this.place, Vec::new());
         Poll::Ready(Ok(()))
     }
 }
@@ -366,7 +371,12 @@ impl Future for ReadUntil<'_> {
             let count = match poll_read(this.handle, &mut this.place, true, spare, cx) {
                 Poll::Ready(Ok(count)) => count,
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => {
+                    if searched > 0 {
+                        this.handle.hold(&mut this.place);
+                    }
+                    return Poll::Pending;
+                }
             };
             // SAFETY: the read has initialised that many bytes.
             unsafe { this.taken.set_len(searched + count) };
@@ -376,7 +386,7 @@ impl Future for ReadUntil<'_> {
             }
             let end = found.map_or(this.taken.len(), |at| searched + at + 1);
             let rest = this.taken.split_off(end);
-            this.place.leave(rest);
+            this.handle.give_back(&mut this.place, rest);
             return Poll::Ready(Ok(std::mem::take(&mut this.taken)));
         }
     }
@@ -449,12 +459,12 @@ pub(super) async fn detach(handle: &StreamHandle) -> io::Result<()> {
             }
             let number = entry.number();
             let mut stream = tables.streams.remove(key)?;
-            let unread = stream.take_unread();
+            let remains = stream.remains();
             services.ring.forget(number);
             stream.close(&mut tables.operations, services);
             *waiter = None;
             // Before those who are woken by this look for it.
-            handle.unbind(unread);
+            handle.unbind(remains);
             Some(Ok(Poll::Ready(())))
         }))
     })

@@ -45,6 +45,10 @@ use crate::io::services::Services;
 /// peer that it has everything. [`close`](Self::close) does the same and reports errors;
 /// [`abort`](Self::abort) resets.
 ///
+/// A stream that is bound to no core lingers where it is dropped, or on the core that had it last.
+/// Where neither is there, FIN goes out and the input that has come is discarded; input that comes
+/// later is answered by a reset, as nobody is left to take it.
+///
 /// # Examples
 ///
 /// ```
@@ -421,7 +425,7 @@ impl TcpStream {
     ///
     /// Dropped, the stream closes all the same, as if it had been dropped.
     pub async fn close(self) -> io::Result<()> {
-        if !self.handle.is_bound() && !self.handle.has_unread() && !has_input(&self.handle) {
+        if !self.handle.is_bound() && !self.handle.socket().has_input() {
             return Ok(());
         }
         let mut closing: Option<Pending<()>> = None;
@@ -457,13 +461,12 @@ impl TcpStream {
     /// `ECONNRESET`.
     pub fn abort(self) {
         let aborted = self.handle.with(|tables, key| {
-            tables.streams.get_mut(key)?.abort(key, &mut tables.services);
-            tables.settle_stream(key);
+            tables.streams.get_mut(key)?;
+            tables.abort_stream(key);
             Some(Ok(()))
         });
         if aborted.is_err() {
-            // Not ours to serve: the close that the drop brings is made a reset.
-            let _ = call::reset_on_close(self.handle.number());
+            self.handle.abort_elsewhere();
         }
     }
 
@@ -492,10 +495,6 @@ impl TcpStream {
     pub fn into_split(self) -> (OwnedReadHalf, OwnedWriteHalf) {
         split::into_split(self)
     }
-}
-
-fn has_input(handle: &StreamHandle) -> bool {
-    call::unread(handle.number()) > 0
 }
 
 /// One read into a slice.

@@ -391,6 +391,13 @@ impl Sending {
         self.error
     }
 
+    /// How sending has failed on another core; 0: it has not.
+    pub(super) fn take_over(&mut self, error: i32) {
+        if error != 0 {
+            self.error = error;
+        }
+    }
+
     /// Asks for everything in flight to end, for good.
     pub(super) fn end(&mut self, key: Key, services: &mut Services) {
         self.ended = true;

@@ -88,7 +88,7 @@ impl Receiving {
             return Ok(count);
         }
         if let Some(end) = self.end {
-            return end.answer().map(|()| 0);
+            return self.tell(end).map(|()| 0);
         }
         if self.state != State::Idle {
             return Err(io::ErrorKind::WouldBlock.into());
@@ -116,7 +116,7 @@ impl Receiving {
             let peeked = if self.bytes > 0 {
                 Ok(self.copy(into, false))
             } else if let Some(end) = self.end {
-                end.answer().map(|()| 0)
+                self.tell(end).map(|()| 0)
             } else if self.state == State::Idle && self.ready {
                 services.direct_calls += 1;
                 match call::receive(number, into, true) {
@@ -214,8 +214,8 @@ impl Receiving {
                 Ok(count)
             }
             error => {
-                self.end = Some(End::Error(-error));
-                Err(io::Error::from_raw_os_error(-error))
+                let end = *self.end.insert(End::Error(-error));
+                self.tell(end).map(|()| 0)
             }
         }
     }

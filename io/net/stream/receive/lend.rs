@@ -45,7 +45,7 @@ impl Receiving {
             }
             if let Some(end) = self.end {
                 self.served(&mut poller, services);
-                return Poll::Ready(end.answer().map(|()| std::ptr::from_ref::<[u8]>(&[])));
+                return Poll::Ready(self.tell(end).map(|()| std::ptr::from_ref::<[u8]>(&[])));
             }
         }
         self.wait(&mut poller, cx, services)
