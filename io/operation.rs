@@ -13,6 +13,9 @@
 //! nothing for the kernel. Only the terminal completion retires a slot, and the payload of an
 //! orphan is told the outcome, which may own something (a new descriptor) or mean something (a
 //! failed sync).
+//!
+//! A future may be forgotten, or never polled again, and its payload stays. So what others wait for
+//! does not hang on the future: the payload hears of the terminal completion, and lets go of it.
 
 use std::future::poll_fn;
 use std::io;
@@ -56,6 +59,18 @@ pub(crate) fn finish(operations: &mut Operations, key: Key, outcome: i64, servic
     services.effects.wake(operation.waker.take());
     if operation.orphaned {
         abandon(operations, key, outcome, services);
+    } else if let Some(left) = operation.payload.landed(outcome) {
+        services.effects.abandoned.push((left, 0));
+    }
+}
+
+/// The core ends: those who wait for what the kernel still holds are told.
+pub(crate) fn strand_all(operations: &mut Operations, services: &mut Services) {
+    for key in operations.keys() {
+        let Some(operation) = operations.get_mut(key) else { continue };
+        if operation.outcome.is_none() {
+            operation.payload.stranded(&mut services.effects.wakers);
+        }
     }
 }
 

@@ -10,6 +10,8 @@
 //! ring forgets the descriptor's number, and only then is it closed. In another order a number that
 //! is used again would be served by what the ring remembers of the old one.
 
+use std::os::fd::IntoRawFd;
+
 use crate::io::mailbox::{Key, Message, Wait, WaiterId};
 use crate::io::net::listener::Listener;
 use crate::io::net::stream::{Farewell, Stream};
@@ -152,7 +154,9 @@ impl Tables {
             Message::AbortStream(key) => self.abort_stream(key),
             Message::Linger(farewell) => self.linger(farewell),
             Message::RemoveTimer(timer) => self.services.stop_timer(Some(timer)),
-            Message::Complete { token, result } => {
+            Message::Complete { token, result, opened } => {
+                // From here on the outcome owns it.
+                let _ = opened.map(IntoRawFd::into_raw_fd);
                 let completion = self.services.ring.complete_from_pool(Token(token), result);
                 self.dispatch(completion);
             }
@@ -233,6 +237,11 @@ impl Tables {
             self.release_stream(*key);
         }
         streams.len()
+    }
+
+    /// The core is gone, for others, with what the kernel still holds.
+    pub(crate) fn strand_all(&mut self) {
+        operation::strand_all(&mut self.operations, &mut self.services);
     }
 
     /// Asks the kernel to end everything that is still in flight.
