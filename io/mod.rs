@@ -39,4 +39,4 @@ pub(crate) mod system;
 pub(crate) mod tables;
 pub(crate) mod timers;
 pub mod trace;
-mod waiters;
+pub(crate) mod waiters;

@@ -28,6 +28,7 @@ use crate::io::proactor::{Proactor, off_core, outside};
 use crate::io::request::{Attempt, Nop, ReadAt, Request};
 use crate::io::services::{Kind, Services};
 use crate::io::slab::Slab;
+use crate::io::waiters::Caller;
 
 /// A slot of the in-flight table.
 pub(crate) struct Operation {
@@ -47,8 +48,7 @@ impl std::fmt::Debug for Operation {
 pub(crate) type Operations = Slab<Operation>;
 
 /// Puts a payload in a slot whose outcome comes from elsewhere: a stream that sends it, a close.
-pub(crate) fn open(operations: &mut Operations, payload: AnyPayload, waker: &Waker) -> Key {
-    let waker = Some(waker.clone());
+pub(crate) fn open(operations: &mut Operations, payload: AnyPayload, waker: Option<Waker>) -> Key {
     operations.insert(Operation { payload, waker, outcome: None, orphaned: false })
 }
 
@@ -93,14 +93,15 @@ fn abandon(operations: &mut Operations, key: Key, outcome: i64, services: &mut S
 fn take(
     operations: &mut Operations,
     key: Key,
-    waker: &Waker,
+    caller: &mut Caller<'_>,
     services: &mut Services,
 ) -> Poll<(i64, AnyPayload)> {
     let operation = operations.get_mut(key).expect("an operation is there until it is taken");
     if operation.outcome.is_none() {
-        if !operation.waker.as_ref().is_some_and(|old| old.will_wake(waker)) {
-            let old = operation.waker.replace(waker.clone());
-            services.effects.discard(old);
+        if !operation.waker.as_ref().is_some_and(|old| caller.will_wake(old)) {
+            if let Some(copy) = caller.copy() {
+                services.effects.discard(operation.waker.replace(copy));
+            }
         }
         return Poll::Pending;
     }
@@ -145,6 +146,8 @@ impl<P: 'static> Pending<P> {
         P: Payload,
     {
         let request = request(&mut payload);
+        // Foreign code, hence before the tables are borrowed.
+        let waker = Some(waker.clone());
         proactor.with_tables(|tables| {
             let key = open(&mut tables.operations, AnyPayload::new(payload), waker);
             // SAFETY: the slot owns the payload until the terminal completion.
@@ -169,8 +172,10 @@ impl<P: 'static> Pending<P> {
             if proactor.id() != self.core {
                 return Poll::Ready(Err(off_core("this operation", self.core)));
             }
-            proactor.with_tables(|tables| {
-                take(&mut tables.operations, key, cx.waker(), &mut tables.services).map(Ok)
+            Caller::run(cx.waker(), |caller| {
+                proactor.with_tables(|tables| {
+                    take(&mut tables.operations, key, caller, &mut tables.services).map(Ok)
+                })
             })
         });
         let taken = taken.unwrap_or_else(|| Poll::Ready(Err(outside("an I/O operation"))));

@@ -27,8 +27,8 @@ thread_local_const! {
     static CURRENT: Cell<*const Tasks> = Cell::new(ptr::null());
 }
 
-/// So many generations of tasks are dropped when a core ends: those that are there, those that their
-/// destructors start, and so on.
+/// So many generations of tasks are dropped when a core ends: those that are there, those that
+/// their destructors start, and so on.
 const GENERATIONS: usize = 64;
 
 /// Where no task is taken on, the next one is dropped inside the drop of the one that started it:

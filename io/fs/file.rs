@@ -391,8 +391,8 @@ impl File {
     ///
     /// # Errors
     ///
-    /// As close(2); the file is closed all the same. Or that a sync had failed, or that an operation
-    /// is still with the kernel whose core is gone: then the file stays open.
+    /// As close(2); the file is closed all the same. Or that a sync had failed, or that the kernel
+    /// still has an operation whose core is gone: then the file stays open.
     ///
     /// # Cancel safety
     ///

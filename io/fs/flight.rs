@@ -214,8 +214,8 @@ mod tests {
     use super::super::ledger::EVERYTHING;
     use super::*;
     use crate::io::request::{Nop, Open};
-    use crate::runtime::time::timeout;
-    use crate::{RingChoice, Runtime};
+    use quoit::time::timeout;
+    use quoit::{RingChoice, Runtime};
 
     const SOON: Duration = Duration::from_secs(5);
 
@@ -232,8 +232,8 @@ mod tests {
         assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
         let name = CString::new(path.as_os_str().as_bytes()).unwrap();
         let (shared, flags) = (shared(), libc::O_WRONLY | libc::O_CLOEXEC);
-        let runtime = Runtime::builder().ring(RingChoice::Readiness).build().unwrap();
-        runtime.block_on(async {
+        let core = Runtime::builder().ring(RingChoice::Readiness).build().unwrap();
+        core.block_on(async {
             let mark = Mark::new(&shared);
             let change = (&*shared, mark.ticket(), 0..1);
             let request = |mark: &mut Mark| {
@@ -252,7 +252,7 @@ mod tests {
             quoit::block_on(async { timeout(SOON, shared.surrender()).await.map(|r| r.map(drop)) })
         });
         thread::sleep(Duration::from_millis(50));
-        let report = runtime.shutdown(Duration::from_millis(10));
+        let report = core.shutdown(Duration::from_millis(10));
         let waited = waiting.join().unwrap();
         let closed = closing.join().unwrap();
         drop(std::fs::File::open(&path).unwrap());
@@ -283,7 +283,7 @@ mod tests {
             })
             .await;
             assert_eq!(Arc::strong_count(&shared), 2);
-            crate::runtime::time::sleep(Duration::from_millis(5)).await;
+            quoit::time::sleep(Duration::from_millis(5)).await;
             assert_eq!(Arc::strong_count(&shared), 1, "the kernel is done");
             drop(flight);
             timeout(SOON, shared.clear(EVERYTHING)).await.expect("settled").unwrap();

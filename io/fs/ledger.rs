@@ -10,8 +10,8 @@
 //!
 //! That is what makes dropping a write harmless: it may happen or not, but never behind the back of
 //! something later. (What the kernel still holds when its core ends is an error for those who wait:
-//! nobody will ever tell its end.) A file's clones share one ledger, on whichever cores they are. As long as no
-//! write is dropped in flight it costs one load of a counter that never changes.
+//! nobody will ever tell its end.) A file's clones share one ledger, on whichever cores they are.
+//! As long as no write is dropped in flight it costs one load of a counter that never changes.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};

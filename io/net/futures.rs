@@ -43,9 +43,9 @@ impl Future for Accept<'_> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Self { listener, place } = self.get_mut();
-        let accepted = listener.with_place(place, |tables, key, waiter| {
+        let accepted = listener.with_place(place, cx.waker(), |tables, key, waiter, caller| {
             let entry = tables.listeners.get_mut(key)?;
-            Some(match entry.poll_accept(key, waiter, cx, &mut tables.services) {
+            Some(match entry.poll_accept(key, waiter, caller, &mut tables.services) {
                 Poll::Ready(Ok(connection)) => Ok(Poll::Ready(connection)),
                 Poll::Ready(Err(error)) => Err(error),
                 Poll::Pending => Ok(Poll::Pending),
@@ -98,14 +98,16 @@ impl Future for Recv<'_> {
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Self { stream, place } = self.get_mut();
-        let polled = stream.with_place(place, |tables, key, waiter| {
+        let polled = stream.with_place(place, cx.waker(), |tables, key, waiter, caller| {
             let entry = tables.streams.get_mut(key)?;
             let number = entry.number();
-            Some(match entry.receive.poll_lease(key, number, waiter, cx, &mut tables.services) {
-                Poll::Ready(Ok(lease)) => Ok(Poll::Ready(lease)),
-                Poll::Ready(Err(error)) => Err(error),
-                Poll::Pending => Ok(Poll::Pending),
-            })
+            Some(
+                match entry.receive.poll_lease(key, number, waiter, caller, &mut tables.services) {
+                    Poll::Ready(Ok(lease)) => Ok(Poll::Ready(lease)),
+                    Poll::Ready(Err(error)) => Err(error),
+                    Poll::Pending => Ok(Poll::Pending),
+                },
+            )
         });
         flatten(polled)
     }
@@ -165,21 +167,22 @@ impl<'a, B: IoBuf> SendBuffer<'a, B> {
         // SAFETY: `IoBuf` promises that many initialised bytes there, still while we hold the
         // buffer.
         let bytes = unsafe { std::slice::from_raw_parts(buffer.stable_ptr(), length) };
-        let tried = self.stream.with_place(&mut self.place, |tables, key, waiter| {
-            let entry = tables.streams.get_mut(key)?;
-            let (number, services) = (entry.number(), &mut tables.services);
-            let now = entry.send.try_send(number, *waiter, bytes, services);
-            match now {
-                SendNow::Wait => {
-                    let _: Poll<()> = entry.send.wait(waiter, cx, services);
+        let tried =
+            self.stream.with_place(&mut self.place, cx.waker(), |tables, key, waiter, caller| {
+                let entry = tables.streams.get_mut(key)?;
+                let (number, services) = (entry.number(), &mut tables.services);
+                let now = entry.send.try_send(number, *waiter, bytes, services);
+                match now {
+                    SendNow::Wait => {
+                        let _: Poll<()> = entry.send.wait(waiter, caller, services);
+                    }
+                    // The place is kept until the rest is committed: whoever is woken now may run
+                    // at once, and would send in between.
+                    SendNow::Room { .. } => {}
+                    SendNow::Taken | SendNow::Failed(_) => entry.send.served(waiter, services),
                 }
-                // The place is kept until the rest is committed: whoever is woken now may run at
-                // once, and would send in between.
-                SendNow::Room { .. } => {}
-                SendNow::Taken | SendNow::Failed(_) => entry.send.served(waiter, services),
-            }
-            Some(Ok(now))
-        });
+                Some(Ok(now))
+            });
         match tried {
             Ok(SendNow::Taken) => Poll::Ready(Ok((length, buffer))),
             Ok(SendNow::Wait) => {
@@ -208,17 +211,18 @@ impl<'a, B: IoBuf> SendBuffer<'a, B> {
         let address = unsafe { buffer.stable_ptr().add(taken) };
         let commit = Commit { address, remaining, taken };
         // Taken only when it is committed: its drop may run anything, so not within the tables.
-        let mut buffer = Some(buffer);
-        let committed = self.stream.with_place(&mut self.place, |tables, key, waiter| {
-            let entry = tables.streams.get_mut(key)?;
-            let payload = AnyPayload::plain(buffer.take().expect("committed once"));
-            let operation = operation::open(&mut tables.operations, payload, cx.waker());
-            let (operations, services) = (&mut tables.operations, &mut tables.services);
-            let number = entry.number();
-            entry.send.served(waiter, services);
-            entry.send.commit((key, number), operation, commit, operations, services);
-            Some(Ok(operation))
-        });
+        let (mut buffer, mut waker) = (Some(buffer), Some(cx.waker().clone()));
+        let committed =
+            self.stream.with_place(&mut self.place, cx.waker(), |tables, key, waiter, _| {
+                let entry = tables.streams.get_mut(key)?;
+                let payload = AnyPayload::plain(buffer.take().expect("committed once"));
+                let operation = operation::open(&mut tables.operations, payload, waker.take());
+                let (operations, services) = (&mut tables.operations, &mut tables.services);
+                let number = entry.number();
+                entry.send.served(waiter, services);
+                entry.send.commit((key, number), operation, commit, operations, services);
+                Some(Ok(operation))
+            });
         match committed {
             Ok(key) => {
                 self.state = State::Committed(Pending::new(current_core(), key));

@@ -18,6 +18,7 @@ use std::mem;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Waker;
 
 use super::listener::Listener;
 use super::stream::{Farewell, Remains, Socket, Stream};
@@ -26,7 +27,7 @@ use crate::io::mailbox::{self, CoreId, Key, Message, Wait, WaiterId};
 use crate::io::proactor::{Proactor, off_core, outside};
 use crate::io::request::call;
 use crate::io::tables::Tables;
-use crate::io::waiters::HOLDER;
+use crate::io::waiters::{Caller, HOLDER};
 
 /// In place of a core: one of them is making the entry.
 const BINDING: CoreId = CoreId::MAX;
@@ -153,6 +154,15 @@ impl Place {
         Self { waiter: None, wait, holds: false, core: 0, key: Key { index: 0, generation: 0 } }
     }
 
+    /// It may stand in a line of this entry now.
+    #[inline]
+    fn stand_on(&mut self, key: Key) {
+        if self.waiter.is_some() {
+            self.key = key;
+            self.core = mailbox::current_core();
+        }
+    }
+
     /// Leaves the line.
     pub(crate) fn leave(&mut self) {
         let Some(waiter) = self.waiter.take() else { return };
@@ -245,26 +255,32 @@ impl StreamHandle {
     pub(crate) fn with_place<R>(
         &self,
         place: &mut Place,
-        f: impl FnOnce(&mut Tables, Key, &mut Option<WaiterId>) -> Option<io::Result<R>>,
+        waker: &Waker,
+        mut f: impl FnMut(
+            &mut Tables,
+            Key,
+            &mut Option<WaiterId>,
+            &mut Caller<'_>,
+        ) -> Option<io::Result<R>>,
     ) -> io::Result<R> {
         if place.waiter.is_some() && place.core != mailbox::current_core() {
             return Err(off_core("this future", place.core));
         }
-        self.with(|tables, key| {
-            if place.holds && place.key != key {
-                // The stream has left and come back, where this read's place was kept.
-                place.waiter = Some(HOLDER);
-            }
-            let result = f(tables, key, &mut place.waiter);
-            if place.waiter.is_some() {
-                place.key = key;
-                place.core = mailbox::current_core();
-            }
-            result
+        Caller::run(waker, |caller| {
+            self.with(|tables, key| {
+                if place.holds && place.key != key {
+                    // The stream has left and come back, where this read's place was kept.
+                    place.waiter = Some(HOLDER);
+                }
+                let result = f(tables, key, &mut place.waiter, caller);
+                place.stand_on(key);
+                result
+            })
         })
     }
 
-    /// A read has taken a part and waits for more: nobody reads before it, wherever the stream goes.
+    /// A read has taken a part and waits for more: nobody reads before it, wherever the stream
+    /// goes.
     pub(crate) fn hold(&self, place: &mut Place) {
         if !mem::replace(&mut place.holds, true) {
             self.socket.hold();
@@ -421,18 +437,23 @@ impl ListenerHandle {
     pub(crate) fn with_place<R>(
         &self,
         place: &mut Place,
-        f: impl FnOnce(&mut Tables, Key, &mut Option<WaiterId>) -> Option<io::Result<R>>,
+        waker: &Waker,
+        mut f: impl FnMut(
+            &mut Tables,
+            Key,
+            &mut Option<WaiterId>,
+            &mut Caller<'_>,
+        ) -> Option<io::Result<R>>,
     ) -> io::Result<R> {
         if place.waiter.is_some() && place.core != mailbox::current_core() {
             return Err(off_core("this future", place.core));
         }
-        self.with(|tables, key| {
-            let result = f(tables, key, &mut place.waiter);
-            if place.waiter.is_some() {
-                place.key = key;
-                place.core = mailbox::current_core();
-            }
-            result
+        Caller::run(waker, |caller| {
+            self.with(|tables, key| {
+                let result = f(tables, key, &mut place.waiter, caller);
+                place.stand_on(key);
+                result
+            })
         })
     }
 }

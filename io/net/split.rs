@@ -409,10 +409,10 @@ pub(super) fn poll_write(
     parts: &[IoSlice<'_>],
     cx: &Context<'_>,
 ) -> Poll<io::Result<usize>> {
-    flatten(handle.with_place(place, |tables, key, waiter| {
+    flatten(handle.with_place(place, cx.waker(), |tables, key, waiter, caller| {
         let entry = tables.streams.get_mut(key)?;
         let (place, services) = ((key, entry.number()), &mut tables.services);
-        Some(unflatten(entry.send.poll_write(place, waiter, parts, cx, services)))
+        Some(unflatten(entry.send.poll_write(place, waiter, parts, caller, services)))
     }))
 }
 
@@ -437,9 +437,9 @@ pub(super) fn poll_flush(
     place: &mut Place,
     cx: &Context<'_>,
 ) -> Poll<io::Result<()>> {
-    flatten(handle.with_place(place, |tables, key, waiter| {
+    flatten(handle.with_place(place, cx.waker(), |tables, key, waiter, caller| {
         let entry = tables.streams.get_mut(key)?;
-        Some(unflatten(entry.send.poll_flush(waiter, cx, &mut tables.services)))
+        Some(unflatten(entry.send.poll_flush(waiter, caller, &mut tables.services)))
     }))
 }
 
@@ -451,10 +451,10 @@ pub(super) async fn detach(handle: &StreamHandle) -> io::Result<()> {
     flush(handle).await?;
     let mut place = Place::new(Wait::Idle);
     poll_fn(|cx| {
-        flatten(handle.with_place(&mut place, |tables, key, waiter| {
+        flatten(handle.with_place(&mut place, cx.waker(), |tables, key, waiter, caller| {
             let entry = tables.streams.get_mut(key)?;
             let services = &mut tables.services;
-            if entry.poll_idle(key, waiter, cx, services).is_pending() {
+            if entry.poll_idle(key, waiter, caller, services).is_pending() {
                 return Some(Ok(Poll::Pending));
             }
             let number = entry.number();

@@ -25,6 +25,7 @@ use crate::io::operation::{self, Pending, outcome_to_result};
 use crate::io::payload::AnyPayload;
 use crate::io::request::call;
 use crate::io::services::Services;
+use crate::io::waiters::Caller;
 
 /// A TCP connection.
 ///
@@ -251,12 +252,17 @@ impl TcpStream {
         }
         let mut place = Place::new(Wait::Read);
         poll_fn(|cx| {
-            flatten(self.handle.with_place(&mut place, |tables, key, waiter| {
-                let (entry, into) = (tables.streams.get_mut(key)?, as_uninit(into));
-                let (number, services) = (entry.number(), &mut tables.services);
-                let polled = entry.receive.poll_peek(key, number, waiter, into, cx, services);
-                Some(unflatten(polled))
-            }))
+            flatten(self.handle.with_place(
+                &mut place,
+                cx.waker(),
+                |tables, key, waiter, caller| {
+                    let (entry, into) = (tables.streams.get_mut(key)?, as_uninit(into));
+                    let (number, services) = (entry.number(), &mut tables.services);
+                    let polled =
+                        entry.receive.poll_peek(key, number, waiter, into, caller, services);
+                    Some(unflatten(polled))
+                },
+            ))
         })
         .await
     }
@@ -326,9 +332,9 @@ impl TcpStream {
     ///
     /// Dropped, it changes nothing.
     pub async fn readable(&self) -> io::Result<()> {
-        self.ready(Wait::Readable, |entry, key, waiter, cx, services| {
+        self.ready(Wait::Readable, |entry, key, waiter, caller, services| {
             let number = entry.number();
-            entry.receive.poll_ready(key, number, waiter, cx, services)
+            entry.receive.poll_ready(key, number, waiter, caller, services)
         })
         .await
     }
@@ -343,23 +349,27 @@ impl TcpStream {
     ///
     /// Dropped, it changes nothing.
     pub async fn writable(&self) -> io::Result<()> {
-        self.ready(Wait::Writable, |entry, key, waiter, cx, services| {
+        self.ready(Wait::Writable, |entry, key, waiter, caller, services| {
             let number = entry.number();
-            entry.send.poll_ready((key, number), waiter, cx, services)
+            entry.send.poll_ready((key, number), waiter, caller, services)
         })
         .await
     }
 
     async fn ready<F>(&self, wait: Wait, poll: F) -> io::Result<()>
     where
-        F: Fn(&mut Stream, Key, &mut Option<WaiterId>, &Context<'_>, &mut Services) -> Poll<()>,
+        F: Fn(&mut Stream, Key, &mut Option<WaiterId>, &mut Caller<'_>, &mut Services) -> Poll<()>,
     {
         let mut place = Place::new(wait);
         poll_fn(|cx| {
-            flatten(self.handle.with_place(&mut place, |tables, key, waiter| {
-                let entry = tables.streams.get_mut(key)?;
-                Some(Ok(poll(entry, key, waiter, cx, &mut tables.services)))
-            }))
+            flatten(self.handle.with_place(
+                &mut place,
+                cx.waker(),
+                |tables, key, waiter, caller| {
+                    let entry = tables.streams.get_mut(key)?;
+                    Some(Ok(poll(entry, key, waiter, caller, &mut tables.services)))
+                },
+            ))
         })
         .await
     }
@@ -435,10 +445,11 @@ impl TcpStream {
                     closed.and_then(|(outcome, ())| outcome_to_result(outcome).map(drop))
                 });
             }
+            let mut waker = Some(cx.waker().clone());
             let opened = self.handle.with(|tables, key| {
                 let entry = tables.streams.get_mut(key)?;
                 let operation =
-                    operation::open(&mut tables.operations, AnyPayload::plain(()), cx.waker());
+                    operation::open(&mut tables.operations, AnyPayload::plain(()), waker.take());
                 entry.release_for(key, operation, &mut tables.services);
                 tables.settle_stream(key);
                 Some(Ok(operation))
@@ -514,11 +525,11 @@ pub(super) fn poll_read(
     into: &mut [MaybeUninit<u8>],
     cx: &Context<'_>,
 ) -> Poll<io::Result<usize>> {
-    flatten(handle.with_place(place, |tables, key, waiter| {
+    flatten(handle.with_place(place, cx.waker(), |tables, key, waiter, caller| {
         let entry = tables.streams.get_mut(key)?;
         let (number, services) = (entry.number(), &mut tables.services);
         let place = (waiter, keep_place);
-        Some(unflatten(entry.receive.poll_slice(key, number, place, into, cx, services)))
+        Some(unflatten(entry.receive.poll_slice(key, number, place, into, caller, services)))
     }))
 }
 

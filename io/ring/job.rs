@@ -2,8 +2,8 @@
 //!
 //! Whatever becomes of a job, it answers exactly once, when it goes: with the result if it was run,
 //! with `ECANCELED` if it was dropped before (cancelled while the pool had no room, or left behind
-//! by a pool that shut down). So no request is left without its terminal completion, and what it has
-//! opened is closed with the answer if nobody reads that any more.
+//! by a pool that shut down). So no request is left without its terminal completion, and what it
+//! has opened is closed with the answer if nobody reads that any more.
 
 use std::sync::Arc;
 

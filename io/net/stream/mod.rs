@@ -23,7 +23,7 @@ mod socket;
 use std::net::Shutdown;
 use std::os::fd::RawFd;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::Poll;
 
 pub(crate) use self::receive::Receiving;
 pub(crate) use self::send::{Commit, SendNow, Sending};
@@ -34,7 +34,7 @@ use crate::io::operation::{self, Operations};
 use crate::io::request::{Completion, call};
 use crate::io::services::{Kind, Services};
 use crate::io::timers::TimerKey;
-use crate::io::waiters::{HOLDER, Waiters};
+use crate::io::waiters::{Caller, HOLDER, Waiters};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Phase {
@@ -310,7 +310,7 @@ impl Stream {
         &mut self,
         key: Key,
         waiter: &mut Option<WaiterId>,
-        cx: &Context<'_>,
+        caller: &mut Caller<'_>,
         services: &mut Services,
     ) -> Poll<()> {
         self.receive.pause(key, services);
@@ -319,7 +319,7 @@ impl Stream {
             return Poll::Ready(());
         }
         let id = services.waiter(waiter);
-        let old = self.movers.get_or_insert_default().enrol(id, cx.waker());
+        let old = self.movers.get_or_insert_default().enrol(id, caller);
         services.effects.discard(old);
         Poll::Pending
     }

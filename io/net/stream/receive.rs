@@ -21,7 +21,7 @@ mod starved;
 
 use std::collections::VecDeque;
 use std::os::fd::RawFd;
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::{io, mem};
 
 use super::socket::Failure;
@@ -29,7 +29,7 @@ use crate::io::buffer::Lease;
 use crate::io::mailbox::{Key, WaiterId};
 use crate::io::request::{self, Completion, Interest, ReceiveMany, Request, call};
 use crate::io::services::{Kind, Services};
-use crate::io::waiters::Waiters;
+use crate::io::waiters::{Caller, Waiters};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 enum State {
@@ -111,7 +111,7 @@ impl Receiving {
         key: Key,
         number: RawFd,
         waiter: &mut Option<WaiterId>,
-        cx: &Context<'_>,
+        caller: &mut Caller<'_>,
         services: &mut Services,
     ) -> Poll<io::Result<Lease>> {
         if self.waiters.may_go(*waiter) {
@@ -129,7 +129,7 @@ impl Receiving {
             }
             self.arm(key, number, services);
         }
-        self.wait(waiter, cx, services)
+        self.wait(waiter, caller, services)
     }
 
     /// A completion of the multishot receive.
@@ -314,11 +314,11 @@ impl Receiving {
     fn wait<T>(
         &mut self,
         waiter: &mut Option<WaiterId>,
-        cx: &Context<'_>,
+        caller: &mut Caller<'_>,
         services: &mut Services,
     ) -> Poll<T> {
         let id = services.waiter(waiter);
-        let old = self.waiters.enrol(id, cx.waker());
+        let old = self.waiters.enrol(id, caller);
         services.effects.discard(old);
         Poll::Pending
     }

@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 
 use super::super::futures::{flatten, unflatten};
 use super::{Handle, OwnedReadHalf, TcpStream};
+use crate::io::waiters::Caller;
 
 /// A handle whose mutable borrow keeps every other reader of the stream away.
 ///
@@ -28,10 +29,12 @@ pub(super) fn fill<'a, R: SoleReader>(
     reader: &'a mut R,
     cx: &Context<'_>,
 ) -> Poll<io::Result<&'a [u8]>> {
-    let polled = reader.handle().with(|tables, key| {
-        let entry = tables.streams.get_mut(key)?;
-        let (number, services) = (entry.number(), &mut tables.services);
-        Some(unflatten(entry.receive.poll_fill(key, number, cx, services)))
+    let polled = Caller::run(cx.waker(), |caller| {
+        reader.handle().with(|tables, key| {
+            let entry = tables.streams.get_mut(key)?;
+            let (number, services) = (entry.number(), &mut tables.services);
+            Some(unflatten(entry.receive.poll_fill(key, number, caller, services)))
+        })
     });
     // SAFETY: the bytes stay until somebody reads, and nobody can while `reader` is borrowed;
     // should the core end meanwhile, they are kept with the socket, which `reader` shares.

@@ -12,7 +12,7 @@ use std::task::{Context, Poll, ready};
 use super::super::futures::{flatten, unflatten};
 use super::super::handle::StreamHandle;
 use crate::io::request::call;
-use crate::io::waiters::POLLER;
+use crate::io::waiters::{Caller, POLLER};
 
 /// Reads what is there, at least a byte; 0 is the end, or a slice without room. Nothing of the
 /// slice is written but what was read.
@@ -24,12 +24,15 @@ pub(super) fn read(
     if into.is_empty() {
         return Poll::Ready(Ok(0));
     }
-    flatten(handle.with(|tables, key| {
-        let entry = tables.streams.get_mut(key)?;
-        let (number, services) = (entry.number(), &mut tables.services);
-        let place = (&mut Some(POLLER), false);
-        Some(unflatten(entry.receive.poll_slice(key, number, place, into, cx, services)))
-    }))
+    let polled = Caller::run(cx.waker(), |caller| {
+        handle.with(|tables, key| {
+            let entry = tables.streams.get_mut(key)?;
+            let (number, services) = (entry.number(), &mut tables.services);
+            let place = (&mut Some(POLLER), false);
+            Some(unflatten(entry.receive.poll_slice(key, number, place, into, caller, services)))
+        })
+    });
+    flatten(polled)
 }
 
 /// Writes as much as the socket takes at once. What is reported taken, the kernel has.
@@ -41,11 +44,20 @@ pub(super) fn write(
     if parts.iter().all(|part| part.is_empty()) {
         return Poll::Ready(Ok(0));
     }
-    flatten(handle.with(|tables, key| {
-        let entry = tables.streams.get_mut(key)?;
-        let (place, services) = ((key, entry.number()), &mut tables.services);
-        Some(unflatten(entry.send.poll_write(place, &mut Some(POLLER), parts, cx, services)))
-    }))
+    let polled = Caller::run(cx.waker(), |caller| {
+        handle.with(|tables, key| {
+            let entry = tables.streams.get_mut(key)?;
+            let (place, services) = ((key, entry.number()), &mut tables.services);
+            Some(unflatten(entry.send.poll_write(
+                place,
+                &mut Some(POLLER),
+                parts,
+                caller,
+                services,
+            )))
+        })
+    });
+    flatten(polled)
 }
 
 /// Waits until the kernel has what native sends have committed; slices never wait.
@@ -53,11 +65,14 @@ pub(super) fn flush(handle: &StreamHandle, cx: &Context<'_>) -> Poll<io::Result<
     if !handle.is_bound() {
         return Poll::Ready(Ok(()));
     }
-    flatten(handle.with(|tables, key| {
-        let entry = tables.streams.get_mut(key)?;
-        let services = &mut tables.services;
-        Some(unflatten(entry.send.poll_flush(&mut Some(POLLER), cx, services)))
-    }))
+    let polled = Caller::run(cx.waker(), |caller| {
+        handle.with(|tables, key| {
+            let entry = tables.streams.get_mut(key)?;
+            let services = &mut tables.services;
+            Some(unflatten(entry.send.poll_flush(&mut Some(POLLER), caller, services)))
+        })
+    });
+    flatten(polled)
 }
 
 /// Sends FIN behind all that is committed. A connection that is down has no direction left to end:
