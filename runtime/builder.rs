@@ -401,7 +401,8 @@ impl Runtime {
     ///
     /// Tasks are dropped inside the runtime, in no particular order; those that they spawn
     /// meanwhile are dropped too (up to the bound at [`Report::tasks_leaked`]), and panics of their
-    /// destructors end there. Their handles answer that they were cancelled. Wakers that are still around do nothing from then on.
+    /// destructors end there. Their handles answer that they were cancelled. Wakers that are still
+    /// around do nothing from then on.
     ///
     /// # Examples
     ///
