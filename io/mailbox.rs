@@ -24,12 +24,14 @@ use std::collections::HashMap;
 use std::io;
 use std::num::NonZeroU64;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-// Not loom's: a static, and no part of the protocol.
-use std::sync::atomic::AtomicU64;
+// Not loom's: no part of the protocol.
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, LazyLock, PoisonError, RwLock};
 
 use crossbeam_queue::SegQueue;
 
+use crate::io::descriptor::Descriptor;
+use crate::io::net::stream::Farewell;
 use crate::io::sync::{AtomicU32, Ordering, fence};
 use crate::io::system;
 use crate::io::timers::TimerKey;
@@ -71,22 +73,25 @@ pub(crate) enum Message {
     ReleaseListener(Key),
     /// A future that waited was dropped elsewhere.
     Withdraw { key: Key, wait: Wait, waiter: WaiterId },
-    /// A `read_exact` that had taken bytes was dropped elsewhere: they go back in front.
-    Unread { key: Key, waiter: WaiterId, bytes: Vec<u8> },
-    /// The same, and the stream has moved here since: nobody stands in line for it.
-    PutBack { key: Key, bytes: Vec<u8> },
+    /// A read that had taken bytes was dropped elsewhere: they are with the socket.
+    GivenBack { key: Key, waiter: Option<WaiterId> },
+    /// A stream shall be reset now.
+    AbortStream(Key),
+    /// The last handle of a stream that no core served was dropped elsewhere.
+    Linger(Farewell),
     /// The future of an operation was dropped elsewhere.
     ReleaseOperation(Key),
     /// A timer was dropped elsewhere, or moved to another core.
     RemoveTimer(TimerKey),
-    /// A pool thread finished a request of the readiness ring.
-    Complete { token: u64, result: i32 },
+    /// A pool thread finished a request, which may have opened a descriptor: that of the result.
+    Complete { token: u64, result: i32, opened: Option<Descriptor> },
 }
 
 /// The part of a core that any thread may touch.
 pub(crate) struct Mailbox {
     core: CoreId,
     messages: SegQueue<Message>,
+    closed: AtomicBool,
     doorbell: Arc<Doorbell>,
 }
 
@@ -96,14 +101,31 @@ impl Mailbox {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let core = NEXT.fetch_add(1, Ordering::Relaxed);
         let doorbell = Arc::new(Doorbell::new()?);
-        let mailbox = Arc::new(Self { core, messages: SegQueue::new(), doorbell });
+        let mailbox = Arc::new(Self {
+            core,
+            messages: SegQueue::new(),
+            closed: AtomicBool::new(false),
+            doorbell,
+        });
         cores().insert(core, mailbox.clone());
         Ok(mailbox)
     }
 
-    /// Strikes the core from the list: later posts answer that it is gone.
+    /// Strikes the core from the list: later posts answer that it is gone. A message that nobody
+    /// will read is dropped, by whoever comes second of sender and core: it may own something.
     pub(crate) fn close(&self) {
-        cores().remove(&self.core);
+        let listed = cores().remove(&self.core);
+        drop(listed);
+        self.closed.store(true, Ordering::Relaxed);
+        // Pairs with the fence of the bell, between a sender's push and its look at `closed`.
+        fence(Ordering::SeqCst);
+        self.discard();
+    }
+
+    fn discard(&self) {
+        while let Some(message) = self.messages.pop() {
+            drop(message);
+        }
     }
 
     pub(crate) fn core(&self) -> CoreId {
@@ -117,6 +139,9 @@ impl Mailbox {
     pub(crate) fn push(&self, message: Message) {
         self.messages.push(message);
         self.doorbell.ring();
+        if self.closed.load(Ordering::Relaxed) {
+            self.discard();
+        }
     }
 
     #[inline]

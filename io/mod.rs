@@ -41,4 +41,4 @@ pub(crate) mod tables;
 pub(crate) mod timed;
 pub(crate) mod timers;
 pub mod trace;
-mod waiters;
+pub(crate) mod waiters;

@@ -342,6 +342,7 @@ impl Proactor {
         let grace = self.clock.ending().saturating_add(GRACE).max(deadline);
         self.drain_until(grace, |tables| tables.services.ring.in_flight() == 0);
         self.mailbox.close();
+        self.with_tables(Tables::strand_all);
         report.leaked = self.tables.borrow().services.ring.in_flight();
         report
     }

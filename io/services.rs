@@ -14,7 +14,7 @@ use crate::io::clock::Clock;
 use crate::io::mailbox::{Key, WaiterId};
 use crate::io::payload::AnyPayload;
 use crate::io::request::{Request, Token};
-use crate::io::ring::Ring;
+use crate::io::ring::{Provided, Ring};
 use crate::io::timers::{Expiry, TimerKey, Timers};
 
 /// What kind of resource a token belongs to, and which of its requests.
@@ -177,7 +177,8 @@ pub(crate) struct Services {
     /// No new receives: the runtime is shutting down.
     pub(crate) closing: bool,
     next_waiter: WaiterId,
-    returned: Vec<u16>,
+    /// Buffers that have come back and are not with the ring yet.
+    pub(crate) returned: Vec<u16>,
 }
 
 impl Services {
@@ -238,15 +239,32 @@ impl Services {
         }
     }
 
-    /// A turn begins: returned buffers go to the ring again, and everyone may have answers at once.
+    /// A turn begins: everyone may have answers at once, and returned buffers are at hand.
     #[inline]
     pub(crate) fn replenish(&mut self) {
         self.at_once = AtOnce::FRESH;
-        if self.buffers.has_returned() {
-            self.buffers.take_returned(&mut self.returned);
-            let Self { ring, buffers, returned, .. } = self;
-            ring.provide(returned.drain(..).map(|id| buffers.provided(id)));
+        self.buffers.take_returned(&mut self.returned);
+    }
+
+    /// A returned buffer, for a stream that has none.
+    pub(crate) fn take_buffer(&mut self) -> Option<Provided> {
+        self.returned.pop().map(|id| self.buffers.provided(id))
+    }
+
+    /// It was not needed.
+    pub(crate) fn put_back_buffer(&mut self, buffer: Provided) {
+        self.returned.push(buffer.id);
+    }
+
+    /// Gives returned buffers to the ring. Whether there were any.
+    #[inline]
+    pub(crate) fn provide_returned(&mut self) -> bool {
+        if self.returned.is_empty() {
+            return false;
         }
+        let Self { ring, buffers, returned, .. } = self;
+        ring.provide(returned.drain(..).map(|id| buffers.provided(id)));
+        true
     }
 
     /// More buffers for the ring. `false`: the limit is reached, or the system gives no memory.

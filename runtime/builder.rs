@@ -413,8 +413,9 @@ impl Runtime {
     /// ends them, cancels what is left at the deadline, and reports what was lost.
     ///
     /// Tasks are dropped inside the runtime, in no particular order; those that they spawn
-    /// meanwhile are dropped too, and panics of their destructors end there. Their handles answer
-    /// that they were cancelled. Wakers that are still around do nothing from then on.
+    /// meanwhile are dropped too (up to the bound at [`Report::tasks_leaked`]), and panics of their
+    /// destructors end there. Their handles answer that they were cancelled. Wakers that are still
+    /// around do nothing from then on.
     ///
     /// # Examples
     ///
@@ -437,6 +438,7 @@ impl Runtime {
         let mut report = Report::default();
         let Some((tasks_dropped, closed)) = self.core.shutdown(deadline) else { return report };
         report.tasks_dropped = tasks_dropped;
+        report.tasks_leaked = self.core.tasks().leaked();
         report.connections_closed = closed.connections;
         report.requests_cancelled = closed.cancelled;
         report.requests_leaked = closed.leaked;
@@ -475,6 +477,9 @@ impl fmt::Debug for Runtime {
 pub struct Report {
     /// Tasks that had not ended and were dropped.
     pub tasks_dropped: usize,
+    /// Tasks that destructors of tasks had started, and whose own would have gone on so: they were
+    /// never polled, and are leaked. 64 generations of them are dropped before that.
+    pub tasks_leaked: usize,
     /// Connections that were still open.
     pub connections_closed: usize,
     /// Requests that were cancelled at the deadline, or had nobody left to wait for them.
@@ -486,9 +491,9 @@ pub struct Report {
 }
 
 impl Report {
-    /// Whether everything has come back: no request is leaked and no blocking job runs on.
+    /// Whether everything has come back: nothing is leaked and no blocking job runs on.
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        self.requests_leaked == 0 && self.blocking_jobs_running == 0
+        self.tasks_leaked == 0 && self.requests_leaked == 0 && self.blocking_jobs_running == 0
     }
 }

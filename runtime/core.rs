@@ -26,7 +26,7 @@ use crate::io::proactor::{self, Closed, Park, Proactor};
 use crate::io::system;
 use crate::runtime::inbox::{Bell, Inbox};
 use crate::runtime::tasks::{self, Tasks};
-use crate::runtime::waker::RootWaker;
+use crate::runtime::waker::{self, RootWaker};
 
 /// How a core runs; see the methods of `Builder` of the same names.
 #[derive(Clone, Copy, Debug)]
@@ -62,6 +62,7 @@ pub(crate) struct Core {
 
 impl Core {
     pub(crate) fn new(proactor: Rc<Proactor>, pace: Pace) -> Self {
+        waker::vouch();
         let inbox = Inbox::new(Box::new(proactor.doorbell().clone()));
         Self {
             root: RootWaker::new(inbox.clone()),

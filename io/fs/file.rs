@@ -9,6 +9,7 @@ use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::sync::Arc;
+use std::task::Waker;
 
 use super::close::close;
 use super::flight::{Flight, Mark};
@@ -20,7 +21,7 @@ use super::shared::Shared;
 use super::transfer::{read, write};
 use crate::io::buffer::{BufError, IoBuf, IoBufMut};
 use crate::io::operation::outcome_to_result;
-use crate::io::payload::Payload;
+use crate::io::payload::{AnyPayload, Payload};
 use crate::io::request::{self, Request, StatBuffer};
 
 /// An open file.
@@ -69,12 +70,43 @@ pub struct File {
     handle: Arc<()>,
 }
 
-/// A sync under way. One that nobody waits for still counts when it fails.
-struct Syncing(Arc<Shared>);
+/// A request that keeps the file until the kernel is done, and the memory of its answer longer.
+struct Asking<M>(Option<Arc<Shared>>, M);
 
-impl Payload for Syncing {
-    fn abandoned(self, outcome: i64) {
-        self.0.synced(outcome);
+impl<M> Asking<M> {
+    fn number(&mut self, shared: &Arc<Shared>) -> RawFd {
+        self.0.get_or_insert_with(|| shared.clone()).number()
+    }
+}
+
+impl Payload for Asking<Box<StatBuffer>> {
+    fn landed(&mut self, _: i64) -> Option<AnyPayload> {
+        self.0.take().and_then(Shared::let_go)
+    }
+
+    fn stranded(&mut self, wakers: &mut Vec<Waker>) {
+        if let Some(shared) = &self.0 {
+            shared.strand(wakers);
+        }
+    }
+}
+
+/// A sync. One that nobody waits for still counts when it fails.
+impl Payload for Asking<()> {
+    fn abandoned(mut self, outcome: i64) {
+        drop(self.landed(outcome));
+    }
+
+    fn landed(&mut self, outcome: i64) -> Option<AnyPayload> {
+        let shared = self.0.take()?;
+        shared.synced(outcome);
+        shared.let_go()
+    }
+
+    fn stranded(&mut self, wakers: &mut Vec<Waker>) {
+        if let Some(shared) = &self.0 {
+            shared.strand(wakers);
+        }
     }
 }
 
@@ -271,14 +303,14 @@ impl File {
 
     async fn synchronize(&self, data_only: bool) -> io::Result<()> {
         self.shared.may_change(EVERYTHING).await?;
-        let request = move |Syncing(shared): &mut Syncing| {
-            let descriptor = shared.number();
+        let shared = &self.shared;
+        let request = move |syncing: &mut Asking<()>| {
+            let descriptor = syncing.number(shared);
             Request::Synchronize(request::Synchronize { descriptor, data_only })
         };
         // SAFETY: the request names no memory, and the payload owns the descriptor.
-        let landing = unsafe { Flight::new(Syncing(self.shared.clone()), request) }.await;
+        let landing = unsafe { Flight::new(Asking(Some(shared.clone()), ()), request) }.await;
         let (outcome, _) = landing.map_err(|(error, _)| error)?;
-        self.shared.synced(outcome);
         outcome_to_result(outcome).map(drop)
     }
 
@@ -335,7 +367,7 @@ impl File {
     ) -> io::Result<()> {
         let mark = Mark::new(&self.shared);
         let change = (&*self.shared, mark.ticket(), range);
-        let request = move |mark: &mut Mark| request(mark.arm().number());
+        let request = |mark: &mut Mark| request(mark.arm(&self.shared));
         // SAFETY: the request names no memory, and the payload owns the descriptor.
         let landing = unsafe { Flight::changing(mark, change, request) }.await;
         let (outcome, mut mark) = landing.map_err(|(error, mark)| {
@@ -358,17 +390,13 @@ impl File {
     /// Dropping it changes nothing.
     pub fn metadata(&self) -> Operation<impl Future<Output = io::Result<Metadata>>> {
         Operation::new(async move {
-            /// The answer's memory, and the descriptor that is asked about.
-            struct Asking(Arc<Shared>, Box<StatBuffer>);
-            impl Payload for Asking {}
-
-            let asking = Asking(self.shared.clone(), Box::new(StatBuffer::new()));
-            let request = |Asking(shared, buffer): &mut Asking| {
+            let asking = Asking(Some(self.shared.clone()), Box::new(StatBuffer::new()));
+            let request = |asking: &mut Asking<Box<StatBuffer>>| {
                 Request::Metadata(request::Metadata {
-                    descriptor: shared.number(),
+                    descriptor: asking.number(&self.shared),
                     path: c"".as_ptr(),
                     flags: libc::AT_EMPTY_PATH,
-                    buffer: &raw mut **buffer,
+                    buffer: &raw mut *asking.1,
                 })
             };
             // SAFETY: the payload owns the descriptor, and the buffer in a box of its own; the path
@@ -390,7 +418,8 @@ impl File {
     ///
     /// # Errors
     ///
-    /// As close(2); the file is closed all the same. Or that a sync had failed.
+    /// As close(2); the file is closed all the same. Or that a sync had failed, or that the kernel
+    /// still has an operation whose core is gone: then the file stays open.
     ///
     /// # Cancel safety
     ///
@@ -402,7 +431,7 @@ impl File {
             return shared.intact();
         }
         let intact = shared.intact();
-        let closed = close(shared.surrender().await).await;
+        let closed = close(shared.surrender().await?).await;
         intact.and(closed)
     }
 

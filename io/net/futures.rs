@@ -43,10 +43,11 @@ impl Future for Accept<'_> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Self { listener, place } = self.get_mut();
-        let connection = ready!(listener.poll_in_line(place, cx, |tables, key, waiter| {
-            let entry = tables.listeners.get_mut(key)?;
-            Some(entry.poll_accept(key, waiter, cx, &mut tables.services))
-        }))?;
+        let connection =
+            ready!(listener.poll_in_line(place, cx, |tables, key, waiter, caller| {
+                let entry = tables.listeners.get_mut(key)?;
+                Some(entry.poll_accept(key, waiter, caller, &mut tables.services))
+            }))?;
         // Best effort: a peer that has reset meanwhile leaves neither option nor address behind,
         // and the connection is handed on all the same: its first read tells.
         let _ = call::set_option(connection.number(), libc::IPPROTO_TCP, libc::TCP_NODELAY, 1);
@@ -89,10 +90,10 @@ impl Future for Recv<'_> {
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Self { stream, place } = self.get_mut();
-        stream.poll_in_line(place, cx, |tables, key, waiter| {
+        stream.poll_in_line(place, cx, |tables, key, waiter, caller| {
             let entry = tables.streams.get_mut(key)?;
             let number = entry.number();
-            Some(entry.receive.poll_lease(key, number, waiter, cx, &mut tables.services))
+            Some(entry.receive.poll_lease(key, number, waiter, caller, &mut tables.services))
         })
     }
 }
@@ -133,12 +134,12 @@ impl<'a, B: IoBuf> SendBuffer<'a, B> {
         // SAFETY: `IoBuf` promises that many initialised bytes there, still while we hold the
         // buffer.
         let bytes = unsafe { std::slice::from_raw_parts(buffer.stable_ptr(), length) };
-        let tried = self.stream.poll_in_line(&mut self.place, cx, |tables, key, waiter| {
+        let tried = self.stream.poll_in_line(&mut self.place, cx, |tables, key, waiter, caller| {
             let entry = tables.streams.get_mut(key)?;
             let (number, services) = (entry.number(), &mut tables.services);
             let now = entry.send.try_send(number, *waiter, bytes, services);
             match now {
-                SendNow::Wait => return Some(entry.send.wait(waiter, cx, services)),
+                SendNow::Wait => return Some(entry.send.wait(waiter, caller, services)),
                 // The place is kept until the rest is committed: whoever is woken now may run at
                 // once, and would send in between.
                 SendNow::Room { .. } => {}
@@ -167,24 +168,25 @@ impl<'a, B: IoBuf> SendBuffer<'a, B> {
     ) -> Poll<Result<(usize, B), BufError<B>>> {
         let remaining = buffer.bytes_init() - taken;
         if remaining == 0 && taken == 0 {
-            self.place.leave(Vec::new());
+            self.place.leave();
             return Poll::Ready(Ok((0, buffer)));
         }
         // SAFETY: within the buffer's bytes, which stay there however the buffer is moved.
         let address = unsafe { buffer.stable_ptr().add(taken) };
         let commit = Commit { address, remaining, taken };
         // Taken only when it is committed: its drop may run anything, so not within the tables.
-        let mut buffer = Some(buffer);
-        let committed = self.stream.with_place(&mut self.place, |tables, key, waiter, _| {
-            let entry = tables.streams.get_mut(key)?;
-            let payload = AnyPayload::plain(buffer.take().expect("committed once"));
-            let operation = operation::open(&mut tables.operations, payload, cx.waker());
-            let (operations, services) = (&mut tables.operations, &mut tables.services);
-            let number = entry.number();
-            entry.send.served(waiter, services);
-            entry.send.commit((key, number), operation, commit, operations, services);
-            Some(operation)
-        });
+        let (mut buffer, mut waker) = (Some(buffer), Some(cx.waker().clone()));
+        let committed =
+            self.stream.with_place(&mut self.place, cx.waker(), |tables, key, waiter, _| {
+                let entry = tables.streams.get_mut(key)?;
+                let payload = AnyPayload::plain(buffer.take().expect("committed once"));
+                let operation = operation::open(&mut tables.operations, payload, waker.take());
+                let (operations, services) = (&mut tables.operations, &mut tables.services);
+                let number = entry.number();
+                entry.send.served(waiter, services);
+                entry.send.commit((key, number), operation, commit, operations, services);
+                Some(operation)
+            });
         match committed.and_then(|key| key.ok_or_else(gone)) {
             Ok(key) => {
                 self.state = State::Committed(Pending::new(current_core(), key));
@@ -215,14 +217,14 @@ impl<B: IoBuf> Future for SendBuffer<'_, B> {
 
 impl Expire for Recv<'_> {
     fn expire(mut self: Pin<&mut Self>) -> Poll<Self::Output> {
-        self.place.leave(Vec::new());
+        self.place.leave();
         Poll::Ready(Err(timed_out()))
     }
 }
 
 impl Expire for Accept<'_> {
     fn expire(mut self: Pin<&mut Self>) -> Poll<Self::Output> {
-        self.place.leave(Vec::new());
+        self.place.leave();
         Poll::Ready(Err(timed_out()))
     }
 }
@@ -232,7 +234,7 @@ impl<B: IoBuf> Expire for SendBuffer<'_, B> {
         let this = self.get_mut();
         match &mut this.state {
             State::Fresh(buffer) => {
-                this.place.leave(Vec::new());
+                this.place.leave();
                 Poll::Ready(Err(BufError::new(timed_out(), buffer.take())))
             }
             State::Committed(operation) => {

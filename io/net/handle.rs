@@ -14,20 +14,21 @@
 //! operation answers with an error that names the owner.
 
 use std::io;
+use std::mem;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use super::listener::Listener;
-use super::stream::{Socket, Stream};
+use super::stream::{Farewell, Remains, Socket, Stream};
 use crate::io::allowance;
-use crate::io::buffer::Lease;
 use crate::io::descriptor::Descriptor;
 use crate::io::mailbox::{self, CoreId, Key, Message, Wait, WaiterId};
 use crate::io::proactor::{Proactor, off_core, outside};
 use crate::io::request::call;
 use crate::io::tables::Tables;
+use crate::io::waiters::{Caller, HOLDER};
 
 /// In place of a core: one of them is making the entry.
 const BINDING: CoreId = CoreId::MAX;
@@ -37,19 +38,22 @@ const BINDING: CoreId = CoreId::MAX;
 pub(crate) struct Binding {
     core: AtomicU64,
     key: AtomicU64,
-    release: Release,
+    release: &'static Release,
 }
 
 /// How the owner is told that the last handle is gone: by a message, or directly on its own core.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Release {
     message: fn(Key) -> Message,
     here: fn(&mut Tables, Key),
 }
 
+const STREAM: &Release = &Release { message: Message::ReleaseStream, here: Tables::release_stream };
+const LISTENER: &Release =
+    &Release { message: Message::ReleaseListener, here: Tables::release_listener };
+
 impl Binding {
-    fn new(message: fn(Key) -> Message, here: fn(&mut Tables, Key)) -> Self {
-        let release = Release { message, here };
+    fn new(release: &'static Release) -> Self {
         Self { core: AtomicU64::new(0), key: AtomicU64::new(0), release }
     }
 
@@ -62,8 +66,8 @@ impl Binding {
         insert: impl FnOnce(&mut Tables) -> Key,
     ) -> io::Result<Key> {
         let here = proactor.id();
-        if self.core.load(Ordering::Relaxed) == here {
-            return Ok(self.key());
+        if let Some(key) = self.key_on(here) {
+            return Ok(key);
         }
         match self.core.compare_exchange(0, BINDING, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => {
@@ -80,6 +84,12 @@ impl Binding {
             ))),
             Err(owner) => Err(off_core(&format!("this {what}"), owner)),
         }
+    }
+
+    /// The entry, if it is on this core, the current one.
+    #[inline]
+    fn key_on(&self, here: CoreId) -> Option<Key> {
+        (self.core.load(Ordering::Relaxed) == here).then(|| self.key())
     }
 
     #[inline]
@@ -134,24 +144,30 @@ impl Drop for Binding {
 pub(crate) struct Place {
     pub(crate) waiter: Option<WaiterId>,
     wait: Wait,
+    /// Its read has taken a part, and the socket says so.
+    holds: bool,
     core: CoreId,
     key: Key,
 }
 
 impl Place {
     pub(crate) fn new(wait: Wait) -> Self {
-        Self { waiter: None, wait, core: 0, key: Key { index: 0, generation: 0 } }
+        Self { waiter: None, wait, holds: false, core: 0, key: Key { index: 0, generation: 0 } }
     }
 
-    /// Leaves the line, giving back what a read had already taken.
-    pub(crate) fn leave(&mut self, unread: Vec<u8>) {
+    /// It may stand in a line of this entry now.
+    #[inline]
+    fn stand_on(&mut self, key: Key) {
+        if self.waiter.is_some() {
+            self.key = key;
+            self.core = mailbox::current_core();
+        }
+    }
+
+    /// Leaves the line.
+    pub(crate) fn leave(&mut self) {
         let Some(waiter) = self.waiter.take() else { return };
-        let (key, wait) = (self.key, self.wait);
-        let message = if unread.is_empty() {
-            Message::Withdraw { key, wait, waiter }
-        } else {
-            Message::Unread { key, waiter, bytes: unread }
-        };
+        let message = Message::Withdraw { key: self.key, wait: self.wait, waiter };
         if mailbox::current_core() == self.core {
             Proactor::with_current(|proactor| {
                 proactor.with_tables(|tables| tables.on_message(message));
@@ -164,7 +180,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.leave(Vec::new());
+        self.leave();
     }
 }
 
@@ -178,12 +194,21 @@ pub(crate) trait Bound {
     /// Makes the entry on the table of the core that is to serve it.
     fn insert(&self, tables: &mut Tables) -> Key;
 
+    /// Binds it to this core, or says who serves it.
+    #[cold]
+    fn bind(&self, proactor: &Proactor) -> io::Result<Key> {
+        self.binding().bind(Self::NAME, proactor, |tables| self.insert(tables))
+    }
+
     /// Runs `f` on the entry, binding it to this core at the first use.
     #[inline]
     fn on_entry<R>(&self, f: impl FnOnce(&mut Tables, Key) -> R) -> io::Result<R> {
         let done = Proactor::with_current(|proactor| {
-            let bound = self.binding().bind(Self::NAME, proactor, |tables| self.insert(tables));
-            bound.map(|key| proactor.with_tables(|tables| f(tables, key)))
+            let key = match self.binding().key_on(proactor.id()) {
+                Some(key) => key,
+                None => self.bind(proactor)?,
+            };
+            Ok(proactor.with_tables(|tables| f(tables, key)))
         });
         done.unwrap_or_else(|| Err(outside(&format!("a {}", Self::NAME))))
     }
@@ -200,13 +225,15 @@ pub(crate) trait Bound {
     fn poll<R>(
         &self,
         cx: &Context<'_>,
-        f: impl FnOnce(&mut Tables, Key) -> Option<Poll<io::Result<R>>>,
+        mut f: impl FnMut(&mut Tables, Key, &mut Caller<'_>) -> Option<Poll<io::Result<R>>>,
     ) -> Poll<io::Result<R>> {
         if !allowance::is_left() {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        answer(self.on_entry(f))
+        answer(Caller::run(cx.waker(), |caller| {
+            self.on_entry(|tables, key| f(tables, key, caller))
+        }))
     }
 
     /// The same with a place in line. Beyond the allowance the future still takes its place: who
@@ -216,15 +243,22 @@ pub(crate) trait Bound {
         &self,
         place: &mut Place,
         cx: &Context<'_>,
-        f: impl FnOnce(&mut Tables, Key, &mut Option<WaiterId>) -> Option<Poll<io::Result<R>>>,
+        f: impl FnMut(
+            &mut Tables,
+            Key,
+            &mut Option<WaiterId>,
+            &mut Caller<'_>,
+        ) -> Option<Poll<io::Result<R>>>,
     ) -> Poll<io::Result<R>> {
         if !allowance::is_left() {
             cx.waker().wake_by_ref();
-            let placed = self
-                .with_place(place, |tables, key, waiter, wait| tables.enrol(key, wait, waiter, cx));
+            let wait = place.wait;
+            let placed = self.with_place(place, cx.waker(), |tables, key, waiter, caller| {
+                tables.enrol(key, wait, waiter, caller);
+            });
             return placed.map_or_else(|error| Poll::Ready(Err(error)), |()| Poll::Pending);
         }
-        answer(self.with_place(place, |tables, key, waiter, _| f(tables, key, waiter)))
+        answer(self.with_place(place, cx.waker(), f))
     }
 
     /// As `on_entry`, for a future that has or wants a place in line.
@@ -232,18 +266,22 @@ pub(crate) trait Bound {
     fn with_place<R>(
         &self,
         place: &mut Place,
-        f: impl FnOnce(&mut Tables, Key, &mut Option<WaiterId>, Wait) -> R,
+        waker: &Waker,
+        mut f: impl FnMut(&mut Tables, Key, &mut Option<WaiterId>, &mut Caller<'_>) -> R,
     ) -> io::Result<R> {
         if place.waiter.is_some() && place.core != mailbox::current_core() {
             return Err(off_core("this future", place.core));
         }
-        self.on_entry(|tables, key| {
-            let result = f(tables, key, &mut place.waiter, place.wait);
-            if place.waiter.is_some() {
-                place.key = key;
-                place.core = mailbox::current_core();
-            }
-            result
+        Caller::run(waker, |caller| {
+            self.on_entry(|tables, key| {
+                if place.holds && place.key != key {
+                    // The stream has left and come back, where this read's place was kept.
+                    place.waiter = Some(HOLDER);
+                }
+                let result = f(tables, key, &mut place.waiter, caller);
+                place.stand_on(key);
+                result
+            })
         })
     }
 }
@@ -267,13 +305,19 @@ fn answer<R>(polled: io::Result<Option<Poll<io::Result<R>>>>) -> Poll<io::Result
 pub(crate) struct StreamHandle {
     socket: Arc<Socket>,
     binding: Binding,
+    /// While it is unbound: the core that had it last, or on which it was made.
+    home: AtomicU64,
 }
+
+/// In place of a home: the stream was aborted, and shall not linger anywhere.
+const NOWHERE: CoreId = CoreId::MAX;
 
 impl StreamHandle {
     pub(crate) fn new(descriptor: Descriptor) -> Arc<Self> {
         Arc::new(Self {
             socket: Arc::new(Socket::new(descriptor)),
-            binding: Binding::new(Message::ReleaseStream, Tables::release_stream),
+            binding: Binding::new(STREAM),
+            home: AtomicU64::new(mailbox::current_core()),
         })
     }
 
@@ -297,29 +341,62 @@ impl StreamHandle {
         owner != 0 && mailbox::find(owner).is_none()
     }
 
-    /// Bytes that a read had taken go back in front, wherever the stream is by now.
-    pub(crate) fn give_back(&self, place: &mut Place, bytes: Vec<u8>) {
-        let (owner, key) = (self.binding.core(), self.binding.key());
-        if bytes.is_empty() || owner == place.core && key == place.key && place.waiter.is_some() {
-            return place.leave(bytes);
+    /// A read has taken a part and waits for more: nobody reads before it, wherever the stream
+    /// goes.
+    pub(crate) fn hold(&self, place: &mut Place) {
+        if !mem::replace(&mut place.holds, true) {
+            self.socket.hold();
         }
-        // It has moved since, or the read ended in an error and stands in no line.
-        place.leave(Vec::new());
-        if owner == 0 {
-            self.socket.put_back(bytes);
-        } else if mailbox::current_core() == owner {
+    }
+
+    /// A read is over. Bytes that it had taken go back in front, wherever the stream is by now.
+    pub(crate) fn give_back(&self, place: &mut Place, bytes: Vec<u8>) {
+        let holds = mem::take(&mut place.holds);
+        if bytes.is_empty() && !holds {
+            return place.leave();
+        }
+        let here = mailbox::current_core();
+        let (owner, key) = (self.binding.core(), self.binding.key());
+        if owner != 0 && owner == here {
+            if holds {
+                self.socket.give_back(Vec::new());
+            }
+            let waiter = place.waiter.take().filter(|_| place.core == owner && place.key == key);
             Proactor::with_current(|proactor| {
-                proactor.with_tables(|tables| tables.on_message(Message::PutBack { key, bytes }));
+                proactor.with_tables(|tables| {
+                    let Some(stream) = tables.streams.get_mut(key) else { return };
+                    stream.give_back(waiter, bytes, &mut tables.services);
+                });
             });
-        } else {
-            let _ = mailbox::post(owner, Message::PutBack { key, bytes });
+            return;
+        }
+        self.socket.give_back(bytes);
+        // Read again: see `Socket`. Whoever is told in vain finds nothing.
+        let (owner, key) = (self.binding.core(), self.binding.key());
+        let waiter = place.waiter.take().filter(|_| place.core == owner && place.key == key);
+        if owner != 0 {
+            // A core that is gone serves nobody any more.
+            let _ = mailbox::post(owner, Message::GivenBack { key, waiter });
         }
     }
 
     /// Takes the stream off its core: nothing is in flight any more.
-    pub(crate) fn unbind(&self, unread: Vec<u8>) {
-        self.socket.keep_unread(Lease::from_vec(unread));
-        self.binding.unbind();
+    pub(crate) fn unbind(&self, remains: Remains) {
+        self.home.store(self.binding.core(), Ordering::Relaxed);
+        self.socket.leave(remains, || self.binding.unbind());
+    }
+
+    /// Resets the connection from a thread that may not touch it.
+    pub(crate) fn abort_elsewhere(&self) {
+        // A socket that is not connected any more has nothing to reset.
+        let _ = call::reset_on_close(self.number());
+        match self.binding.core() {
+            // The close that the drop brings is the reset.
+            0 => self.home.store(NOWHERE, Ordering::Relaxed),
+            owner => {
+                let _ = mailbox::post(owner, Message::AbortStream(self.binding.key()));
+            }
+        }
     }
 
     /// The writing half is gone: FIN follows what is committed.
@@ -354,17 +431,19 @@ impl StreamHandle {
     }
 
     /// Closing a socket with input unread resets it, and takes with it what the peer has not read
-    /// yet. So a stream that was never used, or was detached, lingers as any other.
+    /// yet. So a stream that was never used, or was detached, lingers as any other: here, or on the
+    /// core that it comes from.
     fn linger_unbound(&self) {
+        let mut farewell = Some(Farewell::new(self.socket.clone()));
         Proactor::with_current(|proactor| {
-            if proactor.is_closed() {
-                return;
+            if let (false, Some(farewell)) = (proactor.is_closed(), farewell.take()) {
+                proactor.with_tables(|tables| tables.linger(farewell));
             }
-            proactor.with_tables(|tables| {
-                let key = tables.streams.insert(Stream::new(self.socket.clone()));
-                tables.release_stream(key);
-            });
         });
+        if let Some(farewell) = farewell {
+            // With that core gone it comes back, and ends here.
+            drop(mailbox::post(self.home.load(Ordering::Relaxed), Message::Linger(farewell)));
+        }
     }
 }
 
@@ -385,7 +464,8 @@ impl Drop for StreamHandle {
     fn drop(&mut self) {
         // Shared: the descriptor is being given away.
         let is_ours = Arc::strong_count(&self.socket) == 1;
-        if !self.is_bound() && is_ours && call::unread(self.number()) > 0 {
+        let lingers = !self.is_bound() && is_ours && *self.home.get_mut() != NOWHERE;
+        if lingers && self.socket.descriptor.is_usable() && self.socket.has_input() {
             self.linger_unbound();
         }
     }
@@ -400,7 +480,7 @@ pub(crate) struct ListenerHandle {
 
 impl ListenerHandle {
     pub(crate) fn new(descriptor: Descriptor) -> Self {
-        let binding = Binding::new(Message::ReleaseListener, Tables::release_listener);
+        let binding = Binding::new(LISTENER);
         Self { descriptor: Arc::new(descriptor), binding }
     }
 

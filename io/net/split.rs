@@ -305,7 +305,12 @@ impl Future for ReadExact<'_> {
             let count = match poll_read(this.handle, &mut this.place, true, rest, cx) {
                 Poll::Ready(Ok(count)) => count,
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => {
+                    if this.filled > 0 {
+                        this.handle.hold(&mut this.place);
+                    }
+                    return Poll::Pending;
+                }
             };
             if count == 0 {
                 return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
@@ -313,7 +318,7 @@ impl Future for ReadExact<'_> {
             this.filled += count;
         }
         this.filled = 0;
-        this.place.leave(Vec::new());
+        this.handle.give_back(&mut this.place, Vec::new());
         Poll::Ready(Ok(this.into.len()))
     }
 }
@@ -365,7 +370,12 @@ impl Future for ReadUntil<'_> {
             let count = match poll_read(this.handle, &mut this.place, true, spare, cx) {
                 Poll::Ready(Ok(count)) => count,
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => {
+                    if searched > 0 {
+                        this.handle.hold(&mut this.place);
+                    }
+                    return Poll::Pending;
+                }
             };
             // SAFETY: the read has initialised that many bytes.
             unsafe { this.taken.set_len(searched + count) };
@@ -375,7 +385,7 @@ impl Future for ReadUntil<'_> {
             }
             let end = found.map_or(this.taken.len(), |at| searched + at + 1);
             let rest = this.taken.split_off(end);
-            this.place.leave(rest);
+            this.handle.give_back(&mut this.place, rest);
             return Poll::Ready(Ok(std::mem::take(&mut this.taken)));
         }
     }
@@ -398,10 +408,10 @@ pub(super) fn poll_write(
     parts: &[IoSlice<'_>],
     cx: &Context<'_>,
 ) -> Poll<io::Result<usize>> {
-    handle.poll_in_line(place, cx, |tables, key, waiter| {
+    handle.poll_in_line(place, cx, |tables, key, waiter, caller| {
         let entry = tables.streams.get_mut(key)?;
         let (place, services) = ((key, entry.number()), &mut tables.services);
-        Some(entry.send.poll_write(place, waiter, parts, cx, services))
+        Some(entry.send.poll_write(place, waiter, parts, caller, services))
     })
 }
 
@@ -426,9 +436,9 @@ pub(super) fn poll_flush(
     place: &mut Place,
     cx: &Context<'_>,
 ) -> Poll<io::Result<()>> {
-    handle.poll_in_line(place, cx, |tables, key, waiter| {
+    handle.poll_in_line(place, cx, |tables, key, waiter, caller| {
         let entry = tables.streams.get_mut(key)?;
-        Some(entry.send.poll_flush(waiter, cx, &mut tables.services))
+        Some(entry.send.poll_flush(waiter, caller, &mut tables.services))
     })
 }
 
@@ -454,20 +464,20 @@ pub(super) async fn detach(handle: &StreamHandle) -> io::Result<()> {
     flush(handle).await?;
     let mut place = Place::new(Wait::Idle);
     poll_fn(|cx| {
-        handle.poll_in_line(&mut place, cx, |tables, key, waiter| {
+        handle.poll_in_line(&mut place, cx, |tables, key, waiter, caller| {
             let entry = tables.streams.get_mut(key)?;
             let services = &mut tables.services;
-            if entry.poll_idle(key, waiter, cx, services).is_pending() {
+            if entry.poll_idle(key, waiter, caller, services).is_pending() {
                 return Some(Poll::Pending);
             }
             let number = entry.number();
             let mut stream = tables.streams.remove(key)?;
-            let unread = stream.take_unread();
+            let remains = stream.remains();
             services.ring.forget(number);
             stream.close(&mut tables.operations, services);
             *waiter = None;
             // Before those who are woken by this look for it.
-            handle.unbind(unread);
+            handle.unbind(remains);
             Some(Poll::Ready(Ok(())))
         })
     })

@@ -157,10 +157,11 @@ impl TcpListener {
         let mut closing: Option<Pending<Vec<Descriptor>>> = None;
         let undelivered = std::future::poll_fn(|cx| {
             if closing.is_none() {
+                let mut waker = Some(cx.waker().clone());
                 let opened = self.handle.with(|tables, key| {
                     let entry = tables.listeners.get_mut(key)?;
                     let payload = AnyPayload::plain(Vec::<Descriptor>::new());
-                    let operation = operation::open(&mut tables.operations, payload, cx.waker());
+                    let operation = operation::open(&mut tables.operations, payload, waker.take());
                     entry.release_for(key, operation, &mut tables.services);
                     tables.settle_listener(key);
                     Some(Ok(operation))

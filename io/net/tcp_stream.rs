@@ -25,6 +25,7 @@ use crate::io::operation::{self, Pending, outcome_to_result};
 use crate::io::payload::AnyPayload;
 use crate::io::request::call;
 use crate::io::services::Services;
+use crate::io::waiters::Caller;
 
 /// A TCP connection.
 ///
@@ -44,6 +45,10 @@ use crate::io::services::Services;
 /// closes at once. Bytes that the linger time leaves unsent make it a reset: FIN would tell the
 /// peer that it has everything. [`close`](Self::close) does the same and reports errors;
 /// [`abort`](Self::abort) resets.
+///
+/// A stream that is bound to no core lingers where it is dropped, or on the core that had it last.
+/// Where neither is there, FIN goes out and the input that has come is discarded; input that comes
+/// later is answered by a reset, as nobody is left to take it.
 ///
 /// # Examples
 ///
@@ -251,10 +256,10 @@ impl TcpStream {
         }
         let mut place = Place::new(Wait::Read);
         poll_fn(|cx| {
-            self.handle.poll_in_line(&mut place, cx, |tables, key, waiter| {
+            self.handle.poll_in_line(&mut place, cx, |tables, key, waiter, caller| {
                 let (entry, into) = (tables.streams.get_mut(key)?, as_uninit(into));
                 let (number, services) = (entry.number(), &mut tables.services);
-                Some(entry.receive.poll_peek(key, number, waiter, into, cx, services))
+                Some(entry.receive.poll_peek(key, number, waiter, into, caller, services))
             })
         })
         .await
@@ -325,9 +330,9 @@ impl TcpStream {
     ///
     /// Dropped, it changes nothing.
     pub async fn readable(&self) -> io::Result<()> {
-        self.ready(Wait::Readable, |entry, key, waiter, cx, services| {
+        self.ready(Wait::Readable, |entry, key, waiter, caller, services| {
             let number = entry.number();
-            entry.receive.poll_ready(key, number, waiter, cx, services)
+            entry.receive.poll_ready(key, number, waiter, caller, services)
         })
         .await
     }
@@ -342,22 +347,22 @@ impl TcpStream {
     ///
     /// Dropped, it changes nothing.
     pub async fn writable(&self) -> io::Result<()> {
-        self.ready(Wait::Writable, |entry, key, waiter, cx, services| {
+        self.ready(Wait::Writable, |entry, key, waiter, caller, services| {
             let number = entry.number();
-            entry.send.poll_ready((key, number), waiter, cx, services)
+            entry.send.poll_ready((key, number), waiter, caller, services)
         })
         .await
     }
 
     async fn ready<F>(&self, wait: Wait, poll: F) -> io::Result<()>
     where
-        F: Fn(&mut Stream, Key, &mut Option<WaiterId>, &Context<'_>, &mut Services) -> Poll<()>,
+        F: Fn(&mut Stream, Key, &mut Option<WaiterId>, &mut Caller<'_>, &mut Services) -> Poll<()>,
     {
         let mut place = Place::new(wait);
         poll_fn(|cx| {
-            self.handle.poll_in_line(&mut place, cx, |tables, key, waiter| {
+            self.handle.poll_in_line(&mut place, cx, |tables, key, waiter, caller| {
                 let entry = tables.streams.get_mut(key)?;
-                Some(poll(entry, key, waiter, cx, &mut tables.services).map(Ok))
+                Some(poll(entry, key, waiter, caller, &mut tables.services).map(Ok))
             })
         })
         .await
@@ -441,7 +446,7 @@ impl TcpStream {
     ///
     /// Dropped, the stream closes all the same, as if it had been dropped.
     pub async fn close(self) -> io::Result<()> {
-        if !self.handle.is_bound() && !self.handle.has_unread() && !has_input(&self.handle) {
+        if !self.handle.is_bound() && !self.handle.socket().has_input() {
             return Ok(());
         }
         let mut closing: Option<Pending<()>> = None;
@@ -451,10 +456,11 @@ impl TcpStream {
                     closed.and_then(|(outcome, ())| outcome_to_result(outcome).map(drop))
                 });
             }
+            let mut waker = Some(cx.waker().clone());
             let opened = self.handle.with(|tables, key| {
                 let entry = tables.streams.get_mut(key)?;
                 let operation =
-                    operation::open(&mut tables.operations, AnyPayload::plain(()), cx.waker());
+                    operation::open(&mut tables.operations, AnyPayload::plain(()), waker.take());
                 entry.release_for(key, operation, &mut tables.services);
                 tables.settle_stream(key);
                 Some(Ok(operation))
@@ -477,13 +483,12 @@ impl TcpStream {
     /// `ECONNRESET`.
     pub fn abort(self) {
         let aborted = self.handle.with(|tables, key| {
-            tables.streams.get_mut(key)?.abort(key, &mut tables.services);
-            tables.settle_stream(key);
+            tables.streams.get_mut(key)?;
+            tables.abort_stream(key);
             Some(Ok(()))
         });
         if aborted.is_err() {
-            // Not ours to serve: the close that the drop brings is made a reset.
-            let _ = call::reset_on_close(self.handle.number());
+            self.handle.abort_elsewhere();
         }
     }
 
@@ -514,10 +519,6 @@ impl TcpStream {
     }
 }
 
-fn has_input(handle: &StreamHandle) -> bool {
-    call::unread(handle.number()) > 0
-}
-
 /// One read into a slice.
 pub(super) async fn read(handle: &StreamHandle, into: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
     if into.is_empty() {
@@ -535,11 +536,11 @@ pub(super) fn poll_read(
     into: &mut [MaybeUninit<u8>],
     cx: &Context<'_>,
 ) -> Poll<io::Result<usize>> {
-    handle.poll_in_line(place, cx, |tables, key, waiter| {
+    handle.poll_in_line(place, cx, |tables, key, waiter, caller| {
         let entry = tables.streams.get_mut(key)?;
         let (number, services) = (entry.number(), &mut tables.services);
         let place = (waiter, keep_place);
-        Some(entry.receive.poll_slice(key, number, place, into, cx, services))
+        Some(entry.receive.poll_slice(key, number, place, into, caller, services))
     })
 }
 

@@ -11,6 +11,7 @@
 //! cancellation included. Nobody else matches on the kind of ring.
 
 mod choice;
+mod job;
 pub(crate) mod readiness;
 pub(crate) mod simulated;
 pub(crate) mod uring;

@@ -15,7 +15,7 @@ const LENGTH: usize = 256 * 1024;
 /// How far the dropped operations get before they are dropped.
 const TURNS: [usize; 4] = [0, 1, 2, 5];
 
-async fn read_write(path: &Path) -> io::Result<File> {
+pub(crate) async fn read_write(path: &Path) -> io::Result<File> {
     File::options().read(true).write(true).create(true).truncate(true).open(path).await
 }
 
@@ -252,7 +252,7 @@ async fn until(holds: impl Fn() -> bool) {
 }
 
 /// How many descriptors of this process name a file in this place.
-fn open_descriptors_of(path: &Path) -> usize {
+pub(crate) fn open_descriptors_of(path: &Path) -> usize {
     let entries = std::fs::read_dir("/proc/self/fd").expect("/proc is mounted");
     let targets = entries.filter_map(|entry| read_link(entry.ok()?.path()).ok());
     targets.filter(|target| target.starts_with(path)).count()

@@ -4,6 +4,7 @@
 //! ```text
 //!   plain.rs     opening, reading, writing, metadata, conversions, errors
 //!   dropped.rs   the contract of dropped operations, and the conservation of their buffers
+//!   forgotten.rs operations that nobody asks about any more
 //!   direct.rs    O_DIRECT
 //!   cores.rs     one file on several cores; what the rings do for it
 //! ```
@@ -11,6 +12,7 @@
 mod cores;
 mod direct;
 mod dropped;
+mod forgotten;
 mod limits;
 mod plain;
 
@@ -119,7 +121,7 @@ unsafe impl IoBufMut for Counted {
 }
 
 /// Polls once, with the waker of the test.
-async fn poll_once<F: Future>(mut future: Pin<&mut F>) -> Poll<F::Output> {
+async fn poll_once<F: Future + ?Sized>(mut future: Pin<&mut F>) -> Poll<F::Output> {
     poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await
 }
 

@@ -28,10 +28,10 @@ pub(super) fn fill<'a, R: SoleReader>(
     reader: &'a mut R,
     cx: &Context<'_>,
 ) -> Poll<io::Result<&'a [u8]>> {
-    let polled = reader.handle().poll(cx, |tables, key| {
+    let polled = reader.handle().poll(cx, |tables, key, caller| {
         let entry = tables.streams.get_mut(key)?;
         let (number, services) = (entry.number(), &mut tables.services);
-        Some(entry.receive.poll_fill(key, number, cx, services))
+        Some(entry.receive.poll_fill(key, number, caller, services))
     });
     // SAFETY: the bytes stay until somebody reads, and nobody can while `reader` is borrowed;
     // should the core end meanwhile, they are kept with the socket, which `reader` shares.

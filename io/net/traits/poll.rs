@@ -22,11 +22,11 @@ pub(super) fn read(
     if into.is_empty() {
         return Poll::Ready(Ok(0));
     }
-    handle.poll(cx, |tables, key| {
+    handle.poll(cx, |tables, key, caller| {
         let entry = tables.streams.get_mut(key)?;
         let (number, services) = (entry.number(), &mut tables.services);
         let place = (&mut Some(POLLER), false);
-        Some(entry.receive.poll_slice(key, number, place, into, cx, services))
+        Some(entry.receive.poll_slice(key, number, place, into, caller, services))
     })
 }
 
@@ -39,10 +39,10 @@ pub(super) fn write(
     if parts.iter().all(|part| part.is_empty()) {
         return Poll::Ready(Ok(0));
     }
-    handle.poll(cx, |tables, key| {
+    handle.poll(cx, |tables, key, caller| {
         let entry = tables.streams.get_mut(key)?;
         let (place, services) = ((key, entry.number()), &mut tables.services);
-        Some(entry.send.poll_write(place, &mut Some(POLLER), parts, cx, services))
+        Some(entry.send.poll_write(place, &mut Some(POLLER), parts, caller, services))
     })
 }
 
@@ -51,10 +51,10 @@ pub(super) fn flush(handle: &StreamHandle, cx: &Context<'_>) -> Poll<io::Result<
     if !handle.is_bound() {
         return Poll::Ready(Ok(()));
     }
-    handle.poll(cx, |tables, key| {
+    handle.poll(cx, |tables, key, caller| {
         let entry = tables.streams.get_mut(key)?;
         let services = &mut tables.services;
-        Some(entry.send.poll_flush(&mut Some(POLLER), cx, services))
+        Some(entry.send.poll_flush(&mut Some(POLLER), caller, services))
     })
 }
 
