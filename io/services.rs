@@ -14,7 +14,7 @@ use crate::io::clock::Clock;
 use crate::io::mailbox::{Key, WaiterId};
 use crate::io::payload::AnyPayload;
 use crate::io::request::{Request, Token};
-use crate::io::ring::{Provided, Ring};
+use crate::io::ring::Ring;
 use crate::io::timers::{Expiry, TimerKey, Timers};
 
 /// What kind of resource a token belongs to, and which of its requests.
@@ -54,6 +54,34 @@ impl Kind {
             _ => return None,
         };
         Some((kind, key))
+    }
+}
+
+/// Streams that found no buffer, first come first served; but those that got nothing since they
+/// last tried go before those that did.
+#[derive(Debug, Default)]
+pub(crate) struct Starved {
+    empty: VecDeque<Key>,
+    fed: VecDeque<Key>,
+}
+
+impl Starved {
+    pub(crate) fn push(&mut self, key: Key, is_fed: bool) {
+        if is_fed { &mut self.fed } else { &mut self.empty }.push_back(key);
+    }
+
+    /// The next of the one kind or the other.
+    pub(crate) fn pop(&mut self, is_fed: bool) -> Option<Key> {
+        if is_fed { &mut self.fed } else { &mut self.empty }.pop_front()
+    }
+
+    /// How many got nothing, and how many something.
+    pub(crate) fn counts(&self) -> (usize, usize) {
+        (self.empty.len(), self.fed.len())
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.empty.is_empty() && self.fed.is_empty()
     }
 }
 
@@ -172,13 +200,13 @@ pub(crate) struct Services {
     /// Direct calls of resources; the ring counts its own.
     pub(crate) direct_calls: u64,
     /// Streams whose receive found no buffer, oldest first; each stands here once.
-    pub(crate) starved: VecDeque<Key>,
+    pub(crate) starved: Starved,
     pub(crate) at_once: AtOnce,
     /// No new receives: the runtime is shutting down.
     pub(crate) closing: bool,
     next_waiter: WaiterId,
     /// Buffers that have come back and are not with the ring yet.
-    pub(crate) returned: Vec<u16>,
+    returned: Vec<u16>,
 }
 
 impl Services {
@@ -192,7 +220,7 @@ impl Services {
             effects: Effects::default(),
             counters: ResourceCounters::default(),
             direct_calls: 0,
-            starved: VecDeque::new(),
+            starved: Starved::default(),
             at_once: AtOnce::FRESH,
             closing: false,
             next_waiter: crate::io::waiters::POLLER,
@@ -239,32 +267,15 @@ impl Services {
         }
     }
 
-    /// A turn begins: everyone may have answers at once, and returned buffers are at hand.
+    /// A turn begins: returned buffers go to the ring again, and everyone may have answers at once.
     #[inline]
     pub(crate) fn replenish(&mut self) {
         self.at_once = AtOnce::FRESH;
-        self.buffers.take_returned(&mut self.returned);
-    }
-
-    /// A returned buffer, for a stream that has none.
-    pub(crate) fn take_buffer(&mut self) -> Option<Provided> {
-        self.returned.pop().map(|id| self.buffers.provided(id))
-    }
-
-    /// It was not needed.
-    pub(crate) fn put_back_buffer(&mut self, buffer: Provided) {
-        self.returned.push(buffer.id);
-    }
-
-    /// Gives returned buffers to the ring. Whether there were any.
-    #[inline]
-    pub(crate) fn provide_returned(&mut self) -> bool {
-        if self.returned.is_empty() {
-            return false;
+        if self.buffers.has_returned() {
+            self.buffers.take_returned(&mut self.returned);
+            let Self { ring, buffers, returned, .. } = self;
+            ring.provide(returned.drain(..).map(|id| buffers.provided(id)));
         }
-        let Self { ring, buffers, returned, .. } = self;
-        ring.provide(returned.drain(..).map(|id| buffers.provided(id)));
-        true
     }
 
     /// More buffers for the ring. `false`: the limit is reached, or the system gives no memory.

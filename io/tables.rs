@@ -41,39 +41,28 @@ impl Tables {
         if !self.services.starved.is_empty() {
             self.feed_starved();
         }
-        self.services.provide_returned();
     }
 
     /// Streams that found no buffer get their turn before the core sleeps: leases that tasks have
     /// just returned would otherwise leave them waiting for an unrelated event.
     ///
-    /// And they get it before the ring has those buffers: there a stream that always has more to
-    /// bring is the quickest, each time. So each has one, who has waited longest first, and only
-    /// what is left after that is for whoever takes it.
-    ///
     /// No more of them at once than there are buffers: each of the others would find none again,
     /// and a submission and a completion would have been for nothing.
     fn feed_starved(&mut self) {
         let free = self.services.buffers.free();
-        self.each_starved(if free == 0 { usize::MAX } else { free }, Stream::feed);
-        let left = self.services.returned.len();
-        if left > 0 && !self.services.starved.is_empty() {
-            self.services.provide_returned();
-            self.each_starved(left, Stream::refill);
-        }
-        let starved = !self.services.starved.is_empty();
-        self.services.buffers.set_starved(starved);
-    }
-
-    fn each_starved(&mut self, most: usize, serve: fn(&mut Stream, Key, &mut Services)) {
-        for _ in 0..self.services.starved.len().min(most) {
-            let Some(key) = self.services.starved.pop_front() else { break };
+        let most = if free == 0 { usize::MAX } else { free };
+        // Who finds nothing again goes to the back, and is not asked twice.
+        let (empty, fed) = self.services.starved.counts();
+        for turn in 0..(empty + fed).min(most) {
+            let Some(key) = self.services.starved.pop(turn >= empty) else { break };
             if let Some(stream) = self.streams.get_mut(key) {
-                serve(stream, key, &mut self.services);
+                stream.feed(key, &mut self.services);
                 // A closing stream may have met its peer's end by this.
                 self.settle_stream(key);
             }
         }
+        let starved = !self.services.starved.is_empty();
+        self.services.buffers.set_starved(starved);
     }
 
     /// A stream waits for a buffer, and there are some: the core must not sleep.

@@ -458,6 +458,14 @@ impl Bound for StreamHandle {
     fn insert(&self, tables: &mut Tables) -> Key {
         tables.streams.insert(Stream::new(self.socket.clone()))
     }
+
+    #[cold]
+    fn bind(&self, proactor: &Proactor) -> io::Result<Key> {
+        let key = self.binding.bind(Self::NAME, proactor, |tables| self.insert(tables))?;
+        // Only now: what is given back before this is found here, and after it told to this core.
+        proactor.with_tables(|tables| tables.collect(key, None));
+        Ok(key)
+    }
 }
 
 impl Drop for StreamHandle {

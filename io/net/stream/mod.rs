@@ -162,10 +162,6 @@ impl Stream {
         self.receive.feed(key, self.socket.number(), services);
     }
 
-    pub(crate) fn refill(&mut self, key: Key, services: &mut Services) {
-        self.receive.refill(key, self.socket.number(), services);
-    }
-
     /// A waiting future was dropped. If it stood first, the wake it may have had passes on.
     pub(crate) fn withdraw(&mut self, wait: Wait, waiter: WaiterId, services: &mut Services) {
         match wait {

@@ -81,6 +81,8 @@ pub(crate) struct Receiving {
     discarding: bool,
     /// The stream is about to leave this core: nothing new is armed.
     paused: bool,
+    /// The receive has brought something since it was armed.
+    fed: bool,
 }
 
 impl Default for Receiving {
@@ -100,6 +102,7 @@ impl Default for Receiving {
             ahead: false,
             discarding: false,
             paused: false,
+            fed: false,
         }
     }
 }
@@ -158,7 +161,7 @@ impl Receiving {
                 // A cancelled receive may end in this, too: then it is not wanted any more.
                 if wanted {
                     self.state = State::Starved;
-                    services.starved.push_back(key);
+                    services.starved.push(key, self.fed);
                 }
             }
             // Cancelled, interrupted, or not now: nothing is wrong with the stream.
@@ -301,6 +304,7 @@ impl Receiving {
             return;
         }
         self.state = State::Armed;
+        self.fed = false;
         if self.watch == Watch::Armed {
             self.watch = Watch::Cancelling;
             services.cancel(Kind::WatchReadable, key);
@@ -332,6 +336,7 @@ impl Receiving {
     }
 
     fn push(&mut self, lease: Lease) {
+        self.fed = true;
         if lease.is_empty() || self.discarding {
             return;
         }

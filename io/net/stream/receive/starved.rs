@@ -1,18 +1,15 @@
 //! Streams whose receive found no provided buffer: exhaustion is never the user's error.
 //!
 //! ```text
-//!                       a returned buffer          received less than fits: Armed again
-//!              ┌──────► direct receive into it ──► all of it full: Starved, behind the others
-//!   Starved ───┤ none   buffers in the ring, or
-//!              ├──────► the pool may grow ───────► Armed again
-//!              │ none   direct receive into
-//!              └──────► private memory ──────────► Starved; the watch tells when there is more
+//!                buffers in the ring, or
+//!              ┌► the pool may grow ───────► Armed again
+//!   Starved ───┤ none   direct receive into
+//!              └► private memory ──────────► Starved; the watch tells when there is more
 //! ```
 //!
-//! The first way is what keeps streams fair. A buffer that goes back to the ring is taken by
-//! whoever the kernel comes to first, and that may be the same busy stream for ever.
+//! Buffers go to whoever the kernel comes to first, which is the order of submission. So who got
+//! nothing the last time is submitted first: a busy stream that takes all there is stands behind.
 
-use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 
 use super::{End, Receiving, State, Watch};
@@ -30,54 +27,16 @@ impl Receiving {
         if self.state != State::Starved {
             return;
         }
-        if self.feed_returned(key, number, services) {
-            return;
-        }
         if services.buffers.free() > 0 || services.grow_buffers() {
-            return self.refill(key, number, services);
+            self.state = State::Idle;
+            return self.arm(key, number, services);
         }
         if !self.ready && self.watch == Watch::Armed {
             // The watch will tell; until then only a returned buffer can help.
-            services.starved.push_back(key);
+            services.starved.push(key, false);
             return;
         }
         self.feed_privately(key, number, services);
-    }
-
-    /// The ring has buffers again.
-    pub(crate) fn refill(&mut self, key: Key, number: RawFd, services: &mut Services) {
-        if self.state == State::Starved {
-            self.state = State::Idle;
-            self.arm(key, number, services);
-        }
-    }
-
-    /// Receives into a buffer that has come back. `false`: none has.
-    fn feed_returned(&mut self, key: Key, number: RawFd, services: &mut Services) -> bool {
-        let Some(buffer) = services.take_buffer() else { return false };
-        // SAFETY: the pool's memory, of that length, and neither lent nor with the ring.
-        let room = unsafe {
-            let start = buffer.address.cast::<MaybeUninit<u8>>();
-            std::slice::from_raw_parts_mut(start, buffer.length as usize)
-        };
-        services.direct_calls += 1;
-        match call::receive(number, room, false) {
-            count if count > 0 => {
-                let count = count.unsigned_abs();
-                // SAFETY: the kernel has just filled so much of it, and is done with it.
-                self.push(unsafe { services.buffers.lease(buffer.id, count) });
-                self.fed(count == buffer.length, key, number, services);
-            }
-            nothing => {
-                services.put_back_buffer(buffer);
-                if request::would_block(nothing) {
-                    self.refill(key, number, services);
-                } else {
-                    self.ended(nothing, services);
-                }
-            }
-        }
-        true
     }
 
     /// All buffers are lent: receives into memory of its own.
@@ -88,7 +47,7 @@ impl Receiving {
             error if request::would_block(error) => {
                 self.ready = false;
                 self.arm_watch(key, number, services);
-                services.starved.push_back(key);
+                services.starved.push(key, false);
             }
             count if count > 0 => {
                 // SAFETY: the kernel has just written that many bytes.
@@ -96,22 +55,15 @@ impl Receiving {
                 memory.shrink_to_fit();
                 services.counters.private_receives += 1;
                 self.push(Lease::from_vec(memory));
-                self.fed(true, key, number, services);
+                if self.bytes >= services.limits.receive_ahead && !self.discarding {
+                    self.state = State::Idle;
+                } else {
+                    services.starved.push(key, true);
+                }
+                self.nudge(services);
             }
             end => self.ended(end, services),
         }
-    }
-
-    /// It got something; `more`: it may have more, and stands behind the others for it.
-    fn fed(&mut self, more: bool, key: Key, number: RawFd, services: &mut Services) {
-        if self.bytes >= services.limits.receive_ahead && !self.discarding {
-            self.state = State::Idle;
-        } else if more {
-            services.starved.push_back(key);
-        } else {
-            self.refill(key, number, services);
-        }
-        self.nudge(services);
     }
 
     fn ended(&mut self, result: i32, services: &mut Services) {
