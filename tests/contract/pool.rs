@@ -273,7 +273,7 @@ fn a_flood_leaves_buffers_for_the_others() {
             let count = within("the flood ends", drain).await.unwrap();
             flood.join().unwrap();
             println!("{count} {:?}", runtime.metrics().resources);
-            assert!(count > 1_000_000, "the flood goes on, too: {count}");
+            assert!(count > 100_000, "the flood goes on, too: {count}");
         },
     );
 }
