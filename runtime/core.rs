@@ -20,7 +20,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use crate::io::mailbox::Doorbell;
-use crate::io::proactor::{self, Closed, Park, Proactor};
+use crate::io::proactor::{self, Closed, Ending, Park, Proactor};
 use crate::io::system;
 use crate::runtime::inbox::{Bell, Inbox};
 use crate::runtime::tasks::{self, Tasks};
@@ -206,6 +206,30 @@ impl Core {
         let _running = self.enter_loop();
         let dropped = self.tasks.drop_all();
         Some((dropped, self.proactor.shutdown(deadline)))
+    }
+
+    /// `shutdown` in steps, for who gives the turns: this is the first, `end_turn` the others.
+    pub(crate) fn begin_end(&self, deadline: u64) -> Option<(usize, Ending)> {
+        if self.closed.replace(true) {
+            return None;
+        }
+        let _running = self.enter_loop();
+        let dropped = self.tasks.drop_all();
+        Some((dropped, self.proactor.begin_end(deadline)?))
+    }
+
+    /// True: it has ended.
+    pub(crate) fn end_turn(&self, ending: &mut Ending) -> bool {
+        let _running = self.enter_loop();
+        self.proactor.has_ended(ending) || {
+            self.proactor.turn(Park::No, &|| true);
+            self.proactor.has_ended(ending)
+        }
+    }
+
+    /// Whether a turn would find something, as far as can be seen without one.
+    pub(crate) fn wants_turn(&self) -> bool {
+        !self.is_idle() || self.proactor.wants_turn()
     }
 
     /// Makes this core the thread's current one, for its tasks and for its I/O, and keeps its loop

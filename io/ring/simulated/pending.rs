@@ -10,7 +10,8 @@
 use std::collections::VecDeque;
 
 use super::random::{Chance, mix};
-use super::world::State;
+use super::state::State;
+use super::trace::name_of;
 use crate::io::request::{
     Accept, Completion, Connect, Flags, Interest, Poll, ReceiveMany, Request, SendBytes, Token,
 };
@@ -52,17 +53,17 @@ pub(super) struct Pending {
     digest: u64,
     /// The events that a watch has told of.
     seen: Option<u64>,
+    /// A connect has sent its first word.
+    has_begun: bool,
 }
 
 impl std::fmt::Debug for Pending {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "{:?} of {:#x}{}",
-            self.request,
-            self.token.0,
-            if self.is_cancelled { ", cancelled" } else { "" }
-        )
+        f.write_str(self.name())?;
+        if let Some(number) = self.descriptor() {
+            write!(f, " on {number:#x}")?;
+        }
+        if self.is_cancelled { f.write_str(", cancelled") } else { Ok(()) }
     }
 }
 
@@ -87,7 +88,12 @@ impl Pending {
             taken: 0,
             digest,
             seen: None,
+            has_begun: false,
         }
+    }
+
+    pub(super) fn name(&self) -> &'static str {
+        name_of(&self.request)
     }
 
     pub(super) fn descriptor(&self) -> Option<i32> {
@@ -194,6 +200,9 @@ impl Pending {
 
     /// Looks at once, and then at each event: readiness that stays is not told again.
     fn poll(&mut self, request: Poll, kernel: &mut Kernel<'_>) -> bool {
+        if kernel.state.is_connecting(request.descriptor) {
+            return false;
+        }
         let (count, events) = match kernel.state.stream(request.descriptor) {
             Ok((connection, side)) => {
                 let writable = request.interest == Interest::Writable;
@@ -244,7 +253,14 @@ impl Pending {
         // SAFETY: the submitter keeps the address until the terminal completion.
         let address = unsafe { *request.address };
         let Some(to) = address.to_std() else { return self.end(-libc::EAFNOSUPPORT) };
-        match kernel.state.connect(request.descriptor, to) {
+        if !self.has_begun {
+            self.has_begun = true;
+            return match kernel.state.connect(request.descriptor, to) {
+                Ok(()) => true,
+                Err(error) => self.end(error),
+            };
+        }
+        match kernel.state.connected(request.descriptor) {
             // The handshake went through, and its waiter did not wait for it.
             Some(0) if self.is_cancelled && kernel.chance.one_in(2) => self.end(-libc::ECANCELED),
             Some(result) => self.end(result),
