@@ -124,12 +124,30 @@ impl Core {
         self.tasks.has_ready()
     }
 
+    /// One round with a root future, which does not wait, for a simulation that gives the turns.
+    pub(crate) fn turn_with<F: Future + ?Sized>(&self, root: Pin<&mut F>) -> Poll<F::Output> {
+        let _running = self.enter_loop();
+        self.run_tasks();
+        let polled = self.poll_root(root, &Waker::from(self.root.clone()));
+        if polled.is_pending() {
+            self.tasks.read_inbox();
+            self.turn_proactor(Park::No);
+        }
+        polled
+    }
+
+    /// Drops something of the core's on the core.
+    pub(crate) fn drop_here<T>(&self, value: T) {
+        let _running = self.enter_loop();
+        drop(value);
+    }
+
     fn run_tasks(&self) {
         let polled = self.tasks.run(self.pace.task_budget);
         self.since_turn.set(self.since_turn.get() + polled);
     }
 
-    fn poll_root<F: Future>(&self, future: Pin<&mut F>, waker: &Waker) -> Poll<F::Output> {
+    fn poll_root<F: Future + ?Sized>(&self, future: Pin<&mut F>, waker: &Waker) -> Poll<F::Output> {
         // Both are asked: each clears its own mark.
         if self.tasks.root_woken.replace(false) | self.root.take() {
             self.since_turn.set(self.since_turn.get() + 1);

@@ -51,14 +51,11 @@ fn weather(seed: u64) -> Weather {
 /// # Panics
 ///
 /// When the program waits for what can never happen, and when it breaks a rule of the kernel's.
-pub fn simulate<F>(
+pub fn simulate<F: Future>(
     seed: u64,
     builder: Builder,
-    body: impl FnOnce(Chance) -> F + 'static,
-) -> Simulation<F::Output>
-where
-    F: Future + 'static,
-{
+    body: impl FnOnce(Chance) -> F,
+) -> Simulation<F::Output> {
     const GRACE: Duration = Duration::from_secs(60);
     let world = World::new(seed, weather(seed));
     let _entered = world.enter();

@@ -12,7 +12,6 @@
 //! from the seed, the cores of all hosts interleave in many ways.
 
 use std::collections::BTreeMap;
-use std::panic::resume_unwind;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -28,9 +27,9 @@ use crate::runtime::builder::Builder;
 const JOB_MAX: usize = 2_000_000;
 
 /// What a host is when it is up.
-pub(crate) struct Plan {
+pub(crate) struct Plan<'a> {
     pub(crate) name: String,
-    pub(crate) program: Program,
+    pub(crate) program: Program<'a>,
     pub(crate) builder: Builder,
     pub(crate) cores: usize,
     /// The simulation lasts until it has returned.
@@ -44,8 +43,8 @@ struct Life {
     planned: usize,
 }
 
-struct Host {
-    plan: Plan,
+struct Host<'a> {
+    plan: Plan<'a>,
     life: Option<Life>,
     /// Its program has returned; only a client's counts.
     is_done: bool,
@@ -63,10 +62,10 @@ pub(crate) enum Step {
     Stands,
 }
 
-pub(crate) struct Driver {
+pub(crate) struct Driver<'a> {
     pub(crate) world: Rc<World>,
-    hosts: Vec<Host>,
-    pub(crate) cores: Vec<Core>,
+    hosts: Vec<Host<'a>>,
+    pub(crate) cores: Vec<Core<'a>>,
     /// When which life's pool has its next job run.
     jobs: Vec<(u64, usize)>,
     actions: BTreeMap<(u64, usize), Action>,
@@ -79,7 +78,7 @@ pub(crate) struct Driver {
     pub(crate) failed: Option<(String, String)>,
 }
 
-impl Driver {
+impl<'a> Driver<'a> {
     pub(crate) fn new(world: Rc<World>) -> Self {
         Self {
             chance: Chance::of(world.seed(), 2),
@@ -96,14 +95,14 @@ impl Driver {
     }
 
     /// Adds a host, which is down.
-    pub(crate) fn add(&mut self, plan: Plan) {
+    pub(crate) fn add(&mut self, plan: Plan<'a>) {
         let host = self.world.with(|state| state.add_host(&plan.name));
         assert_eq!(host, self.hosts.len(), "hosts are added here and nowhere else");
         self.hosts.push(Host { plan, life: None, is_done: false });
     }
 
     /// The settings of a host that is down.
-    pub(crate) fn plan_mut(&mut self, host: usize) -> &mut Plan {
+    pub(crate) fn plan_mut(&mut self, host: usize) -> &mut Plan<'a> {
         &mut self.hosts[host].plan
     }
 
@@ -141,7 +140,7 @@ impl Driver {
         self.jobs.retain(|(_, of)| *of != boot);
         let (gone, left) = self.cores.drain(..).partition(|core| core.boot == boot);
         self.cores = left;
-        let gone: Vec<Core> = gone;
+        let gone: Vec<Core<'a>> = gone;
         gone.into_iter().for_each(|core| core.abandon(&self.world));
         let _here = self.world.on(boot);
         pool.shutdown(0);
@@ -203,10 +202,8 @@ impl Driver {
         let (host, boot) = (core.host, core.boot);
         let outcome = core.turn(&self.world, &mut self.chance);
         self.plan_jobs(host);
-        match outcome {
-            Some(Ok(outcome)) => self.returned(index, outcome),
-            Some(Err(error)) if error.is_panic() => resume_unwind(error.into_panic()),
-            Some(Err(_)) | None => {}
+        if let Some(outcome) = outcome {
+            self.returned(index, outcome);
         }
         if self.cores[index].has_ended() {
             self.leave(host, boot);
@@ -298,7 +295,7 @@ impl Driver {
     }
 }
 
-impl Drop for Driver {
+impl Drop for Driver<'_> {
     /// Whatever still runs goes without a word.
     fn drop(&mut self) {
         let _entered = self.world.enter();

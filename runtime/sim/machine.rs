@@ -13,17 +13,16 @@
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::Poll;
 use std::time::Duration;
 
-use crate::io::pool::Pool;
-use crate::io::proactor::{Ending, Park};
+use crate::io::pool::{Pool, contain};
+use crate::io::proactor::Ending;
 use crate::io::ring::Prepared;
 use crate::io::ring::simulated::Chance;
 use crate::io::ring::simulated::world::World;
 use crate::runtime::builder::{Builder, DROP_DEADLINE, Report, nanoseconds};
 use crate::runtime::cores::CoreHandle;
-use crate::runtime::join::{JoinError, JoinHandle};
 use crate::runtime::{Metrics, Runtime};
 
 /// The longest that a turn takes, in nanoseconds.
@@ -34,25 +33,34 @@ const STEP_MAX: usize = 200_000;
 /// What a program comes to: an error is the message of its failure.
 pub(crate) type Outcome = Result<(), String>;
 /// A program that runs.
-pub(crate) type Main = Pin<Box<dyn Future<Output = Outcome>>>;
+pub(crate) type Main<'a> = Pin<Box<dyn Future<Output = Outcome> + 'a>>;
 
 /// What a host runs, made anew for each core of each life.
-pub(crate) type Program = Box<dyn FnMut(CoreHandle) -> Main>;
+pub(crate) type Program<'a> = Box<dyn FnMut(CoreHandle) -> Main<'a> + 'a>;
 
-#[derive(Debug)]
-enum Phase {
-    Running(JoinHandle<Outcome>),
+enum Phase<'a> {
+    Running(Main<'a>),
     Ending { ending: Ending, tasks: usize },
     Ended(Report),
 }
 
+impl std::fmt::Debug for Phase<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Running(_) => "Running",
+            Self::Ending { .. } => "Ending",
+            Self::Ended(_) => "Ended",
+        })
+    }
+}
+
 /// One core of a host that is up.
 #[derive(Debug)]
-pub(crate) struct Core {
+pub(crate) struct Core<'a> {
     pub(crate) host: usize,
     pub(crate) boot: usize,
     runtime: Runtime,
-    phase: Phase,
+    phase: Phase<'a>,
     /// When its next turn is; never, if nothing comes.
     pub(crate) due: u64,
     /// The changes of its host that it has seen.
@@ -61,7 +69,7 @@ pub(crate) struct Core {
     pub(crate) metrics: Option<Metrics>,
 }
 
-impl Core {
+impl<'a> Core<'a> {
     /// Starts the program on the cores of a host that has just booted.
     pub(crate) fn start(
         world: &Rc<World>,
@@ -69,7 +77,7 @@ impl Core {
         boot: usize,
         (builder, count): (&Builder, usize),
         pool: &Arc<Pool>,
-        program: &mut Program,
+        program: &mut Program<'a>,
     ) -> Vec<Self> {
         let _here = world.on(boot);
         let prepared = Prepared::simulated(world.seed());
@@ -82,7 +90,8 @@ impl Core {
         let handles = CoreHandle::group(prepared.report().clone(), handles);
         let start = |(runtime, handle): (Runtime, CoreHandle)| {
             let main = program(handle.clone());
-            let main = runtime.spawn(async move { handle.live(main).await.unwrap_or(Ok(())) });
+            let main = Box::pin(async move { handle.live(main).await.unwrap_or(Ok(())) });
+            runtime.core().tasks().root_woken.set(true);
             let now = world.with(|state| state.now());
             let phase = Phase::Running(main);
             Self { host, boot, runtime, phase, due: now, seen: 0, metrics: None }
@@ -103,11 +112,11 @@ impl Core {
     }
 
     /// One turn. Answers what the program has come to, when it has.
-    pub(crate) fn turn(
-        &mut self,
-        world: &World,
-        chance: &mut Chance,
-    ) -> Option<Result<Outcome, JoinError>> {
+    ///
+    /// # Panics
+    ///
+    /// With the program's panic.
+    pub(crate) fn turn(&mut self, world: &World, chance: &mut Chance) -> Option<Outcome> {
         let _here = world.on(self.boot);
         let core = self.runtime.core();
         core.proactor().clock().advance_to(world.clock());
@@ -117,12 +126,8 @@ impl Core {
                 if chance.one_in(2) {
                     core.tasks().arrange(|tasks| chance.shuffle(tasks));
                 }
-                core.turn(Park::No);
-                if main.is_finished() {
-                    let context = &mut Context::from_waker(Waker::noop());
-                    if let Poll::Ready(joined) = Pin::new(main).poll(context) {
-                        outcome = Some(joined);
-                    }
+                if let Poll::Ready(ready) = core.turn_with(main.as_mut()) {
+                    outcome = Some(ready);
                 }
             }
             Phase::Ending { ending, tasks } => {
@@ -145,6 +150,9 @@ impl Core {
         self.metrics = Some(self.runtime.metrics());
         let grace = nanoseconds(grace.unwrap_or(DROP_DEADLINE));
         let deadline = core.proactor().clock().ending().saturating_add(grace);
+        // As in `block_on`, the program goes first.
+        let before = std::mem::replace(&mut self.phase, Phase::Ended(Report::default()));
+        core.drop_here(before);
         let (tasks, ending) = core.begin_end(deadline).expect("it has not ended before");
         self.phase = Phase::Ending { ending, tasks };
         self.due = world.with(|state| state.now());
@@ -153,6 +161,8 @@ impl Core {
     /// Drops everything; its host is down already.
     pub(crate) fn abandon(mut self, world: &World) {
         let _here = world.on(self.boot);
+        let before = std::mem::replace(&mut self.phase, Phase::Ended(Report::default()));
+        contain(|| self.runtime.core().drop_here(before));
         self.runtime.end(Duration::ZERO);
     }
 

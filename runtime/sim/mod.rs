@@ -130,7 +130,7 @@ impl<T: Outcome, E: fmt::Debug> Outcome for Result<T, E> {
 /// See the [module](self) for an example, and [`check`] for running many seeds.
 pub struct Sim {
     world: Rc<Kernel>,
-    driver: Driver,
+    driver: Driver<'static>,
     settings: Settings,
     time_limit: Duration,
     step_limit: u64,
@@ -222,7 +222,13 @@ impl Sim {
         self.add(name, 1, true, Box::new(start))
     }
 
-    fn add(&mut self, name: &str, cores: usize, is_client: bool, program: Program) -> Host<'_> {
+    fn add(
+        &mut self,
+        name: &str,
+        cores: usize,
+        is_client: bool,
+        program: Program<'static>,
+    ) -> Host<'_> {
         let builder = self.settings.builder();
         let name = name.to_owned();
         self.driver.add(Plan { name, program, builder, cores, is_client });
@@ -370,7 +376,7 @@ impl fmt::Debug for Sim {
     }
 }
 
-fn main<F: Future<Output: Outcome> + 'static>(program: F) -> Main {
+fn main<F: Future<Output: Outcome> + 'static>(program: F) -> Main<'static> {
     Box::pin(async move { program.await.outcome() })
 }
 

@@ -25,9 +25,9 @@ use quoit::{Builder, Runtime};
 use dice::Dice;
 
 /// Runs a scenario under each seed, some of them twice.
-fn under_seeds<F>(seeds: u64, scenario: impl Fn(Dice) -> F + Clone + 'static)
+fn under_seeds<F>(seeds: u64, scenario: impl Fn(Dice) -> F)
 where
-    F: Future + 'static,
+    F: Future,
     F::Output: Debug + PartialEq,
 {
     under_seeds_and(seeds, scenario, |_| {});
@@ -36,10 +36,10 @@ where
 /// As `under_seeds`, and looks at each run.
 fn under_seeds_and<F>(
     seeds: u64,
-    scenario: impl Fn(Dice) -> F + Clone + 'static,
+    scenario: impl Fn(Dice) -> F,
     look: impl Fn(&Simulation<F::Output>),
 ) where
-    F: Future + 'static,
+    F: Future,
     F::Output: Debug + PartialEq,
 {
     let number = |name| env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
@@ -47,10 +47,10 @@ fn under_seeds_and<F>(
     let (first, last) = chosen.map_or((0, seeds * times), |seed| (seed, seed + 1));
     for seed in first..last {
         let outcome = catch_unwind(AssertUnwindSafe(|| {
-            let run = run(seed, scenario.clone());
+            let run = run(seed, &scenario);
             look(&run);
             if seed % 8 == 0 || chosen.is_some() {
-                let again = self::run(seed, scenario.clone());
+                let again = self::run(seed, &scenario);
                 assert_eq!(run.trace, again.trace, "a second run went another way");
                 assert_eq!(run.output, again.output, "a second run had another result");
             }
@@ -62,11 +62,8 @@ fn under_seeds_and<F>(
     }
 }
 
-fn run<F>(seed: u64, scenario: impl Fn(Dice) -> F + 'static) -> Simulation<F::Output>
-where
-    F: Future + 'static,
-{
-    let run = simulate(seed, builder(seed), move |chance| scenario(Dice::new(chance)));
+fn run<F: Future>(seed: u64, scenario: impl Fn(Dice) -> F) -> Simulation<F::Output> {
+    let run = simulate(seed, builder(seed), |chance| scenario(Dice::new(chance)));
     check_books(&run);
     run
 }

@@ -4,4 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a failure is a panic here")]
 
 mod common;
+mod crash;
 mod echo;
+mod network;
+mod sandbox;

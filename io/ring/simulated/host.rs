@@ -156,6 +156,10 @@ impl State {
     fn vanish(&mut self, id: u64, side: usize) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         connection.vanish(side);
+        if side == 1 {
+            // The client may know the connection already, and its listener is gone.
+            connection.half_open = None;
+        }
         if connection.half_open.is_some() || connection.is_closed() {
             self.forget(id);
         }

@@ -366,7 +366,7 @@ impl State {
         let hosts = [self.boots[client_boot].host, self.boots[boot].host];
         let ends = [End::new(client, hosts[0], client_boot), End::new(server, hosts[1], boot)];
         let most = self.weather.capacity_max;
-        let capacities = [self.chance.up_to(most), self.chance.up_to(most)];
+        let capacities = [0, 1].map(|_| most - self.chance.below(most.div_ceil(2)));
         let connection = self.next_id();
         self.connections.insert(connection, Connection::new(ends, capacities, id));
         Some(connection)
@@ -380,7 +380,8 @@ impl State {
         }
         if self.attempt(number, attempt).is_none() {
             // Nobody waits for it any more, and the client's kernel says so.
-            let is_new = self.connections[&id].half_open.is_some();
+            let connection = &self.connections[&id];
+            let is_new = connection.half_open.is_some() || connection.ends[1].is_gone;
             if is_new && self.end(number) != Ok((id, 0)) {
                 self.forget(id);
             }
@@ -628,8 +629,10 @@ impl State {
         let ids: Vec<u64> = self.connections.keys().copied().collect();
         for id in ids {
             let hosts = self.connections[&id].ends.each_ref().map(|end| end.host);
-            let is_up = self.connections[&id].half_open.is_none();
-            if is_up && (hosts == [a, b] || hosts == [b, a]) {
+            if hosts == [a, b] || hosts == [b, a] {
+                if self.connections[&id].half_open.is_some() && !self.establish(id) {
+                    continue;
+                }
                 for side in 0..2 {
                     if self.connections[&id].ends[side].is_open {
                         self.fail(id, side, libc::ECONNRESET);
