@@ -3,7 +3,7 @@
 //! ```text
 //!   submit ──► pending ── work: by chance, now or later ──► answers ── by chance ──► Completion
 //!   cancel ──►    │                    │
-//!                 └── nobody's turn    └── world: descriptors, listeners, connections
+//!                 └── nobody's turn    └── world: descriptors, listeners, connections, a disk
 //! ```
 //!
 //! It gives every answer that the kernel may give, and the rare ones as often as the others:
@@ -18,6 +18,7 @@
 //! A turn that shall wait while nothing can ever happen is a deadlock of the program, and panics.
 
 mod connection;
+mod disk;
 mod listening;
 mod pending;
 mod random;
@@ -29,6 +30,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 
+pub use self::disk::{Disk, DiskOptions, Survival, with_disk};
 use self::pending::{Kernel, Pending};
 pub use self::random::Chance;
 use self::trace::Event;
@@ -36,7 +38,7 @@ pub use self::world::Books;
 use self::world::World;
 use super::{Provided, RingCounters, Waiting};
 use crate::io::mailbox::Mailbox;
-use crate::io::request::{Completion, Flags, Request, Token};
+use crate::io::request::{Attempt, Completion, Flags, ReadAt, Request, Token};
 
 /// How often in a row a request is passed over, at most: then it gets what it can.
 const PASSED_OVER_MAX: u32 = 6;
@@ -84,12 +86,29 @@ impl Simulated {
         self.settled_at = None;
         self.world.with(|state| {
             state.note(Event::Submitted { token: token.0, request });
-            if let Some(number) = request.descriptor() {
+            if let Some(number) = pending::descriptor_of(request) {
                 state.hold(number, true);
             }
         });
         // SAFETY: handed on.
         self.pending.push(unsafe { Pending::new(token, *request) });
+    }
+
+    /// Tries a read at once, without submitting it.
+    ///
+    /// # Safety
+    ///
+    /// The memory is writable for this call.
+    pub(super) unsafe fn try_read(&self, read: ReadAt) -> Attempt {
+        match self.world.with(|state| state.try_read(read)) {
+            None => Attempt::Blocking,
+            Some(Err(result)) => Attempt::Done { result },
+            Some(Ok(bytes)) => {
+                // SAFETY: writable, says the caller, and no more bytes than were asked for.
+                unsafe { read.address.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+                Attempt::Done { result: bytes.len() as i32 }
+            }
+        }
     }
 
     pub(super) fn cancel(&mut self, token: Token) {
@@ -160,6 +179,7 @@ impl Simulated {
     fn step(&mut self, completions: &mut Vec<Completion>) {
         self.world.with(|state| {
             state.step();
+            state.pass_time(self.chance.up_to(STEP_MAX) as u64);
             let mut kernel =
                 Kernel { state, chance: &mut self.chance, provided: &mut self.provided };
             let mut order: Vec<usize> = (0..self.pending.len()).collect();

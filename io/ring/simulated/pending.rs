@@ -9,6 +9,7 @@
 
 use std::collections::VecDeque;
 
+use super::disk::Work;
 use super::random::{Chance, mix};
 use super::world::State;
 use crate::io::request::{
@@ -52,6 +53,8 @@ pub(super) struct Pending {
     digest: u64,
     /// The events that a watch has told of.
     seen: Option<u64>,
+    /// What a disk does about it.
+    work: Option<Work>,
 }
 
 impl std::fmt::Debug for Pending {
@@ -87,11 +90,13 @@ impl Pending {
             taken: 0,
             digest,
             seen: None,
+            // SAFETY: handed on.
+            work: unsafe { Work::new(&request) },
         }
     }
 
     pub(super) fn descriptor(&self) -> Option<i32> {
-        self.request.descriptor()
+        descriptor_of(&self.request)
     }
 
     pub(super) fn has_answers(&self) -> bool {
@@ -117,6 +122,9 @@ impl Pending {
         }
         if completion.is_terminal() {
             self.is_posted = true;
+            if let Some(work) = &mut self.work {
+                work.land(&self.request);
+            }
             if let Request::SendBytes(send) = &self.request {
                 // SAFETY: readable until this answer is posted.
                 let now = digest(unsafe { bytes_of(send) });
@@ -130,6 +138,9 @@ impl Pending {
     pub(super) fn go_on(&mut self, kernel: &mut Kernel<'_>) -> bool {
         if self.is_over {
             return false;
+        }
+        if self.work.is_some() {
+            return self.on_disk(kernel);
         }
         if !self.is_cancelled {
             return self.work(kernel);
@@ -163,8 +174,18 @@ impl Pending {
             | Request::SetLength(_)
             | Request::Allocate(_)
             | Request::Metadata(_)
-            | Request::Close(_) => self.end(-libc::ENOSYS),
+            | Request::Close(_) => unreachable!("a disk works on it"),
         }
+    }
+
+    /// A request to a disk always gets somewhere, and decides itself what a cancel does to it.
+    fn on_disk(&mut self, kernel: &mut Kernel<'_>) -> bool {
+        let work = self.work.as_mut().expect("just seen");
+        let result = kernel.state.work(work, &self.request, self.is_cancelled);
+        if let Some(result) = result {
+            self.end(result);
+        }
+        true
     }
 
     /// The terminal answer.
@@ -311,8 +332,25 @@ unsafe fn bytes_of<'a>(send: &SendBytes) -> &'a [u8] {
     unsafe { std::slice::from_raw_parts(send.address, send.length as usize) }
 }
 
-fn digest(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(bytes.len() as u64, |digest, byte| mix(digest ^ u64::from(*byte)))
+/// The number that a request names and that must stay open for it: a close does not mind.
+pub(super) fn descriptor_of(request: &Request) -> Option<i32> {
+    match request {
+        Request::ReadAt(request) => Some(request.descriptor),
+        Request::WriteAt(request) => Some(request.descriptor),
+        Request::Synchronize(request) => Some(request.descriptor),
+        Request::SetLength(request) => Some(request.descriptor),
+        Request::Allocate(request) => Some(request.descriptor),
+        Request::Metadata(request) => Some(request.descriptor),
+        _ => request.descriptor(),
+    }
+}
+
+pub(super) fn digest(bytes: &[u8]) -> u64 {
+    bytes.chunks(8).fold(bytes.len() as u64, |digest, chunk| {
+        let mut word = [0; 8];
+        word[..chunk.len()].copy_from_slice(chunk);
+        mix(digest ^ u64::from_le_bytes(word))
+    })
 }
 
 /// Writes noise to the front of a buffer, where bytes are expected first.

@@ -3,7 +3,8 @@
 //! ```text
 //!   number ──► Socket ─┬─ Fresh       bound or not, neither listening nor connected
 //!                      ├─ Listening   and the connections that nobody has accepted
-//!                      └─ Stream      an end of a Connection
+//!                      ├─ Stream      an end of a Connection
+//!                      └─ File        an open file of the Disk
 //! ```
 //!
 //! A world belongs to the simulation that entered it, on one thread, and all direct calls of
@@ -16,13 +17,19 @@ use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr};
 use std::rc::Rc;
 
 use super::connection::{Connection, Side};
+use super::disk::{Disk, DiskOptions, Handle, Step, Work};
 use super::listening::Listening;
+use super::pending::descriptor_of;
 use super::random::Chance;
 use super::trace::{Event, Trace};
+use crate::io::request::{ReadAt, Request};
 
 /// The first number of a simulated descriptor; the kernel's stay below its limit of open files
 /// (`fs.nr_open`), which is at most 2^30 - 64.
 pub(crate) const FIRST: i32 = 0x4000_0000;
+
+/// The time of day at which every simulation begins: 2023-11-14, in nanoseconds after 1970.
+const DAWN: u64 = 1_700_000_000_000_000_000;
 
 /// What the network may do, of one seed.
 #[derive(Clone, Copy, Debug)]
@@ -49,6 +56,7 @@ enum Kind {
     Fresh { local: Option<SocketAddr> },
     Listening(Listening),
     Stream { connection: usize, side: Side },
+    File(Handle),
 }
 
 struct Socket {
@@ -67,6 +75,9 @@ pub(super) struct State {
     next_port: u16,
     books: Books,
     trace: Trace,
+    disk: Disk,
+    /// Nanoseconds, as the disk counts them.
+    now: u64,
 }
 
 /// A simulated kernel.
@@ -122,6 +133,8 @@ impl World {
             next_port: 40_000,
             books: Books::default(),
             trace: Trace::new(seed),
+            disk: Disk::new(Chance::of(seed, 3), DiskOptions::new()),
+            now: 0,
         };
         Rc::new(Self { seed, state: RefCell::new(state) })
     }
@@ -144,6 +157,10 @@ impl World {
         Books { open: state.sockets.iter().flatten().count(), ..state.books }
     }
 
+    pub(crate) fn with_disk<R>(&self, f: impl FnOnce(&mut Disk) -> R) -> R {
+        f(&mut self.state.borrow_mut().disk)
+    }
+
     pub(super) fn with<R>(&self, f: impl FnOnce(&mut State) -> R) -> R {
         f(&mut self.state.borrow_mut())
     }
@@ -156,7 +173,8 @@ impl World {
     ///
     /// When a request still names the number: it would soon serve a stranger.
     pub(crate) fn close(&self, number: i32) {
-        self.with(|state| state.close(number));
+        // Nobody asks how it went: who does, closes with a request.
+        let _ = self.with(|state| state.close(number));
     }
 
     pub(crate) fn bind(&self, number: i32, address: SocketAddr) -> i32 {
@@ -177,6 +195,7 @@ impl World {
                 Kind::Fresh { local: Some(local) } => *local,
                 Kind::Listening(listening) => listening.local,
                 Kind::Fresh { local: None } | Kind::Stream { .. } => unspecified(socket.v4),
+                Kind::File(_) => return Err(-libc::ENOTSOCK),
             })
         })
     }
@@ -231,6 +250,20 @@ impl World {
         })
     }
 
+    /// The flags of an open file, or none.
+    pub(crate) fn status_flags(&self, number: i32) -> i32 {
+        self.with(|state| state.file(number).map_or(0, |handle| state.disk.flags(handle)))
+    }
+
+    pub(crate) fn is_file(&self, number: i32) -> bool {
+        self.with(|state| state.file(number).is_ok())
+    }
+
+    /// What direct I/O on a file has to be aligned to.
+    pub(crate) fn direct_alignment(&self) -> u32 {
+        self.with(|state| state.disk.alignment())
+    }
+
     pub(crate) fn unread(&self, number: i32) -> usize {
         self.with(|state| state.stream(number).map_or(0, |(stream, side)| stream.unread(side)))
     }
@@ -263,6 +296,56 @@ impl State {
 
     pub(super) fn is_moving(&self) -> bool {
         self.connections.iter().flatten().any(Connection::is_moving)
+    }
+
+    pub(super) fn pass_time(&mut self, nanoseconds: u64) {
+        self.now += nanoseconds;
+    }
+
+    fn file(&mut self, number: i32) -> Result<Handle, i32> {
+        // A number of the machine's is none of a file here.
+        if number < FIRST {
+            return Err(-libc::EBADF);
+        }
+        match self.socket(number)?.kind {
+            Kind::File(handle) => Ok(handle),
+            _ => Err(-libc::ESPIPE),
+        }
+    }
+
+    /// Lets the disk go on with a request. The answer, when it is over.
+    pub(super) fn work(
+        &mut self,
+        work: &mut Work,
+        request: &Request,
+        is_cancelled: bool,
+    ) -> Option<i32> {
+        let number = match request {
+            Request::Close(close) => Some(close.descriptor),
+            _ => descriptor_of(request),
+        };
+        let file = number.map_or(Err(-libc::EBADF), |number| self.file(number));
+        self.disk.set_time(DAWN + self.now);
+        if is_cancelled {
+            if let Some(result) = work.cancel(request, file, &mut self.disk) {
+                return Some(result);
+            }
+        }
+        match (work.step(request, file, &mut self.disk, self.now), number) {
+            (Step::GoesOn, _) => None,
+            (Step::Over(result), _) => Some(result),
+            (Step::Opened(handle), _) => Some(self.open(Kind::File(handle), true, Vec::new())),
+            (Step::Close, number) => Some(self.close(number.expect("a close names a number"))),
+        }
+    }
+
+    /// A read that is answered at once if it can be; `None` if not.
+    pub(super) fn try_read(&mut self, read: ReadAt) -> Option<Result<Vec<u8>, i32>> {
+        self.disk.set_time(DAWN + self.now);
+        match self.file(read.descriptor) {
+            Ok(handle) => self.disk.try_read(handle, read.offset, read.length),
+            Err(error) => Some(Err(error)),
+        }
     }
 
     fn open(&mut self, kind: Kind, v4: bool, options: Vec<(i32, i32, Vec<u8>)>) -> i32 {
@@ -314,7 +397,7 @@ impl State {
         socket.requests = if begins { socket.requests + 1 } else { socket.requests - 1 };
     }
 
-    fn close(&mut self, number: i32) {
+    fn close(&mut self, number: i32) -> i32 {
         self.note(Event::Closed { number });
         let index = (number - FIRST) as usize;
         let socket = self.sockets.get_mut(index).and_then(Option::take);
@@ -328,10 +411,11 @@ impl State {
         if let (Some(broken), false) = (broken, std::thread::panicking()) {
             panic!("descriptor {number:#x} was closed, which {broken}");
         }
-        let Some(socket) = socket else { return };
+        let Some(socket) = socket else { return -libc::EBADF };
         let resets = socket.resets_on_close();
         match socket.kind {
             Kind::Fresh { .. } => {}
+            Kind::File(handle) => return self.disk.close(handle),
             Kind::Stream { connection, side } => self.close_end(connection, side, resets),
             Kind::Listening(listening) => {
                 for connection in listening.backlog {
@@ -340,6 +424,7 @@ impl State {
                 }
             }
         }
+        0
     }
 
     fn close_end(&mut self, connection: usize, side: Side, resets: bool) {
