@@ -349,8 +349,9 @@ fn every_error_is_reported_by_the_operation_that_met_it() {
             eio(&file.close().await.unwrap_err());
         } else {
             set(DiskOptions::new().sync_errors(1));
-            if let Some(failed) = dice.cut(file.sync_data()).await {
-                eio(&failed.unwrap_err());
+            let told = dice.cut(file.sync_data()).await;
+            if let Some(failed) = &told {
+                eio(failed.as_ref().unwrap_err());
             }
             settle().await;
             set(DiskOptions::new());
@@ -361,6 +362,7 @@ fn every_error_is_reported_by_the_operation_that_met_it() {
                 assert!(failed.error().to_string().contains("an earlier sync"));
                 assert!(clone.close().await.is_err() && file.close().await.is_err());
             } else {
+                assert!(told.is_none(), "it is forgotten");
                 // The cut came before anything was submitted.
                 clone.close().await.unwrap();
                 file.close().await.unwrap();
