@@ -84,7 +84,7 @@ fn a_crash_leaves_what_was_synced_and_a_mix_of_what_came_after() {
                         let read = disk.read(handle, 0, at as u64, room as u32).unwrap();
                         assert_eq!(read, now[at.min(end)..end], "seed {seed}");
                     }
-                    10 => disk.write_back(),
+                    10 => (0..32).for_each(|_| disk.write_back()),
                     _ => {
                         disk.crash();
                         let left = disk.contents("/var/file").expect("its name was synced");

@@ -44,6 +44,7 @@ fn opening_answers_as_openat_does() {
 fn a_handle_does_what_it_was_opened_for() {
     let mut disk = disk(0, DiskOptions::new());
     disk.put("/file", &[7; 8192]);
+    disk.make_directory("/var");
     let reader = disk.open(b"/file", libc::O_RDONLY | libc::O_CLOEXEC, 0).unwrap();
     assert_eq!(disk.flags(reader), libc::O_RDONLY);
     assert_eq!(disk.set_length(reader, 0), Some(-libc::EINVAL), "ftruncate(2)");
