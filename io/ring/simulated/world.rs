@@ -332,7 +332,7 @@ impl State {
             }
         }
         match (work.step(request, file, &mut self.disk, self.now), number) {
-            (Step::GoesOn, _) => None,
+            (Step::GoesOn | Step::Until(_), _) => None,
             (Step::Over(result), _) => Some(result),
             (Step::Opened(handle), _) => Some(self.open(Kind::File(handle), true, Vec::new())),
             (Step::Close, number) => Some(self.close(number.expect("a close names a number"))),

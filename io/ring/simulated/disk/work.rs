@@ -26,7 +26,9 @@ const EDGE: usize = 64;
 /// What one step has come to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(in crate::io::ring::simulated) enum Step {
-    /// There is more to do, later.
+    /// The disk is busy until then, in nanoseconds; a cancel is heard at once.
+    Until(u64),
+    /// There is more to do.
     GoesOn,
     /// A file was opened; its number is the answer.
     Opened(Handle),
@@ -124,7 +126,7 @@ impl Work {
             self.scribble(read, disk.chance.bits());
         }
         if now < due {
-            return Step::GoesOn;
+            return Step::Until(due);
         }
         disk.write_back();
         match request {
