@@ -140,8 +140,8 @@ impl Ring {
         match self {
             // SAFETY: handed on.
             Self::Uring(_) | Self::Readiness(_) => unsafe { read.attempt() },
-            // A simulated world has no files.
-            Self::Simulated(_) => Attempt::Blocking,
+            // SAFETY: handed on.
+            Self::Simulated(ring) => unsafe { ring.try_read(read) },
         }
     }
 

@@ -200,9 +200,12 @@ impl<'a> Core<'a> {
         let deadline = [until, timer].into_iter().flatten().min();
         let at = |local| world.with(|state| state.world_time(self.boot, local)).max(now + 1);
         self.due = deadline.map_or(u64::MAX, at);
-        let is_settled = core.proactor().with_simulated(|ring| ring.is_settled());
-        if is_settled != Some(true) {
+        let ring = core.proactor().with_simulated(|ring| (ring.is_settled(), ring.next_due()));
+        let (is_settled, next) = ring.expect("a simulated core has a simulated ring");
+        if !is_settled {
             self.due = self.due.min(now + chance.up_to(STEP_MAX) as u64);
+        } else if let Some(next) = next {
+            self.due = self.due.min(next.max(now + 1));
         }
     }
 

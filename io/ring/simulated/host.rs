@@ -8,6 +8,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use super::disk::{Disk, DiskOptions};
+use super::random::Chance;
 use super::state::{Kind, Socket, State};
 use super::trace::Event;
 
@@ -44,6 +46,7 @@ pub(super) struct Host {
     /// What is further added for the time of day; may be negative.
     wall_ahead: i64,
     next_port: u16,
+    pub(super) disk: Disk,
 }
 
 /// A life of a host.
@@ -73,6 +76,7 @@ impl State {
             ahead: UPTIME,
             wall_ahead: 0,
             next_port: EPHEMERAL,
+            disk: Disk::new(Chance::of(self.seed, 3 << 32 | u64::from(number)), DiskOptions::new()),
         });
         self.hosts.len() - 1
     }
@@ -129,11 +133,16 @@ impl State {
         let host = self.boots[boot].host;
         (self.boots[boot].is_up, self.hosts[host].boot) = (false, None);
         if how == Crash::Kill {
-            return sockets.into_iter().flatten().for_each(|socket| self.close_socket(socket));
+            for socket in sockets.into_iter().flatten() {
+                // Nobody is left to hear how it went.
+                let _ = self.close_socket(boot, socket);
+            }
+            return;
         }
+        self.hosts[host].disk.crash();
         for socket in sockets.into_iter().flatten() {
             match socket.kind {
-                Kind::Fresh { .. } | Kind::Connecting(_) => {}
+                Kind::Fresh { .. } | Kind::Connecting(_) | Kind::File(_) => {}
                 Kind::Stream { connection, side } => self.vanish(connection, side),
                 Kind::Listening(listening) => {
                     for connection in listening.backlog {

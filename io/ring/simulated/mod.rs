@@ -3,7 +3,7 @@
 //! ```text
 //!   submit ──► pending ── work: by chance, now or later ──► answers ── by chance ──► Completion
 //!   cancel ──►    │                    │
-//!                 └── nobody's turn    └── world: descriptors, listeners, connections
+//!                 └── nobody's turn    └── world: descriptors, listeners, connections, a disk
 //! ```
 //!
 //! It gives every answer that the kernel may give, and the rare ones as often as the others:
@@ -18,6 +18,8 @@
 //! A turn that shall wait while nothing can ever happen is a deadlock of the program, and panics.
 
 mod connection;
+mod disk;
+mod files;
 mod host;
 mod listening;
 mod network;
@@ -30,6 +32,7 @@ pub(crate) mod world;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
+pub use self::disk::{Disk, DiskOptions, Survival, with_disk};
 pub use self::host::Crash;
 pub(crate) use self::network::{Link, Weather};
 use self::pending::{Kernel, Pending};
@@ -39,7 +42,7 @@ pub use self::world::Books;
 use self::world::World;
 use super::{Provided, RingCounters};
 use crate::io::mailbox::Mailbox;
-use crate::io::request::{Completion, Flags, Request, Token};
+use crate::io::request::{Attempt, Completion, Flags, ReadAt, Request, Token};
 
 /// How often in a row a request is passed over, at most: then it gets what it can.
 const PASSED_OVER_MAX: u32 = 6;
@@ -86,14 +89,32 @@ impl Simulated {
         self.counters.submissions += 1;
         self.settled_at = None;
         self.world.with(|state| {
-            let (what, number) = (name_of(request), request.descriptor().unwrap_or(-1));
+            let named = pending::descriptor_of(request);
+            let (what, number) = (name_of(request), named.unwrap_or(-1));
             state.note_on(self.boot, Event::Submitted { token: token.0, what, number });
-            if let Some(number) = request.descriptor() {
+            if let Some(number) = named {
                 state.hold(number, true);
             }
         });
         // SAFETY: handed on.
         self.pending.push(unsafe { Pending::new(token, *request) });
+    }
+
+    /// Tries a read at once, without submitting it.
+    ///
+    /// # Safety
+    ///
+    /// The memory is writable for this call.
+    pub(super) unsafe fn try_read(&self, read: ReadAt) -> Attempt {
+        match self.world.with(|state| state.try_read(read)) {
+            None => Attempt::Blocking,
+            Some(Err(result)) => Attempt::Done { result },
+            Some(Ok(bytes)) => {
+                // SAFETY: writable, says the caller, and no more bytes than were asked for.
+                unsafe { read.address.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+                Attempt::Done { result: bytes.len() as i32 }
+            }
+        }
     }
 
     pub(super) fn cancel(&mut self, token: Token) {
@@ -148,6 +169,11 @@ impl Simulated {
         self.settled_at == Some(self.world.with(|state| state.changes(self.boot)))
     }
 
+    /// When a disk gets on with a request, if that is what the next is waited for.
+    pub(crate) fn next_due(&self) -> Option<u64> {
+        self.pending.iter().filter_map(Pending::due).min()
+    }
+
     /// What is in flight, for whoever asks why nothing happens.
     pub(crate) fn describe(&self) -> String {
         let mut lines: Vec<String> = self.pending.iter().map(|one| format!("{one:?}")).collect();
@@ -159,8 +185,8 @@ impl Simulated {
     fn step(&mut self, completions: &mut Vec<Completion>) {
         let boot = self.boot;
         self.world.with(|state| {
-            let mut kernel =
-                Kernel { state, chance: &mut self.chance, provided: &mut self.provided };
+            let (chance, provided) = (&mut self.chance, &mut self.provided);
+            let mut kernel = Kernel { state, boot, chance, provided };
             let mut order: Vec<usize> = (0..self.pending.len()).collect();
             kernel.chance.shuffle(&mut order);
             let mut quiet = true;

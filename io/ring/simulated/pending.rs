@@ -9,6 +9,8 @@
 
 use std::collections::VecDeque;
 
+use super::disk::Work;
+use super::files::Progress;
 use super::random::{Chance, mix};
 use super::state::State;
 use super::trace::name_of;
@@ -27,6 +29,8 @@ const SHORT_SEND: usize = 16;
 /// What a request may reach.
 pub(super) struct Kernel<'a> {
     pub(super) state: &'a mut State,
+    /// The life of the host whose program asks.
+    pub(super) boot: usize,
     pub(super) chance: &'a mut Chance,
     pub(super) provided: &'a mut VecDeque<Provided>,
 }
@@ -55,6 +59,10 @@ pub(super) struct Pending {
     seen: Option<u64>,
     /// A connect has sent its first word.
     has_begun: bool,
+    /// What a disk does about it.
+    work: Option<Work>,
+    /// The disk is busy until then.
+    due: Option<u64>,
 }
 
 impl std::fmt::Debug for Pending {
@@ -89,7 +97,14 @@ impl Pending {
             digest,
             seen: None,
             has_begun: false,
+            // SAFETY: handed on.
+            work: unsafe { Work::new(&request) },
+            due: None,
         }
+    }
+
+    pub(super) fn due(&self) -> Option<u64> {
+        self.due
     }
 
     pub(super) fn name(&self) -> &'static str {
@@ -97,7 +112,7 @@ impl Pending {
     }
 
     pub(super) fn descriptor(&self) -> Option<i32> {
-        self.request.descriptor()
+        descriptor_of(&self.request)
     }
 
     pub(super) fn has_answers(&self) -> bool {
@@ -123,6 +138,9 @@ impl Pending {
         }
         if completion.is_terminal() {
             self.is_posted = true;
+            if let Some(work) = &mut self.work {
+                work.land(&self.request);
+            }
             if let Request::SendBytes(send) = &self.request {
                 // SAFETY: readable until this answer is posted.
                 let now = digest(unsafe { bytes_of(send) });
@@ -136,6 +154,9 @@ impl Pending {
     pub(super) fn go_on(&mut self, kernel: &mut Kernel<'_>) -> bool {
         if self.is_over {
             return false;
+        }
+        if self.work.is_some() {
+            return self.on_disk(kernel);
         }
         if !self.is_cancelled {
             return self.work(kernel);
@@ -169,8 +190,25 @@ impl Pending {
             | Request::SetLength(_)
             | Request::Allocate(_)
             | Request::Metadata(_)
-            | Request::Close(_) => self.end(-libc::ENOSYS),
+            | Request::Close(_) => unreachable!("a disk works on it"),
         }
+    }
+
+    /// A disk decides itself how long it takes, and what a cancel does to it.
+    fn on_disk(&mut self, kernel: &mut Kernel<'_>) -> bool {
+        let work = self.work.as_mut().expect("just seen");
+        match kernel.state.work(kernel.boot, work, &self.request, self.is_cancelled) {
+            Progress::Until(due) => {
+                self.due = Some(due);
+                return false;
+            }
+            Progress::GoesOn => self.due = None,
+            Progress::Over(result) => {
+                self.due = None;
+                self.end(result);
+            }
+        }
+        true
     }
 
     /// The terminal answer.
@@ -327,8 +365,25 @@ unsafe fn bytes_of<'a>(send: &SendBytes) -> &'a [u8] {
     unsafe { std::slice::from_raw_parts(send.address, send.length as usize) }
 }
 
-fn digest(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(bytes.len() as u64, |digest, byte| mix(digest ^ u64::from(*byte)))
+/// The number that a request names and that must stay open for it: a close does not mind.
+pub(super) fn descriptor_of(request: &Request) -> Option<i32> {
+    match request {
+        Request::ReadAt(request) => Some(request.descriptor),
+        Request::WriteAt(request) => Some(request.descriptor),
+        Request::Synchronize(request) => Some(request.descriptor),
+        Request::SetLength(request) => Some(request.descriptor),
+        Request::Allocate(request) => Some(request.descriptor),
+        Request::Metadata(request) => Some(request.descriptor),
+        _ => request.descriptor(),
+    }
+}
+
+pub(super) fn digest(bytes: &[u8]) -> u64 {
+    bytes.chunks(8).fold(bytes.len() as u64, |digest, chunk| {
+        let mut word = [0; 8];
+        word[..chunk.len()].copy_from_slice(chunk);
+        mix(digest ^ u64::from_le_bytes(word))
+    })
 }
 
 /// Writes noise to the front of a buffer, where bytes are expected first.

@@ -5,7 +5,8 @@
 //!   number ──► Socket ─┬─ Fresh       bound or not, neither listening nor connected
 //!   30 bits:           ├─ Connecting  its handshake is under way
 //!   life | index       ├─ Listening   and the connections that nobody has accepted
-//!                      └─ Stream      an end of a Connection
+//!                      ├─ Stream      an end of a Connection
+//!                      └─ File        an open file of its Disk
 //! ```
 //!
 //! As a kernel does, it hands out the lowest number that is free, so a number that is used after
@@ -17,6 +18,7 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr};
 
 use super::connection::{Connection, Farewell, Side};
+use super::disk::Handle;
 use super::host::{Boot, Host};
 use super::listening::Listening;
 use super::network::{Happening, Links, Weather};
@@ -46,6 +48,7 @@ pub(super) enum Kind {
     Connecting(Connecting),
     Listening(Listening),
     Stream { connection: u64, side: Side },
+    File(Handle),
 }
 
 pub(super) struct Socket {
@@ -58,6 +61,7 @@ pub(super) struct Socket {
 
 /// The whole of a world; see the modules that implement its parts.
 pub(crate) struct State {
+    pub(super) seed: u64,
     /// Nanoseconds since the beginning.
     pub(super) now: u64,
     pub(super) hosts: Vec<Host>,
@@ -76,6 +80,7 @@ pub(crate) struct State {
 impl State {
     pub(super) fn new(seed: u64, weather: Weather) -> Self {
         Self {
+            seed,
             now: 0,
             hosts: Vec::new(),
             boots: Vec::new(),
@@ -199,10 +204,10 @@ impl State {
         socket.requests = if begins { socket.requests + 1 } else { socket.requests - 1 };
     }
 
-    pub(super) fn close(&mut self, number: i32) {
+    pub(super) fn close(&mut self, number: i32) -> i32 {
         // What a host had open when it went down went with it.
         if !self.boots[world::boot_of(number)].is_up {
-            return;
+            return -libc::EBADF;
         }
         self.note_at(number, Event::Closed { number });
         let socket = self.entry(number).and_then(Option::take);
@@ -216,16 +221,18 @@ impl State {
         if let (Some(broken), false) = (broken, std::thread::panicking()) {
             panic!("descriptor {number:#x} was closed, which {broken}");
         }
-        if let Some(socket) = socket {
-            self.close_socket(socket);
+        match socket {
+            Some(socket) => self.close_socket(world::boot_of(number), socket),
+            None => -libc::EBADF,
         }
     }
 
     /// What the kernel does when the last number of a socket is closed.
-    pub(super) fn close_socket(&mut self, socket: Socket) {
+    pub(super) fn close_socket(&mut self, boot: usize, socket: Socket) -> i32 {
         let resets = socket.resets_on_close();
         match socket.kind {
             Kind::Fresh { .. } | Kind::Connecting(_) => {}
+            Kind::File(handle) => return self.disk_of(boot).close(handle),
             Kind::Stream { connection, side } => self.close_end(connection, side, resets),
             Kind::Listening(listening) => {
                 for connection in listening.backlog {
@@ -234,6 +241,7 @@ impl State {
                 }
             }
         }
+        0
     }
 
     pub(super) fn close_end(&mut self, id: u64, side: Side, resets: bool) {
@@ -310,6 +318,7 @@ impl State {
             Kind::Listening(listening) => listening.local,
             Kind::Connecting(connecting) => connecting.local,
             Kind::Fresh { local: None } | Kind::Stream { .. } => unspecified(socket.v4),
+            Kind::File(_) => return Err(-libc::ENOTSOCK),
         })
     }
 

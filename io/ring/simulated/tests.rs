@@ -14,6 +14,30 @@ const CONNECT: u64 = 2;
 const RECEIVE: u64 = 3;
 const SEND: u64 = 4;
 
+/// A host in a world of its own, at its turn for ever, and its ring.
+pub(super) fn alone(seed: u64) -> (Rc<World>, world::Entered, Simulated) {
+    let link = Link::new((1, 100_000), None);
+    let capacity_max = 1 << Chance::of(seed, 3).up_to(12);
+    let world = World::new(seed, Weather { link, loopback: link, capacity_max });
+    let entered = world.enter();
+    let boot = world.with(|state| {
+        let host = state.add_host("host");
+        state.boot(host)
+    });
+    std::mem::forget(world.on(boot));
+    let ring = Simulated::new(&Mailbox::simulated(world.next_core(), world.rung().clone()));
+    (world, entered, ring)
+}
+
+impl Simulated {
+    /// A turn, after a while.
+    pub(super) fn turn_in_time(&mut self, completions: &mut Vec<Completion>) {
+        let pause = self.chance.up_to(200_000) as u64;
+        self.world.with(|state| state.go_on_until(state.now() + pause));
+        self.turn(completions);
+    }
+}
+
 /// A ring in a world of its own, and memory for its buffers that outlives it.
 struct Bench {
     ring: Simulated,
@@ -24,17 +48,7 @@ struct Bench {
 
 impl Bench {
     fn new(seed: u64, buffers: u16) -> Self {
-        let link = Link::new((1, 100_000), None);
-        let capacity_max = 1 << Chance::of(seed, 3).up_to(12);
-        let world = World::new(seed, Weather { link, loopback: link, capacity_max });
-        let entered = world.enter();
-        let boot = world.with(|state| {
-            let host = state.add_host("host");
-            state.boot(host)
-        });
-        // It is this host's turn until the end.
-        std::mem::forget(world.on(boot));
-        let ring = Simulated::new(&Mailbox::simulated(world.next_core(), world.rung().clone()));
+        let (world, entered, ring) = alone(seed);
         let memory = vec![[0; LENGTH]; usize::from(buffers)];
         let mut bench = Self { ring, memory, world, _entered: entered };
         for id in 0..buffers {

@@ -16,6 +16,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use super::disk::Disk;
 use super::host::Crash;
 use super::network::Weather;
 use super::state::{self, State};
@@ -222,7 +223,8 @@ impl World {
     ///
     /// When a request still names the number: it would soon serve a stranger.
     pub(crate) fn close(&self, number: i32) {
-        self.with(|state| state.close(number));
+        // Nobody asks how it went: who does, closes with a request.
+        let _ = self.with(|state| state.close(number));
     }
 
     pub(crate) fn bind(&self, number: i32, address: SocketAddr) -> i32 {
@@ -263,6 +265,27 @@ impl World {
     /// Resets a connection whose number stays open (connect(2): `AF_UNSPEC`).
     pub(crate) fn disconnect(&self, number: i32) -> i32 {
         self.with(|state| state.disconnect(number))
+    }
+
+    /// The flags of an open file, or none.
+    pub(crate) fn status_flags(&self, number: i32) -> i32 {
+        self.with(|state| state.status_flags(number))
+    }
+
+    pub(crate) fn is_file(&self, number: i32) -> bool {
+        self.with(|state| state.file(number).is_ok())
+    }
+
+    /// What direct I/O on a file has to be aligned to.
+    pub(crate) fn direct_alignment(&self) -> u32 {
+        let here = self.here();
+        self.with(|state| state.disk_of(here).alignment())
+    }
+
+    /// Looks into the disk of the host whose turn it is.
+    pub(crate) fn with_disk<R>(&self, look: impl FnOnce(&mut Disk) -> R) -> R {
+        let here = self.here();
+        self.with(|state| look(state.disk_of(here)))
     }
 
     pub(crate) fn unread(&self, number: i32) -> usize {
