@@ -47,7 +47,7 @@ pub mod buffer {
 
 pub mod fs {
     #![doc = include_str!("io/fs/guide.md")]
-    pub use crate::io::fs::{File, Metadata, OpenOptions, read, write};
+    pub use crate::io::fs::{File, Metadata, OpenOptions, Operation, Timed, read, write};
 }
 
 pub mod net {

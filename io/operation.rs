@@ -19,6 +19,7 @@ use std::io;
 use std::marker::PhantomData;
 use std::task::{Context, Poll, Waker};
 
+use crate::io::allowance;
 use crate::io::mailbox::{self, CoreId, Key, Message};
 use crate::io::payload::{AnyPayload, Payload};
 use crate::io::proactor::{Proactor, off_core, outside};
@@ -221,9 +222,10 @@ pub(crate) unsafe fn try_read(waker: &Waker, read: ReadAt) -> Option<Attempt> {
     Proactor::with_current(|proactor| {
         proactor.with_tables(|tables| {
             let services = &mut tables.services;
-            if !services.at_once.grant(waker) {
+            if allowance::is_spent() || !services.at_once.grant(waker) {
                 return None;
             }
+            allowance::spend();
             services.direct_calls += 1;
             // SAFETY: handed on.
             Some(unsafe { services.ring.try_read(read) })

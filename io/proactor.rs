@@ -27,6 +27,7 @@ use crate::io::request::{Completion, Token};
 use crate::io::ring::simulated::{Simulated, world};
 use crate::io::ring::{Prepared, Ring, RingCounters, RingKind, RingReport, Waiting};
 use crate::io::services::{Limits, ResourceCounters, Services};
+use crate::io::system;
 use crate::io::tables::Tables;
 use crate::io::timers::{Expiry, Timers};
 
@@ -174,6 +175,12 @@ impl Proactor {
         &self.report
     }
 
+    /// While this thread is the core's to wait on: timers on time, if its ring would not see to it.
+    pub(crate) fn exact_waits(&self) -> Option<system::ExactWaits> {
+        let coarse = self.report.kind() == RingKind::Readiness;
+        coarse.then(system::ExactWaits::begin)
+    }
+
     /// # Panics
     ///
     /// When the core is simulated.
@@ -282,7 +289,7 @@ impl Proactor {
             return Waiting::No;
         };
         self.doorbell().sleep();
-        if !self.mailbox.is_empty() || !still_idle() {
+        if !self.may_sleep() || !still_idle() {
             self.quiet.set(false);
             return Waiting::No;
         }
@@ -299,6 +306,11 @@ impl Proactor {
             return Waiting::No;
         }
         Waiting::Until(next.and_then(|next| self.clock.to_system(next)))
+    }
+
+    /// Nobody here has anything to do that would not wake the core.
+    pub(crate) fn may_sleep(&self) -> bool {
+        self.mailbox.is_empty() && !self.tables.borrow().can_feed()
     }
 
     fn fire_timers(&self) {

@@ -148,3 +148,34 @@ pub(crate) fn wall_time(seconds: i64, nanoseconds: u32) -> Option<WallTime> {
     };
     time?.checked_add(Duration::from_nanos(nanoseconds.into()))
 }
+/// Has the kernel end this thread's waits when they are due, until it is dropped.
+///
+/// By default they may last up to 50 us longer (timer slack, `PR_SET_TIMERSLACK` in prctl(2)), and
+/// epoll's do; io_uring's own waits know no slack. Threads that are started meanwhile inherit it.
+#[derive(Debug)]
+pub(crate) struct ExactWaits {
+    before: libc::c_int,
+    /// Of this thread.
+    here: std::marker::PhantomData<*const ()>,
+}
+
+impl ExactWaits {
+    pub(crate) fn begin() -> Self {
+        // SAFETY: these options take and return plain numbers.
+        let before = unsafe { libc::prctl(libc::PR_GET_TIMERSLACK) };
+        if before > 1 {
+            // SAFETY: as above. Refused, waits are as they were.
+            unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1 as libc::c_ulong) };
+        }
+        Self { before, here: std::marker::PhantomData }
+    }
+}
+
+impl Drop for ExactWaits {
+    fn drop(&mut self) {
+        if self.before > 1 {
+            // SAFETY: as above.
+            unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, self.before as libc::c_ulong) };
+        }
+    }
+}

@@ -10,7 +10,9 @@
 //! ring forgets the descriptor's number, and only then is it closed. In another order a number that
 //! is used again would be served by what the ring remembers of the old one.
 
-use crate::io::mailbox::{Key, Message, Wait};
+use std::task::{Context, Poll};
+
+use crate::io::mailbox::{Key, Message, Wait, WaiterId};
 use crate::io::net::listener::Listener;
 use crate::io::net::stream::Stream;
 use crate::io::operation::{self, Operations};
@@ -41,8 +43,13 @@ impl Tables {
 
     /// Streams that found no buffer get their turn before the core sleeps: leases that tasks have
     /// just returned would otherwise leave them waiting for an unrelated event.
+    ///
+    /// No more of them at once than there are buffers, first come first served: each of the others
+    /// would find none again, and a submission and a completion would have been for nothing.
     fn feed_starved(&mut self) {
-        for _ in 0..self.services.starved.len() {
+        let free = self.services.buffers.free();
+        let fed = if free == 0 { usize::MAX } else { free };
+        for _ in 0..self.services.starved.len().min(fed) {
             let Some(key) = self.services.starved.pop_front() else { break };
             if let Some(stream) = self.streams.get_mut(key) {
                 stream.feed(key, &mut self.services);
@@ -52,6 +59,11 @@ impl Tables {
         }
         let starved = !self.services.starved.is_empty();
         self.services.buffers.set_starved(starved);
+    }
+
+    /// A stream waits for a buffer, and there are some: the core must not sleep.
+    pub(crate) fn can_feed(&self) -> bool {
+        !self.services.starved.is_empty() && self.services.buffers.free() > 0
     }
 
     #[inline]
@@ -152,6 +164,32 @@ impl Tables {
                 let completion = self.services.ring.complete_from_pool(Token(token), result);
                 self.dispatch(completion);
             }
+        }
+    }
+
+    /// Puts a future in its line, though it asks for nothing yet.
+    #[cold]
+    pub(crate) fn enrol(
+        &mut self,
+        key: Key,
+        wait: Wait,
+        waiter: &mut Option<WaiterId>,
+        cx: &Context<'_>,
+    ) {
+        let services = &mut self.services;
+        if wait == Wait::Accept {
+            if let Some(listener) = self.listeners.get_mut(key) {
+                let _: Poll<()> = listener.wait(waiter, cx, services);
+            }
+        } else if let Some(stream) = self.streams.get_mut(key) {
+            let _: Poll<()> = match wait {
+                Wait::Read | Wait::Readable => stream.receive.wait(waiter, cx, services),
+                Wait::Write | Wait::Writable | Wait::Accept => {
+                    stream.send.wait(waiter, cx, services)
+                }
+                // Who moves a stream stands in line only once it is being quiesced.
+                Wait::Idle => Poll::Pending,
+            };
         }
     }
 

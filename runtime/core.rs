@@ -9,8 +9,9 @@
 //! ```
 //!
 //! A busy core does not starve its ring: it lets the proactor turn as soon as that wants to, and
-//! after every `budget` polls in any case. A core with nothing to do looks at every queue once more
-//! after it has announced its sleep (`is_idle`), so that no wake is missed.
+//! after every `budget` polls in any case. A poll that has had all the answers from I/O that one
+//! may have (`io/allowance.rs`) comes to as much. A core with nothing to do looks at every queue
+//! once more after it has announced its sleep (`is_idle`), so that no wake is missed.
 
 use std::cell::Cell;
 use std::pin::{Pin, pin};
@@ -19,6 +20,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use crate::io::allowance;
 use crate::io::mailbox::Doorbell;
 use crate::io::proactor::{self, Closed, Ending, Park, Proactor};
 use crate::io::system;
@@ -100,6 +102,7 @@ impl Core {
         // Declared before the future, hence dropped after it: its destructors run on the core, also
         // when its panic unwinds from here.
         let _running = self.enter_loop();
+        let _exact = self.proactor.exact_waits();
         let mut future = pin!(future);
         let waker = Waker::from(self.root.clone());
         self.tasks.root_woken.set(true);
@@ -150,8 +153,11 @@ impl Core {
     fn poll_root<F: Future + ?Sized>(&self, future: Pin<&mut F>, waker: &Waker) -> Poll<F::Output> {
         // Both are asked: each clears its own mark.
         if self.tasks.root_woken.replace(false) | self.root.take() {
-            self.since_turn.set(self.since_turn.get() + 1);
-            future.poll(&mut Context::from_waker(waker))
+            allowance::renew();
+            let polled = future.poll(&mut Context::from_waker(waker));
+            let polls = if allowance::is_spent() { self.pace.task_budget } else { 1 };
+            self.since_turn.set(self.since_turn.get() + polls);
+            polled
         } else {
             Poll::Pending
         }
@@ -247,7 +253,7 @@ impl Core {
 
     /// Whether a turn would find something, as far as can be seen without one.
     pub(crate) fn wants_turn(&self) -> bool {
-        !self.is_idle() || self.proactor.wants_turn()
+        !self.is_idle() || !self.proactor.may_sleep() || self.proactor.wants_turn()
     }
 
     /// Makes this core the thread's current one, for its tasks and for its I/O, and keeps its loop

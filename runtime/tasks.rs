@@ -14,6 +14,7 @@ use std::panic::Location;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::io::allowance;
 use crate::io::ring::simulated::world;
 use crate::io::trace::{self, SpanKind};
 use crate::runtime::inbox::{Inbox, Mail, SharedInbox};
@@ -121,16 +122,21 @@ impl Tasks {
     }
 
     /// Polls up to `budget` of the tasks that are ready now. Those that become ready meanwhile wait
-    /// for the next slice, so that a task which yields lets the core see its ring. Answers how
-    /// many.
+    /// for the next slice, so that a task which yields lets the core see its ring. A task that has
+    /// spent its I/O allowance ends the slice, for the same reason. Answers how many polls it comes
+    /// to: then, all of the budget.
     #[inline]
     pub(crate) fn run(&self, budget: usize) -> usize {
         let count = self.ready.len().min(budget);
         let recorded = trace::is_on();
         for _ in 0..count {
             let Some(task) = self.ready.pop() else { break };
+            allowance::renew();
             // SAFETY: it was in the queue, which no longer holds it.
             unsafe { if recorded { self.step_recorded(task) } else { self.step(task) } };
+            if allowance::is_spent() {
+                return budget;
+            }
         }
         count
     }

@@ -15,15 +15,17 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use super::ledger::Ticket;
+use super::operation::time_is_up;
 use super::shared::Shared;
 use crate::io::operation::Pending;
 use crate::io::payload::Payload;
 use crate::io::proactor::{Proactor, outside};
 use crate::io::request::Request;
+use crate::io::timed::timed_out;
 
 /// The answer with the payload. An error means that there is no answer: the request was never
-/// submitted and the payload comes back, or it was polled on another core than its own and does
-/// not.
+/// submitted, or was stopped, and the payload comes back; or it was polled on another core than its
+/// own and does not.
 pub(super) type Landing<P> = Result<(i64, P), (io::Error, Option<P>)>;
 
 #[must_use = "futures do nothing unless awaited or polled"]
@@ -31,6 +33,8 @@ pub(super) struct Flight<'a, P: Payload, F> {
     stage: Stage<P>,
     request: F,
     change: Option<Change<'a>>,
+    /// Its time was up, and it was asked to end.
+    cancelled: bool,
 }
 
 enum Stage<P> {
@@ -55,7 +59,7 @@ impl<'a, P: Payload + Unpin, F: Fn(&mut P) -> Request> Flight<'a, P, F> {
     /// changed by nobody until the payload goes; or it is static.
     #[inline]
     pub(super) unsafe fn new(payload: P, request: F) -> Self {
-        Self { stage: Stage::Fresh(payload), request, change: None }
+        Self { stage: Stage::Fresh(payload), request, change: None, cancelled: false }
     }
 
     /// The same for a request that changes a range of the file. The payload has the mark of this
@@ -71,7 +75,7 @@ impl<'a, P: Payload + Unpin, F: Fn(&mut P) -> Request> Flight<'a, P, F> {
         request: F,
     ) -> Self {
         let change = Some(Change { shared, ticket, range });
-        Self { stage: Stage::Fresh(payload), request, change }
+        Self { stage: Stage::Fresh(payload), request, change, cancelled: false }
     }
 
     fn submit(&mut self, payload: P, cx: &Context<'_>) -> Poll<Landing<P>> {
@@ -102,14 +106,26 @@ impl<P: Payload + Unpin, F: Fn(&mut P) -> Request> Future for Flight<'_, P, F> {
             let Stage::Fresh(payload) = std::mem::replace(&mut this.stage, Stage::Over) else {
                 panic!("polled after completion")
             };
+            if time_is_up() {
+                return Poll::Ready(Err((timed_out(), Some(payload))));
+            }
             return this.submit(payload, cx);
         };
         match pending.poll(cx) {
-            Poll::Pending => Poll::Pending,
+            Poll::Pending => {
+                if time_is_up() && !std::mem::replace(&mut this.cancelled, true) {
+                    pending.cancel();
+                }
+                Poll::Pending
+            }
             Poll::Ready(Err(error)) => Poll::Ready(Err((error, None))),
             Poll::Ready(Ok((outcome, payload))) => {
                 this.stage = Stage::Over;
-                if outcome == -i64::from(libc::EINTR) {
+                let interrupted = is_interrupted(outcome);
+                if this.cancelled && (interrupted || outcome == -i64::from(libc::ECANCELED)) {
+                    return Poll::Ready(Err((timed_out(), Some(payload))));
+                }
+                if interrupted {
                     return this.submit(payload, cx);
                 }
                 Poll::Ready(Ok((outcome, payload)))
@@ -125,6 +141,13 @@ impl<P: Payload, F> Drop for Flight<'_, P, F> {
             change.shared.ledger.orphan(change.ticket, change.range, pending.core());
         }
     }
+}
+
+/// Whether a wait within the kernel was broken off. io_uring passes some system calls' inner code
+/// for that on as it is, where others answer EINTR: `ERESTARTSYS` and its kin, 512 to 516
+/// (include/linux/errno.h).
+fn is_interrupted(outcome: i64) -> bool {
+    outcome == -i64::from(libc::EINTR) || (-516..=-512).contains(&outcome)
 }
 
 /// In the payload of a change: the ledger hears when it is over and its future was not there.

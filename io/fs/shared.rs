@@ -18,8 +18,10 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Poll, Waker};
 
 use super::ledger::{EVERYTHING, Ledger};
+use super::operation::time_is_up;
 use crate::io::descriptor::Descriptor;
 use crate::io::request::{LENGTH_MAX, direct_alignment, has_positions, status_flags};
+use crate::io::timed::timed_out;
 
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -118,11 +120,15 @@ impl Shared {
 
     /// Waits until the kernel is done with every dropped change in the range.
     pub(super) async fn clear(&self, range: Range<u64>) -> io::Result<()> {
-        poll_fn(|cx| self.ledger.poll_clear(&range, cx.waker())).await.map_err(|core| {
-            io::Error::other(format!(
+        poll_fn(|cx| match self.ledger.poll_clear(&range, cx.waker()) {
+            Poll::Ready(Ok(())) => Poll::Ready(Ok(())),
+            Poll::Ready(Err(core)) => Poll::Ready(Err(io::Error::other(format!(
                 "a dropped write of core {core}, which is gone, is still with the kernel"
-            ))
+            )))),
+            Poll::Pending if time_is_up() => Poll::Ready(Err(timed_out())),
+            Poll::Pending => Poll::Pending,
         })
+        .await
     }
 
     /// The error of a file whose sync has failed.

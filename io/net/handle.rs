@@ -17,9 +17,11 @@ use std::io;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
 
 use super::listener::Listener;
 use super::stream::{Socket, Stream};
+use crate::io::allowance;
 use crate::io::buffer::Lease;
 use crate::io::descriptor::Descriptor;
 use crate::io::mailbox::{self, CoreId, Key, Message, Wait, WaiterId};
@@ -32,7 +34,7 @@ const BINDING: CoreId = CoreId::MAX;
 
 /// To which core, and which entry of its table. Zero is unbound.
 #[derive(Debug)]
-struct Binding {
+pub(crate) struct Binding {
     core: AtomicU64,
     key: AtomicU64,
     release: Release,
@@ -66,7 +68,7 @@ impl Binding {
         match self.core.compare_exchange(0, BINDING, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => {
                 // Should the insert panic, nothing is bound.
-                let mut bound = Bound(self, 0);
+                let mut bound = Settled(self, 0);
                 let key = proactor.with_tables(insert);
                 let packed = u64::from(key.index) | u64::from(key.generation) << 32;
                 self.key.store(packed, Ordering::Relaxed);
@@ -74,9 +76,9 @@ impl Binding {
                 Ok(key)
             }
             Err(BINDING) => Err(io::Error::other(format!(
-                "{what} is being bound to another core at this moment"
+                "this {what} is being bound to another core at this moment"
             ))),
-            Err(owner) => Err(off_core(what, owner)),
+            Err(owner) => Err(off_core(&format!("this {what}"), owner)),
         }
     }
 
@@ -100,9 +102,9 @@ impl Binding {
 }
 
 /// Ends BINDING, with the core that is named by then.
-struct Bound<'a>(&'a Binding, CoreId);
+struct Settled<'a>(&'a Binding, CoreId);
 
-impl Drop for Bound<'_> {
+impl Drop for Settled<'_> {
     fn drop(&mut self) {
         // Release: the entry is written before.
         self.0.core.store(self.1, Ordering::Release);
@@ -166,6 +168,100 @@ impl Drop for Place {
     }
 }
 
+/// A handle whose resource stands on a core's table.
+pub(crate) trait Bound {
+    /// What it is called in errors.
+    const NAME: &'static str;
+
+    fn binding(&self) -> &Binding;
+
+    /// Makes the entry on the table of the core that is to serve it.
+    fn insert(&self, tables: &mut Tables) -> Key;
+
+    /// Runs `f` on the entry, binding it to this core at the first use.
+    #[inline]
+    fn on_entry<R>(&self, f: impl FnOnce(&mut Tables, Key) -> R) -> io::Result<R> {
+        let done = Proactor::with_current(|proactor| {
+            let bound = self.binding().bind(Self::NAME, proactor, |tables| self.insert(tables));
+            bound.map(|key| proactor.with_tables(|tables| f(tables, key)))
+        });
+        done.unwrap_or_else(|| Err(outside(&format!("a {}", Self::NAME))))
+    }
+
+    /// The same for what needs no waiting. `None`: there is no such entry any more.
+    #[inline]
+    fn with<R>(&self, f: impl FnOnce(&mut Tables, Key) -> Option<io::Result<R>>) -> io::Result<R> {
+        self.on_entry(f)?.unwrap_or_else(|| Err(gone()))
+    }
+
+    /// The same for what may wait and has no place in line, within the allowance.
+    #[cfg(any(feature = "tokio-io", feature = "futures-io", feature = "hyper"))]
+    #[inline]
+    fn poll<R>(
+        &self,
+        cx: &Context<'_>,
+        f: impl FnOnce(&mut Tables, Key) -> Option<Poll<io::Result<R>>>,
+    ) -> Poll<io::Result<R>> {
+        if !allowance::is_left() {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        answer(self.on_entry(f))
+    }
+
+    /// The same with a place in line. Beyond the allowance the future still takes its place: who
+    /// asked first is served first, whoever asks again first.
+    #[inline]
+    fn poll_in_line<R>(
+        &self,
+        place: &mut Place,
+        cx: &Context<'_>,
+        f: impl FnOnce(&mut Tables, Key, &mut Option<WaiterId>) -> Option<Poll<io::Result<R>>>,
+    ) -> Poll<io::Result<R>> {
+        if !allowance::is_left() {
+            cx.waker().wake_by_ref();
+            let placed = self
+                .with_place(place, |tables, key, waiter, wait| tables.enrol(key, wait, waiter, cx));
+            return placed.map_or_else(|error| Poll::Ready(Err(error)), |()| Poll::Pending);
+        }
+        answer(self.with_place(place, |tables, key, waiter, _| f(tables, key, waiter)))
+    }
+
+    /// As `on_entry`, for a future that has or wants a place in line.
+    #[inline]
+    fn with_place<R>(
+        &self,
+        place: &mut Place,
+        f: impl FnOnce(&mut Tables, Key, &mut Option<WaiterId>, Wait) -> R,
+    ) -> io::Result<R> {
+        if place.waiter.is_some() && place.core != mailbox::current_core() {
+            return Err(off_core("this future", place.core));
+        }
+        self.on_entry(|tables, key| {
+            let result = f(tables, key, &mut place.waiter, place.wait);
+            if place.waiter.is_some() {
+                place.key = key;
+                place.core = mailbox::current_core();
+            }
+            result
+        })
+    }
+}
+
+/// What was found, counted against the allowance.
+#[inline]
+fn answer<R>(polled: io::Result<Option<Poll<io::Result<R>>>>) -> Poll<io::Result<R>> {
+    let polled = match polled {
+        Ok(Some(polled)) => polled,
+        Ok(None) => Poll::Ready(Err(gone())),
+        Err(error) => Poll::Ready(Err(error)),
+    };
+    if polled.is_ready() {
+        allowance::spend();
+    }
+    polled
+}
+
 /// What stream, halves and futures share.
 #[derive(Debug)]
 pub(crate) struct StreamHandle {
@@ -199,41 +295,6 @@ impl StreamHandle {
     pub(crate) fn is_stranded(&self) -> bool {
         let owner = self.binding.core();
         owner != 0 && mailbox::find(owner).is_none()
-    }
-
-    /// Runs `f` on the stream's entry, binding it to this core at the first use.
-    #[inline]
-    pub(crate) fn with<R>(
-        &self,
-        f: impl FnOnce(&mut Tables, Key) -> Option<io::Result<R>>,
-    ) -> io::Result<R> {
-        let done = Proactor::with_current(|proactor| {
-            let key = self.binding.bind("this stream", proactor, |tables| {
-                tables.streams.insert(Stream::new(self.socket.clone()))
-            })?;
-            proactor.with_tables(|tables| f(tables, key)).unwrap_or_else(|| Err(gone()))
-        });
-        done.unwrap_or_else(|| Err(outside("a stream")))
-    }
-
-    /// As `with`, for a future that may wait.
-    #[inline]
-    pub(crate) fn with_place<R>(
-        &self,
-        place: &mut Place,
-        f: impl FnOnce(&mut Tables, Key, &mut Option<WaiterId>) -> Option<io::Result<R>>,
-    ) -> io::Result<R> {
-        if place.waiter.is_some() && place.core != mailbox::current_core() {
-            return Err(off_core("this future", place.core));
-        }
-        self.with(|tables, key| {
-            let result = f(tables, key, &mut place.waiter);
-            if place.waiter.is_some() {
-                place.key = key;
-                place.core = mailbox::current_core();
-            }
-            result
-        })
     }
 
     /// Bytes that a read had taken go back in front, wherever the stream is by now.
@@ -307,6 +368,19 @@ impl StreamHandle {
     }
 }
 
+impl Bound for StreamHandle {
+    const NAME: &'static str = "stream";
+
+    #[inline]
+    fn binding(&self) -> &Binding {
+        &self.binding
+    }
+
+    fn insert(&self, tables: &mut Tables) -> Key {
+        tables.streams.insert(Stream::new(self.socket.clone()))
+    }
+}
+
 impl Drop for StreamHandle {
     fn drop(&mut self) {
         // Shared: the descriptor is being given away.
@@ -341,39 +415,20 @@ impl ListenerHandle {
     pub(crate) fn is_bound(&self) -> bool {
         self.binding.core() != 0
     }
+}
 
-    pub(crate) fn with<R>(
-        &self,
-        f: impl FnOnce(&mut Tables, Key) -> Option<io::Result<R>>,
-    ) -> io::Result<R> {
-        let done = Proactor::with_current(|proactor| {
-            let key = self.binding.bind("this listener", proactor, |tables| {
-                tables.listeners.insert(Listener::new(self.descriptor.clone()))
-            })?;
-            proactor.with_tables(|tables| f(tables, key)).unwrap_or_else(|| Err(gone()))
-        });
-        done.unwrap_or_else(|| Err(outside("a listener")))
+impl Bound for ListenerHandle {
+    const NAME: &'static str = "listener";
+
+    fn binding(&self) -> &Binding {
+        &self.binding
     }
 
-    pub(crate) fn with_place<R>(
-        &self,
-        place: &mut Place,
-        f: impl FnOnce(&mut Tables, Key, &mut Option<WaiterId>) -> Option<io::Result<R>>,
-    ) -> io::Result<R> {
-        if place.waiter.is_some() && place.core != mailbox::current_core() {
-            return Err(off_core("this future", place.core));
-        }
-        self.with(|tables, key| {
-            let result = f(tables, key, &mut place.waiter);
-            if place.waiter.is_some() {
-                place.key = key;
-                place.core = mailbox::current_core();
-            }
-            result
-        })
+    fn insert(&self, tables: &mut Tables) -> Key {
+        tables.listeners.insert(Listener::new(self.descriptor.clone()))
     }
 }
 
-fn gone() -> io::Error {
+pub(crate) fn gone() -> io::Error {
     io::Error::new(io::ErrorKind::NotConnected, "the runtime that served this is shut down")
 }

@@ -97,6 +97,15 @@ impl Listener {
                 return Poll::Ready(next);
             }
         }
+        self.wait(waiter, cx, services)
+    }
+
+    pub(crate) fn wait<T>(
+        &mut self,
+        waiter: &mut Option<WaiterId>,
+        cx: &Context<'_>,
+        services: &mut Services,
+    ) -> Poll<T> {
         let id = services.waiter(waiter);
         let old = self.waiters.enrol(id, cx.waker());
         services.effects.discard(old);

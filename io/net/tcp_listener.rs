@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::task::Poll;
 
 use super::futures::Accept;
-use super::handle::ListenerHandle;
+use super::handle::{Bound, ListenerHandle};
 use super::options;
 use super::{TcpSocket, TcpStream, ToSocketAddrs};
 use crate::io::descriptor::Descriptor;
@@ -37,6 +37,14 @@ pub enum Placement {
 ///
 /// Dropping a listener closes the connections that nobody took; [`close`](Self::close) returns
 /// them.
+///
+/// # When its runtime is gone
+///
+/// The socket lives as long as its handle, as tokio's does. So a listener that is kept beyond the
+/// runtime that served it goes on listening: the kernel takes connections into its backlog, nobody
+/// serves them, and their clients wait. What had been taken ahead is closed with the runtime, and
+/// `accept` answers [`NotConnected`](io::ErrorKind::NotConnected). Drop the listener to have
+/// clients refused. One that no runtime has served yet is for any that comes.
 ///
 /// # Examples
 ///

@@ -12,8 +12,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 pub use self::convert::DetachError;
-use super::futures::{Recv, SendBuffer, flatten, unflatten};
-use super::handle::{Place, StreamHandle};
+use super::futures::{Recv, SendBuffer};
+use super::handle::{Bound, Place, StreamHandle};
 use super::split::{self, OwnedReadHalf, OwnedWriteHalf, ReadHalf, WriteHalf};
 use super::{TcpSocket, ToSocketAddrs};
 use crate::io::buffer::{BufError, IoBuf, IoBufMut};
@@ -196,7 +196,7 @@ impl TcpStream {
         read(&self.handle, as_uninit(into)).await
     }
 
-    /// Fills a slice.
+    /// Fills a slice, and answers its length.
     ///
     /// # Errors
     ///
@@ -208,12 +208,16 @@ impl TcpStream {
     /// Dropped half-way, what it had read goes back to the stream: the next read of any tier
     /// continues at the exact byte. (`AsyncReadExt::read_exact` of other crates has its own loop
     /// and no such promise.)
-    pub async fn read_exact(&self, into: &mut [u8]) -> io::Result<()> {
+    pub async fn read_exact(&self, into: &mut [u8]) -> io::Result<usize> {
         split::read_exact(&self.handle, into).await
     }
 
-    /// Reads up to and with `delimiter`, at most `limit` bytes, and appends them to `into`. Returns
+    /// Reads up to and with `delimiter`, and appends that to `into`: at most `limit` bytes. Returns
     /// the count; without the delimiter at the end, the stream has ended before it came.
+    ///
+    /// As `read_until` of the extension traits, except that it takes a limit, that it needs no
+    /// buffered reader, and what dropping it does. Theirs is called by its trait:
+    /// `AsyncBufReadExt::read_until(&mut stream, ..)`.
     ///
     /// # Errors
     ///
@@ -226,10 +230,10 @@ impl TcpStream {
     pub async fn read_until(
         &self,
         delimiter: u8,
-        limit: usize,
         into: &mut Vec<u8>,
+        limit: usize,
     ) -> io::Result<usize> {
-        split::read_until(&self.handle, delimiter, limit, into).await
+        split::read_until(&self.handle, delimiter, into, limit).await
     }
 
     /// Looks at the next bytes without taking them.
@@ -247,12 +251,11 @@ impl TcpStream {
         }
         let mut place = Place::new(Wait::Read);
         poll_fn(|cx| {
-            flatten(self.handle.with_place(&mut place, |tables, key, waiter| {
+            self.handle.poll_in_line(&mut place, cx, |tables, key, waiter| {
                 let (entry, into) = (tables.streams.get_mut(key)?, as_uninit(into));
                 let (number, services) = (entry.number(), &mut tables.services);
-                let polled = entry.receive.poll_peek(key, number, waiter, into, cx, services);
-                Some(unflatten(polled))
-            }))
+                Some(entry.receive.poll_peek(key, number, waiter, into, cx, services))
+            })
         })
         .await
     }
@@ -352,10 +355,10 @@ impl TcpStream {
     {
         let mut place = Place::new(wait);
         poll_fn(|cx| {
-            flatten(self.handle.with_place(&mut place, |tables, key, waiter| {
+            self.handle.poll_in_line(&mut place, cx, |tables, key, waiter| {
                 let entry = tables.streams.get_mut(key)?;
-                Some(Ok(poll(entry, key, waiter, cx, &mut tables.services)))
-            }))
+                Some(poll(entry, key, waiter, cx, &mut tables.services).map(Ok))
+            })
         })
         .await
     }
@@ -391,8 +394,24 @@ impl TcpStream {
         })
     }
 
-    /// Ends one or both directions. Ending the writing one first waits until everything committed
-    /// is taken, then sends FIN.
+    /// Ends writing: waits until everything committed is taken, then sends FIN. Reading goes on.
+    ///
+    /// It is what `shutdown` means in tokio's `AsyncWriteExt`. For that of `std`, which takes a
+    /// direction, see [`shutdown_with`](Self::shutdown_with).
+    ///
+    /// # Errors
+    ///
+    /// That of an earlier write. A connection that is down already is none: reads tell of it.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped while it waits for committed bytes, nothing is ended.
+    pub async fn shutdown(&self) -> io::Result<()> {
+        split::shut_down(&self.handle).await
+    }
+
+    /// Ends one or both directions, as `shutdown` of [`std::net::TcpStream`]. Ending the writing
+    /// one first waits until everything committed is taken, then sends FIN.
     ///
     /// # Errors
     ///
@@ -401,7 +420,8 @@ impl TcpStream {
     /// # Cancel safety
     ///
     /// Dropped while it waits for committed bytes, nothing is ended.
-    pub async fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+    #[doc(alias = "shutdown")]
+    pub async fn shutdown_with(&self, how: Shutdown) -> io::Result<()> {
         if how != Shutdown::Read {
             self.flush().await?;
         }
@@ -515,12 +535,12 @@ pub(super) fn poll_read(
     into: &mut [MaybeUninit<u8>],
     cx: &Context<'_>,
 ) -> Poll<io::Result<usize>> {
-    flatten(handle.with_place(place, |tables, key, waiter| {
+    handle.poll_in_line(place, cx, |tables, key, waiter| {
         let entry = tables.streams.get_mut(key)?;
         let (number, services) = (entry.number(), &mut tables.services);
         let place = (waiter, keep_place);
-        Some(unflatten(entry.receive.poll_slice(key, number, place, into, cx, services)))
-    }))
+        Some(entry.receive.poll_slice(key, number, place, into, cx, services))
+    })
 }
 
 /// Bytes that are there anyway, as room for new ones.

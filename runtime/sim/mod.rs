@@ -82,7 +82,7 @@ pub use self::settings::Link;
 use self::settings::Settings;
 pub use self::world::{World, note, world};
 use crate::io::ring::simulated::world::World as Kernel;
-pub use crate::io::ring::simulated::{Books, Chance, Crash};
+pub use crate::io::ring::simulated::{Books, Chance, Crash, Disk, DiskOptions, Survival};
 use crate::runtime::builder::nanoseconds;
 use crate::runtime::{Builder, CoreHandle};
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::Link;
 use crate::io::ring::simulated::world::{self, Order, World as Kernel};
-use crate::io::ring::simulated::{Books, Chance, Crash};
+use crate::io::ring::simulated::{Books, Chance, Crash, Disk};
 use crate::runtime::builder::nanoseconds;
 
 /// The world whose simulation runs on this thread.
@@ -176,6 +176,32 @@ impl World {
         let time = self.world.with(|state| state.now()).saturating_add(nanoseconds(wait));
         let world = self.clone();
         self.world.order(Order::At { time, action: Box::new(move || action(&world)) });
+    }
+
+    /// Looks into the disk of a host, up or down, or changes it: its files and its faults.
+    ///
+    /// A host that [crashes](Self::crash) for want of power keeps what was synced; see
+    /// [`Survival`](super::Survival).
+    ///
+    /// # Panics
+    ///
+    /// When `look` itself asks the world for something.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use quoit::sim::{self, Sim};
+    ///
+    /// let mut sim = Sim::new(1);
+    /// sim.client("reader", async {
+    ///     sim::world().disk("reader", |disk| disk.put("/etc/motto", b"nothing is lost"));
+    ///     assert_eq!(quoit::fs::read("/etc/motto").await.unwrap(), b"nothing is lost");
+    /// });
+    /// sim.run().unwrap();
+    /// ```
+    pub fn disk<R>(&self, host: &str, look: impl FnOnce(&mut Disk) -> R) -> R {
+        let host = self.host(host);
+        self.world.with(|state| look(state.disk(host)))
     }
 
     /// What has become of all connections and bytes.

@@ -34,7 +34,7 @@ fn handles_and_the_futures_that_hold_them_are_send() {
         let lease = time::timeout(Duration::from_secs(1), stream.recv()).await??;
         other.send(lease).timeout(Duration::from_secs(1)).await?;
         other.read_exact(&mut [0; 4]).await?;
-        other.read_until(0, 10, &mut Vec::new()).await?;
+        other.read_until(0, &mut Vec::new(), 10).await?;
         other.write_all(b"x").await?;
         stream.detach().await?;
         stream.close().await?;

@@ -135,6 +135,37 @@ fn starved_streams_do_not_wait_for_an_unrelated_event() {
     );
 }
 
+/// A stream that found no buffer tries again when there is one for it, not whenever there is any.
+#[test]
+fn starved_streams_do_not_all_try_for_the_same_buffer() {
+    const CONNECTIONS: usize = 64;
+    const CHUNKS: usize = 40;
+    on_each_runtime(
+        |builder| builder.buffers(2, 1024, 2),
+        async |runtime| {
+            let (mut readers, mut peers) = (Vec::new(), Vec::new());
+            for _ in 0..CONNECTIONS {
+                let (stream, mut peer) = pair().await;
+                peer.write_all(&[7; 1024 * CHUNKS]).unwrap();
+                peers.push(peer);
+                readers.push(quoit::spawn(async move {
+                    let mut count = 0;
+                    while count < 1024 * CHUNKS {
+                        count += within("recv", stream.recv()).await.unwrap().len();
+                        quoit::task::yield_now().await;
+                    }
+                }));
+            }
+            for reader in readers {
+                within("a reader", reader).await.unwrap();
+            }
+            let books = runtime.metrics().resources;
+            let leases = (CONNECTIONS * CHUNKS) as u64;
+            assert!(books.buffers_exhausted <= 2 * leases, "{leases} leases, {books:?}");
+        },
+    );
+}
+
 #[test]
 fn busy_streams_share_a_small_pool_fairly() {
     const CONNECTIONS: usize = 12;

@@ -11,6 +11,7 @@
 mod cores;
 mod direct;
 mod dropped;
+mod limits;
 mod plain;
 
 use std::future::{Future, poll_fn};

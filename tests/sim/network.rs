@@ -1,7 +1,6 @@
 //! What the network does to programs: latency, slow links, partitions, resets, refusals.
 
 use std::io::ErrorKind;
-use std::net::Shutdown;
 use std::time::Duration;
 
 use quoit::net::{TcpListener, TcpStream};
@@ -59,7 +58,7 @@ fn a_slow_link_is_a_queue() {
         sim.client("source", async {
             let stream = TcpStream::connect("sink:9").await?;
             stream.send_all(vec![7; 50_000]).await?;
-            stream.shutdown(Shutdown::Write).await?;
+            stream.shutdown().await?;
             assert!(stream.recv().await?.is_empty());
             std::io::Result::Ok(())
         });

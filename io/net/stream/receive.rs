@@ -194,7 +194,7 @@ impl Receiving {
         if self.state != State::Starved {
             return;
         }
-        if services.buffers.outstanding() < services.buffers.len() || services.grow_buffers() {
+        if services.buffers.free() > 0 || services.grow_buffers() {
             self.state = State::Idle;
             self.arm(key, number, services);
             return;
@@ -354,7 +354,7 @@ impl Receiving {
         unsafe { services.submit(Kind::Receive, key, &request) };
     }
 
-    fn wait<T>(
+    pub(crate) fn wait<T>(
         &mut self,
         waiter: &mut Option<WaiterId>,
         cx: &Context<'_>,
