@@ -73,7 +73,7 @@ pub mod task {
     };
 }
 
-pub use runtime::time;
+pub use runtime::{sim, time};
 
 /// What hyper asks of a runtime. The streams are its I/O as they are.
 #[cfg(feature = "hyper")]
@@ -84,6 +84,7 @@ pub mod rt {
 #[doc(hidden)]
 pub mod __private {
     pub use crate::io::operation::nop;
+    pub use crate::io::ring::simulated::{Disk, DiskOptions, Survival, with_disk};
     pub use crate::io::trace;
     pub use crate::runtime::macro_support::*;
     pub use crate::runtime::simulate::{Books, Chance, Simulation, simulate};

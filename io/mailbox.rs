@@ -20,11 +20,11 @@
 mod models;
 
 use std::cell::Cell;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io;
 use std::num::NonZeroU64;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-// Not loom's: no part of the protocol.
+// Not loom's: statics, and no part of the protocol.
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, LazyLock, PoisonError, RwLock};
 
@@ -100,7 +100,16 @@ impl Mailbox {
     pub(crate) fn open() -> io::Result<Arc<Self>> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let core = NEXT.fetch_add(1, Ordering::Relaxed);
-        let doorbell = Arc::new(Doorbell::new()?);
+        Ok(Self::list(core, Doorbell::new()?))
+    }
+
+    /// The mailbox of a simulated core, whose id the simulation gives. Its bell is a flag.
+    pub(crate) fn simulated(core: CoreId, rung: Arc<AtomicBool>) -> Arc<Self> {
+        Self::list(core, Doorbell::simulated(rung))
+    }
+
+    fn list(core: CoreId, doorbell: Doorbell) -> Arc<Self> {
+        let doorbell = Arc::new(doorbell);
         let mailbox = Arc::new(Self {
             core,
             messages: SegQueue::new(),
@@ -108,7 +117,7 @@ impl Mailbox {
             doorbell,
         });
         cores().insert(core, mailbox.clone());
-        Ok(mailbox)
+        mailbox
     }
 
     /// Strikes the core from the list: later posts answer that it is gone. A message that nobody
@@ -162,9 +171,10 @@ impl std::fmt::Debug for Mailbox {
     }
 }
 
-static CORES: LazyLock<RwLock<HashMap<CoreId, Arc<Mailbox>>>> = LazyLock::new(RwLock::default);
+/// A tree, since a hash map asks the machine for random numbers.
+static CORES: LazyLock<RwLock<BTreeMap<CoreId, Arc<Mailbox>>>> = LazyLock::new(RwLock::default);
 
-fn cores() -> std::sync::RwLockWriteGuard<'static, HashMap<CoreId, Arc<Mailbox>>> {
+fn cores() -> std::sync::RwLockWriteGuard<'static, BTreeMap<CoreId, Arc<Mailbox>>> {
     CORES.write().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -203,7 +213,14 @@ pub(crate) fn set_current_core(core: CoreId) -> CoreId {
 /// Wakes one core.
 pub(crate) struct Doorbell {
     state: AtomicU32,
-    event: OwnedFd,
+    bell: Bell,
+}
+
+/// What wakes a core that sleeps.
+enum Bell {
+    Event(OwnedFd),
+    /// No simulated core sleeps: whoever drives it looks at this.
+    Simulated(Arc<AtomicBool>),
 }
 
 const AWAKE: u32 = 0;
@@ -212,11 +229,19 @@ const RUNG: u32 = 2;
 
 impl Doorbell {
     fn new() -> io::Result<Self> {
-        Ok(Self { state: AtomicU32::new(AWAKE), event: system::event()? })
+        Ok(Self { state: AtomicU32::new(AWAKE), bell: Bell::Event(system::event()?) })
+    }
+
+    fn simulated(rung: Arc<AtomicBool>) -> Self {
+        Self { state: AtomicU32::new(AWAKE), bell: Bell::Simulated(rung) }
     }
 
     /// Wakes the core if it sleeps. Push what it shall find before calling.
     pub(crate) fn ring(&self) {
+        let event = match &self.bell {
+            Bell::Event(event) => event,
+            Bell::Simulated(rung) => return rung.store(true, Ordering::Relaxed),
+        };
         // Pairs with the fence in `sleep`: either we see SLEEPING, or the core sees what was
         // pushed.
         fence(Ordering::SeqCst);
@@ -226,7 +251,7 @@ impl Doorbell {
                 .compare_exchange(SLEEPING, RUNG, Ordering::AcqRel, Ordering::Relaxed)
                 .is_ok()
         {
-            system::raise(&self.event);
+            system::raise(event);
         }
     }
 
@@ -246,7 +271,10 @@ impl Doorbell {
 
 impl AsFd for Doorbell {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.event.as_fd()
+        match &self.bell {
+            Bell::Event(event) => event.as_fd(),
+            Bell::Simulated(_) => panic!("a simulated core has no descriptor"),
+        }
     }
 }
 

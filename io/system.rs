@@ -133,6 +133,11 @@ fn set_affinity(mask: &[u64]) -> io::Result<()> {
     }
 }
 
+/// The time of day.
+pub(crate) fn time_of_day_now() -> WallTime {
+    WallTime::now()
+}
+
 /// The time of day that is so many seconds and nanoseconds after 1970. `None` when `std` cannot say
 /// it.
 pub(crate) fn wall_time(seconds: i64, nanoseconds: u32) -> Option<WallTime> {

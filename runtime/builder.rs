@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::io::buffer::PoolConfig;
 use crate::io::pool::Pool;
-use crate::io::proactor::{Config, Park, Proactor};
+use crate::io::proactor::{Closed, Config, Park, Proactor};
 use crate::io::ring::{Prepared, RingChoice, RingReport, prepare};
 use crate::io::services::Limits;
 use crate::io::system;
@@ -20,7 +20,7 @@ use crate::runtime::join::JoinHandle;
 use crate::runtime::metrics::Metrics;
 
 /// What dropping a runtime gives its I/O to end well.
-const DROP_DEADLINE: Duration = Duration::from_secs(5);
+pub(crate) const DROP_DEADLINE: Duration = Duration::from_secs(5);
 
 /// How long an idle pool thread stays.
 const POOL_KEEP_ALIVE: Duration = Duration::from_secs(10);
@@ -254,7 +254,7 @@ fn after(wait: Duration) -> u64 {
     system::now().saturating_add(nanoseconds(wait))
 }
 
-fn nanoseconds(duration: Duration) -> u64 {
+pub(crate) fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
@@ -432,16 +432,17 @@ impl Runtime {
         self.end(deadline)
     }
 
+    pub(crate) fn core(&self) -> &Core {
+        &self.core
+    }
+
     pub(crate) fn end(&mut self, deadline: Duration) -> Report {
         let now = self.core.proactor().clock().ending();
         let deadline = now.saturating_add(nanoseconds(deadline));
-        let mut report = Report::default();
-        let Some((tasks_dropped, closed)) = self.core.shutdown(deadline) else { return report };
-        report.tasks_dropped = tasks_dropped;
-        report.tasks_leaked = self.core.tasks().leaked();
-        report.connections_closed = closed.connections;
-        report.requests_cancelled = closed.cancelled;
-        report.requests_leaked = closed.leaked;
+        let Some((tasks_dropped, closed)) = self.core.shutdown(deadline) else {
+            return Report::default();
+        };
+        let mut report = Report::new(tasks_dropped, self.core.tasks().leaked(), closed);
         if let Some(pool) = self.pool.take() {
             report.blocking_jobs_running = pool.shutdown(deadline);
         }
@@ -491,6 +492,17 @@ pub struct Report {
 }
 
 impl Report {
+    pub(crate) fn new(tasks_dropped: usize, tasks_leaked: usize, closed: Closed) -> Self {
+        Self {
+            tasks_dropped,
+            tasks_leaked,
+            connections_closed: closed.connections,
+            requests_cancelled: closed.cancelled,
+            requests_leaked: closed.leaked,
+            blocking_jobs_running: 0,
+        }
+    }
+
     /// Whether everything has come back: nothing is leaked and no blocking job runs on.
     #[must_use]
     pub fn is_clean(&self) -> bool {

@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use crate::io::allowance;
 use crate::io::mailbox::Doorbell;
-use crate::io::proactor::{self, Closed, Park, Proactor};
+use crate::io::proactor::{self, Closed, Ending, Park, Proactor};
 use crate::io::system;
 use crate::runtime::inbox::{Bell, Inbox};
 use crate::runtime::tasks::{self, Tasks};
@@ -128,12 +128,30 @@ impl Core {
         self.tasks.has_ready()
     }
 
+    /// One round with a root future, which does not wait, for a simulation that gives the turns.
+    pub(crate) fn turn_with<F: Future + ?Sized>(&self, root: Pin<&mut F>) -> Poll<F::Output> {
+        let _running = self.enter_loop();
+        self.run_tasks();
+        let polled = self.poll_root(root, &Waker::from(self.root.clone()));
+        if polled.is_pending() {
+            self.tasks.read_inbox();
+            self.turn_proactor(Park::No);
+        }
+        polled
+    }
+
+    /// Drops something of the core's on the core.
+    pub(crate) fn drop_here<T>(&self, value: T) {
+        let _running = self.enter_loop();
+        drop(value);
+    }
+
     fn run_tasks(&self) {
         let polled = self.tasks.run(self.pace.task_budget);
         self.since_turn.set(self.since_turn.get() + polled);
     }
 
-    fn poll_root<F: Future>(&self, future: Pin<&mut F>, waker: &Waker) -> Poll<F::Output> {
+    fn poll_root<F: Future + ?Sized>(&self, future: Pin<&mut F>, waker: &Waker) -> Poll<F::Output> {
         // Both are asked: each clears its own mark.
         if self.tasks.root_woken.replace(false) | self.root.take() {
             allowance::renew();
@@ -213,6 +231,30 @@ impl Core {
         let _running = self.enter_loop();
         let dropped = self.tasks.drop_all();
         Some((dropped, self.proactor.shutdown(deadline)))
+    }
+
+    /// `shutdown` in steps, for who gives the turns: this is the first, `end_turn` the others.
+    pub(crate) fn begin_end(&self, deadline: u64) -> Option<(usize, Ending)> {
+        if self.closed.replace(true) {
+            return None;
+        }
+        let _running = self.enter_loop();
+        let dropped = self.tasks.drop_all();
+        Some((dropped, self.proactor.begin_end(deadline)?))
+    }
+
+    /// True: it has ended.
+    pub(crate) fn end_turn(&self, ending: &mut Ending) -> bool {
+        let _running = self.enter_loop();
+        self.proactor.has_ended(ending) || {
+            self.proactor.turn(Park::No, &|| true);
+            self.proactor.has_ended(ending)
+        }
+    }
+
+    /// Whether a turn would find something, as far as can be seen without one.
+    pub(crate) fn wants_turn(&self) -> bool {
+        !self.is_idle() || !self.proactor.may_sleep() || self.proactor.wants_turn()
     }
 
     /// Makes this core the thread's current one, for its tasks and for its I/O, and keeps its loop

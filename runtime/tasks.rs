@@ -15,6 +15,7 @@ use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::io::allowance;
+use crate::io::ring::simulated::world;
 use crate::io::trace::{self, SpanKind};
 use crate::runtime::inbox::{Inbox, Mail, SharedInbox};
 use crate::runtime::join::JoinHandle;
@@ -105,6 +106,19 @@ impl Tasks {
 
     pub(crate) fn living(&self) -> usize {
         self.living.borrow().len()
+    }
+
+    /// Puts the tasks that are ready in another order.
+    pub(crate) fn arrange(&self, arrange: impl FnOnce(&mut [RawTask])) {
+        if self.ready.len() > 1 {
+            self.ready.arrange(arrange);
+        }
+    }
+
+    /// Where the living tasks were spawned.
+    pub(crate) fn places(&self) -> Vec<&'static Location<'static>> {
+        // SAFETY: living: the core's reference.
+        self.living.borrow().iter().map(|task| unsafe { task.header() }.location).collect()
     }
 
     /// Whether a task waits in the run queue.
@@ -434,7 +448,11 @@ impl Ids {
 /// The first of `count` ids that nobody else gets, ever.
 fn reserve_ids(count: u64) -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(1);
-    NEXT.fetch_add(count, Ordering::Relaxed)
+    match world::current() {
+        // The same in each run of a seed, and nobody else's in its world.
+        Some(world) => world.reserve_ids(count),
+        None => NEXT.fetch_add(count, Ordering::Relaxed),
+    }
 }
 
 /// Runs `action` with the current core's tasks; None outside a core.

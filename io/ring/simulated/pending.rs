@@ -9,8 +9,11 @@
 
 use std::collections::VecDeque;
 
+use super::disk::Work;
+use super::files::Progress;
 use super::random::{Chance, mix};
-use super::world::State;
+use super::state::State;
+use super::trace::name_of;
 use crate::io::request::{
     Accept, Completion, Connect, Flags, Interest, Poll, ReceiveMany, Request, SendBytes, Token,
 };
@@ -26,6 +29,8 @@ const SHORT_SEND: usize = 16;
 /// What a request may reach.
 pub(super) struct Kernel<'a> {
     pub(super) state: &'a mut State,
+    /// The life of the host whose program asks.
+    pub(super) boot: usize,
     pub(super) chance: &'a mut Chance,
     pub(super) provided: &'a mut VecDeque<Provided>,
 }
@@ -52,17 +57,21 @@ pub(super) struct Pending {
     digest: u64,
     /// The events that a watch has told of.
     seen: Option<u64>,
+    /// A connect has sent its first word.
+    has_begun: bool,
+    /// What a disk does about it.
+    work: Option<Work>,
+    /// The disk is busy until then.
+    due: Option<u64>,
 }
 
 impl std::fmt::Debug for Pending {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "{:?} of {:#x}{}",
-            self.request,
-            self.token.0,
-            if self.is_cancelled { ", cancelled" } else { "" }
-        )
+        f.write_str(self.name())?;
+        if let Some(number) = self.descriptor() {
+            write!(f, " on {number:#x}")?;
+        }
+        if self.is_cancelled { f.write_str(", cancelled") } else { Ok(()) }
     }
 }
 
@@ -87,11 +96,23 @@ impl Pending {
             taken: 0,
             digest,
             seen: None,
+            has_begun: false,
+            // SAFETY: handed on.
+            work: unsafe { Work::new(&request) },
+            due: None,
         }
     }
 
+    pub(super) fn due(&self) -> Option<u64> {
+        self.due
+    }
+
+    pub(super) fn name(&self) -> &'static str {
+        name_of(&self.request)
+    }
+
     pub(super) fn descriptor(&self) -> Option<i32> {
-        self.request.descriptor()
+        descriptor_of(&self.request)
     }
 
     pub(super) fn has_answers(&self) -> bool {
@@ -117,6 +138,9 @@ impl Pending {
         }
         if completion.is_terminal() {
             self.is_posted = true;
+            if let Some(work) = &mut self.work {
+                work.land(&self.request);
+            }
             if let Request::SendBytes(send) = &self.request {
                 // SAFETY: readable until this answer is posted.
                 let now = digest(unsafe { bytes_of(send) });
@@ -130,6 +154,9 @@ impl Pending {
     pub(super) fn go_on(&mut self, kernel: &mut Kernel<'_>) -> bool {
         if self.is_over {
             return false;
+        }
+        if self.work.is_some() {
+            return self.on_disk(kernel);
         }
         if !self.is_cancelled {
             return self.work(kernel);
@@ -163,8 +190,25 @@ impl Pending {
             | Request::SetLength(_)
             | Request::Allocate(_)
             | Request::Metadata(_)
-            | Request::Close(_) => self.end(-libc::ENOSYS),
+            | Request::Close(_) => unreachable!("a disk works on it"),
         }
+    }
+
+    /// A disk decides itself how long it takes, and what a cancel does to it.
+    fn on_disk(&mut self, kernel: &mut Kernel<'_>) -> bool {
+        let work = self.work.as_mut().expect("just seen");
+        match kernel.state.work(kernel.boot, work, &self.request, self.is_cancelled) {
+            Progress::Until(due) => {
+                self.due = Some(due);
+                return false;
+            }
+            Progress::GoesOn => self.due = None,
+            Progress::Over(result) => {
+                self.due = None;
+                self.end(result);
+            }
+        }
+        true
     }
 
     /// The terminal answer.
@@ -194,6 +238,9 @@ impl Pending {
 
     /// Looks at once, and then at each event: readiness that stays is not told again.
     fn poll(&mut self, request: Poll, kernel: &mut Kernel<'_>) -> bool {
+        if kernel.state.is_connecting(request.descriptor) {
+            return false;
+        }
         let (count, events) = match kernel.state.stream(request.descriptor) {
             Ok((connection, side)) => {
                 let writable = request.interest == Interest::Writable;
@@ -244,7 +291,14 @@ impl Pending {
         // SAFETY: the submitter keeps the address until the terminal completion.
         let address = unsafe { *request.address };
         let Some(to) = address.to_std() else { return self.end(-libc::EAFNOSUPPORT) };
-        match kernel.state.connect(request.descriptor, to) {
+        if !self.has_begun {
+            self.has_begun = true;
+            return match kernel.state.connect(request.descriptor, to) {
+                Ok(()) => true,
+                Err(error) => self.end(error),
+            };
+        }
+        match kernel.state.connected(request.descriptor) {
             // The handshake went through, and its waiter did not wait for it.
             Some(0) if self.is_cancelled && kernel.chance.one_in(2) => self.end(-libc::ECANCELED),
             Some(result) => self.end(result),
@@ -311,8 +365,25 @@ unsafe fn bytes_of<'a>(send: &SendBytes) -> &'a [u8] {
     unsafe { std::slice::from_raw_parts(send.address, send.length as usize) }
 }
 
-fn digest(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(bytes.len() as u64, |digest, byte| mix(digest ^ u64::from(*byte)))
+/// The number that a request names and that must stay open for it: a close does not mind.
+pub(super) fn descriptor_of(request: &Request) -> Option<i32> {
+    match request {
+        Request::ReadAt(request) => Some(request.descriptor),
+        Request::WriteAt(request) => Some(request.descriptor),
+        Request::Synchronize(request) => Some(request.descriptor),
+        Request::SetLength(request) => Some(request.descriptor),
+        Request::Allocate(request) => Some(request.descriptor),
+        Request::Metadata(request) => Some(request.descriptor),
+        _ => request.descriptor(),
+    }
+}
+
+pub(super) fn digest(bytes: &[u8]) -> u64 {
+    bytes.chunks(8).fold(bytes.len() as u64, |digest, chunk| {
+        let mut word = [0; 8];
+        word[..chunk.len()].copy_from_slice(chunk);
+        mix(digest ^ u64::from_le_bytes(word))
+    })
 }
 
 /// Writes noise to the front of a buffer, where bytes are expected first.
