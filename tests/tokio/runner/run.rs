@@ -58,18 +58,26 @@ pub(crate) fn all(suite: &Suite, reasons: &Reasons) -> io::Result<Vec<TestResult
     let mut results = Vec::new();
     let mut jobs = VecDeque::new();
     for (name, file) in &suite.files {
-        let mut failed = |test: &str, why: &str| {
-            let outcomes = [(); 2].map(|()| Outcome::Failed(why.to_owned()));
-            let (file, test) = (name.clone(), test.to_owned());
+        let mut push = |test: &str, outcome: Outcome| {
+            let (file, test, outcomes) =
+                (name.clone(), test.to_owned(), [outcome.clone(), outcome]);
             results.push(TestResult { file, test, outcomes, reason: None });
         };
-        for (test, why) in &file.cut {
-            failed(test, &format!("does not compile: {why}"));
+        let broken = |error: &str| Outcome::Failed(format!("does not compile: {error}"));
+        for (test, error) in &file.cut {
+            push(test, broken(error));
         }
         if let Some(error) = &file.error {
-            file.named.iter().for_each(|test| failed(test, &format!("does not compile: {error}")));
+            file.named.iter().for_each(|test| push(test, broken(error)));
         } else if let Some(program) = &file.program {
-            for test in list(program)? {
+            let tests = list(program)?;
+            if tests.is_empty() && file.named.is_empty() {
+                push("(it compiles)", Outcome::Passed);
+            } else if tests.is_empty() {
+                let skipped = Outcome::Skipped("an unstable API".into());
+                file.named.iter().for_each(|test| push(test, skipped.clone()));
+            }
+            for test in tests {
                 let known = reasons.of(name, &test).is_some();
                 let (file, program) = (name.clone(), program.clone());
                 jobs.push_back(Job { file, test, program, known });

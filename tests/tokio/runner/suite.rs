@@ -220,22 +220,37 @@ fn manifest(package: &Path) -> io::Result<String> {
     // That one is a copy which sees the shim.
     let needed: Vec<&str> = needed.lines().filter(|line| !line.starts_with("tokio-test")).collect();
     let needed = needed.join("\n");
+    let features: Vec<String> = FEATURES.map(|name| format!("{name} = []\n")).into();
     Ok(format!(
         "[package]\nname = \"suite\"\nversion = \"0.0.0\"\nedition = \"2021\"\npublish = false\n\n\
          [workspace]\n\n\
-         [features]\n\
-         default = [\"full\", \"fs\", \"io-std\", \"io-util\", \"macros\", \"net\", \"process\", \"rt\", \
-         \"rt-multi-thread\", \"signal\", \"sync\", \"test-util\", \"time\"]\n\
-         full = []\nfs = []\nio-std = []\nio-util = []\nmacros = []\nnet = []\nprocess = []\n\
-         rt = []\nrt-multi-thread = []\nsignal = []\nsync = []\ntest-util = []\ntime = []\n\n\
+         [features]\ndefault = {FEATURES:?}\n{features}\n\
          [dependencies]\n\
          tokio = {{ package = \"quoit-tokio\", path = {package:?} }}\n\
          tokio-test = {{ path = {test:?} }}\n\n\
          [dev-dependencies]\n{needed}\n\n\
          [profile.dev]\ndebug = 0\n",
+        features = features.concat(),
         test = package.join("target/tokio-test"),
     ))
 }
+
+/// The features of tokio's that the test files look at.
+const FEATURES: [&str; 13] = [
+    "full",
+    "fs",
+    "io-std",
+    "io-util",
+    "macros",
+    "net",
+    "process",
+    "rt",
+    "rt-multi-thread",
+    "signal",
+    "sync",
+    "test-util",
+    "time",
+];
 
 /// The test program that a line of cargo's tells of.
 fn artifact(line: &str) -> Option<(&str, &str)> {

@@ -43,7 +43,8 @@ pub(crate) fn figures(results: &[TestResult]) -> String {
         let of_bar = results.iter().filter(|result| in_bar(&result.file));
         let Count { passed, failed, outside } = count(of_bar, ring);
         let share = Count { passed, failed, outside }.share();
-        let _ = writeln!(text, "{name}: {passed} passed, {failed} failed ({share}), {outside} not for us");
+        let counts = format!("{passed} passed, {failed} failed ({share})");
+        let _ = writeln!(text, "{name}: {counts}, {outside} not for us");
     }
     text
 }
@@ -58,21 +59,24 @@ pub(crate) fn write(
     results: &[TestResult],
     left_out: &[(String, &'static str)],
 ) -> String {
-    let mut text = String::new();
-    let _ = write!(
-        text,
-        "# tokio's own tests on quoit\n\n\
-         ```text\ntests/tokio/run\n```\n\n\
-         compiles the test files of the published tokio {version}, unchanged, against a crate named `tokio`\n\
-         whose runtime is quoit (`tests/tokio/src`), runs every test in a process of its own on both\n\
-         rings, {} seconds at most, and writes this file. A test that fails is tried once more.\n\n",
-        LIMIT.as_secs()
-    );
-    text.push_str(
-        "*Not for us* are tests of the multi-thread flavour, of unstable APIs and of tokio's\n\
-         cooperative budget. Tests that are not compiled on Linux or without unstable APIs are not\n\
-         counted. In `sync`, `macros` and most of `io` the code under test is tokio's own, on our wakers.\n\n",
-    );
+    let head = "# tokio's own tests on quoit
+
+```text
+tests/tokio/run
+```
+
+compiles the test files of the published tokio VERSION, unchanged, against a crate named `tokio`
+whose runtime is quoit (`tests/tokio/src`), runs every test in a process of its own on both rings,
+LIMIT seconds at most, and writes this file. A test that fails is tried once more.
+
+*Not for us* are tests of the multi-thread flavour, of unstable APIs and of tokio's cooperative
+budget. Single tests that are only compiled for other systems or with unstable APIs are not counted.
+In `sync`, `macros` and most of `io` the code under test is tokio's own, on our tasks and wakers;
+`LocalSet` is tokio's own, too, inside a task of ours.
+
+";
+    let limit = LIMIT.as_secs().to_string();
+    let mut text = head.replace("VERSION", version).replace("LIMIT", &limit);
     parts(&mut text, results);
     by_file(&mut text, results);
     failures(&mut text, results);
@@ -109,7 +113,9 @@ fn parts(text: &mut String, results: &[TestResult]) {
 }
 
 fn by_file(text: &mut String, results: &[TestResult]) {
-    text.push_str("\n## By file\n\n| file | uring: passed, failed | readiness: passed, failed | not for us |\n|---|---|---|---|\n");
+    let [uring, readiness] = RINGS.map(|ring| format!("{ring}: passed, failed"));
+    let _ = writeln!(text, "\n## By file\n\n| file | {uring} | {readiness} | not for us |");
+    text.push_str("|---|---|---|---|\n");
     let mut names: Vec<&str> = results.iter().map(|result| result.file.as_str()).collect();
     names.dedup();
     for name in names {

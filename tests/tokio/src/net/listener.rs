@@ -33,7 +33,7 @@ impl TcpListener {
 
     /// Binds and listens.
     pub async fn bind<A: ToSocketAddrs>(address: A) -> io::Result<Self> {
-        require_io();
+        route::check()?;
         if quoit::Handle::try_current().is_some() {
             return quoit::net::TcpListener::bind(address).await.map(Self::new);
         }

@@ -5,6 +5,15 @@ use std::io;
 
 use crate::runtime::require_io;
 
+/// The current runtime must be there, have I/O, and not have ended.
+#[track_caller]
+pub(super) fn check() -> io::Result<()> {
+    if require_io().core().is_closed() {
+        return Err(io::Error::new(io::ErrorKind::NotConnected, "the current runtime is shut down"));
+    }
+    Ok(())
+}
+
 /// Runs what `operation` makes, on a core.
 pub(super) async fn run<C, F, R>(operation: C) -> io::Result<R>
 where
@@ -12,7 +21,7 @@ where
     F: Future<Output = io::Result<R>> + 'static,
     R: Send + 'static,
 {
-    require_io();
+    check()?;
     if quoit::Handle::try_current().is_some() {
         return operation().await;
     }

@@ -1,7 +1,7 @@
 //! `TcpStream`: quoit's, with the readiness calls that tokio has on top.
 //!
-//! Readiness means what quoit's `readable` and `writable` mean: a read or a write would not wait. The
-//! poll forms keep such a wait with the stream, as its waiter must outlive one poll.
+//! Readiness means what quoit's `readable` and `writable` mean: a read or a write would not wait.
+//! The poll forms keep such a wait with the stream, as its waiter must outlive one poll.
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice, IoSliceMut};
@@ -50,7 +50,7 @@ impl TcpStream {
 
     /// Connects.
     pub async fn connect<A: ToSocketAddrs>(address: A) -> io::Result<Self> {
-        require_io();
+        route::check()?;
         if quoit::Handle::try_current().is_some() {
             return quoit::net::TcpStream::connect(address).await.map(Self::new);
         }

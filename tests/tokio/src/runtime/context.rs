@@ -35,10 +35,13 @@ struct Entered {
 
 impl EnterGuard<'_> {
     pub(super) fn new(handle: Handle) -> Self {
-        let depth = CONTEXTS.with_borrow_mut(|contexts| {
+        // While the thread ends there may be no place for it; then there is no context either.
+        let depth = CONTEXTS.try_with(|contexts| {
+            let mut contexts = contexts.borrow_mut();
             contexts.push(handle);
             contexts.len()
         });
+        let depth = depth.unwrap_or(0);
         let entered = Entered { depth, thread: PhantomData };
         Self { _entered: entered, handle: PhantomData }
     }
@@ -49,7 +52,7 @@ impl Drop for Entered {
         let taken = CONTEXTS.try_with(|contexts| {
             let mut contexts = contexts.borrow_mut();
             let innermost = contexts.len() == self.depth;
-            contexts.truncate(self.depth - 1);
+            contexts.truncate(self.depth.saturating_sub(1));
             innermost
         });
         if taken == Ok(false) && !std::thread::panicking() {

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -35,6 +35,8 @@ struct Inner {
     /// The clock is to be stopped at the first `block_on`.
     pause: AtomicBool,
     core: quoit::Handle,
+    /// The figures at its end.
+    last: OnceLock<quoit::Metrics>,
 }
 
 /// The way to a runtime.
@@ -98,7 +100,7 @@ impl Handle {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         let pause = AtomicBool::new(choices.start_paused);
-        let inner = Inner { id, choices, pause, core: core.handle() };
+        let inner = Inner { id, choices, pause, core: core.handle(), last: OnceLock::new() };
         CORES.with_borrow_mut(|cores| cores.insert(id, Rc::new(core)));
         Self { inner: Arc::new(inner) }
     }
@@ -132,6 +134,12 @@ impl Handle {
     /// Its core, if this is its home and it has not ended.
     pub(crate) fn at_home(&self) -> Option<Rc<quoit::Runtime>> {
         CORES.try_with(|cores| cores.borrow().get(&self.inner.id).cloned()).ok().flatten()
+    }
+
+    /// The figures now, or at its end.
+    pub(super) fn figures(&self) -> quoit::Metrics {
+        let now = self.at_home().map(|core| core.metrics());
+        now.or_else(|| self.inner.last.get().cloned()).expect("a core is asked at home")
     }
 
     pub(crate) fn core(&self) -> &quoit::Handle {
@@ -204,7 +212,8 @@ impl Handle {
             quoit::Handle::try_current().is_none(),
             "Cannot start a runtime from within a runtime. This happens because a function (like \
              `block_on`) attempted to block the current thread while the thread is being used to \
-             drive asynchronous tasks."
+             drive asynchronous tasks. If you are in an async function, use `.await` on the future \
+             instead of blocking on it."
         );
         let _context = self.enter();
         let Some(core) = self.at_home() else { return quoit::block_on(future) };
@@ -247,6 +256,7 @@ impl Handle {
         // What its tasks drop sees the runtime that they lived in.
         let _context = self.enter();
         let _driving = Driving::new(self.inner.id);
+        let _ = self.inner.last.set(core.metrics());
         match limit {
             Some(limit) => drop(core.shutdown(limit)),
             None => drop(core),

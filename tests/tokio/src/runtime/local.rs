@@ -9,7 +9,9 @@ use crate::task::JoinHandle;
 /// There is nothing to choose.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
-pub struct LocalOptions {}
+pub struct LocalOptions {
+    thread: PhantomData<*const ()>,
+}
 
 /// A runtime whose tasks need not be `Send`.
 #[derive(Debug)]

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!   Runtime::block_on   on its home thread: the core itself
-//!                       elsewhere: a core of the call's own for the future; what it spawns goes home
-//!   Handle::spawn       at home: directly; elsewhere: by mail, as quoit's `Handle::spawn_with`
+//!                       elsewhere: a core of the call's own; what it spawns goes home
+//!   Handle::spawn       at home: directly; elsewhere: by mail (quoit's `Handle::spawn_with`)
 //! ```
 //!
 //! A tokio `Runtime` is `Send`; a quoit one is not. So the cores stand in a thread-local, and the

@@ -66,10 +66,15 @@ impl<T: 'static> JoinSet<T> {
         self.insert(handle.spawn(future))
     }
 
-    /// Starts a task that stays here; as every task of a core does.
+    /// Starts a task that stays here; as every task of a core does. Where tokio would refuse it,
+    /// the real `spawn_local` refuses a task that does nothing.
     #[track_caller]
     pub fn spawn_local<F: Future<Output = T> + 'static>(&mut self, future: F) -> AbortHandle {
-        self.insert(quoit::spawn(future).into())
+        let task = super::spawn_on_local_runtime(future).unwrap_or_else(|future| {
+            drop(tokio_real::task::spawn_local(async {}));
+            quoit::spawn(future).into()
+        });
+        self.insert(task)
     }
 
     /// As `spawn_local`, from inside a core only: the local set takes no part in it.
@@ -79,7 +84,7 @@ impl<T: 'static> JoinSet<T> {
         future: F,
         _set: &LocalSet,
     ) -> AbortHandle {
-        self.spawn_local(future)
+        self.insert(quoit::spawn(future).into())
     }
 
     /// Runs blocking work.

@@ -1,12 +1,14 @@
 //! Timers: quoit's, once a context with timers is there, as tokio asks when they are made.
 
 mod sleep;
+mod timeout;
 
 use std::time::Duration as StdDuration;
 
-pub use quoit::time::{Instant, Interval, MissedTickBehavior, Timeout, advance, pause, resume};
+pub use quoit::time::{Instant, Interval, MissedTickBehavior, advance, pause, resume};
 pub use sleep::Sleep;
 pub use std::time::Duration;
+pub use timeout::Timeout;
 
 use crate::runtime::require_time;
 
@@ -32,14 +34,14 @@ pub fn sleep_until(deadline: Instant) -> Sleep {
 #[track_caller]
 pub fn timeout<F: IntoFuture>(duration: StdDuration, future: F) -> Timeout<F::IntoFuture> {
     require_time();
-    quoit::time::timeout(duration, future)
+    Timeout::new(quoit::time::timeout(duration, future))
 }
 
 /// Gives `future` until `deadline`.
 #[track_caller]
 pub fn timeout_at<F: IntoFuture>(deadline: Instant, future: F) -> Timeout<F::IntoFuture> {
     require_time();
-    quoit::time::timeout_at(deadline, future)
+    Timeout::new(quoit::time::timeout_at(deadline, future))
 }
 
 /// Ticks every `period`, at once for the first time.
