@@ -9,7 +9,10 @@ use crate::runtime::require_io;
 #[track_caller]
 pub(super) fn check() -> io::Result<()> {
     if require_io().core().is_closed() {
-        return Err(io::Error::new(io::ErrorKind::NotConnected, "the current runtime is shut down"));
+        return Err(io::Error::new(
+            io::ErrorKind::NotConnected,
+            "the current runtime is shut down",
+        ));
     }
     Ok(())
 }
