@@ -22,7 +22,7 @@ fn place(misuse: impl FnOnce()) -> String {
     let outcome = catch_unwind(AssertUnwindSafe(misuse));
     panic::set_hook(before);
     assert!(outcome.is_err(), "that is misuse");
-    let place = place.lock().unwrap();
+    let place = place.lock().unwrap_or_else(PoisonError::into_inner);
     place.clone()
 }
 
