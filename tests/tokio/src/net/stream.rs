@@ -322,7 +322,7 @@ impl AsyncWrite for TcpStream {
     }
 
     fn is_write_vectored(&self) -> bool {
-        (&*self.stream).is_write_vectored()
+        self.stream.is_write_vectored()
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
