@@ -14,7 +14,6 @@
 //! operation answers with an error that names the owner.
 
 use std::io;
-use std::mem;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -143,23 +142,47 @@ impl Drop for Binding {
 #[derive(Debug)]
 pub(crate) struct Place {
     pub(crate) waiter: Option<WaiterId>,
-    wait: Wait,
-    /// Its read has taken a part, and the socket says so.
-    holds: bool,
     core: CoreId,
-    key: Key,
+    // Together the key: its generation has 24 bits, and every waiting task keeps a place.
+    index: u32,
+    generation: [u8; 3],
+    purpose: Purpose,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Purpose {
+    Wait(Wait),
+    /// A read that has taken a part, and the socket says so.
+    Hold,
 }
 
 impl Place {
     pub(crate) fn new(wait: Wait) -> Self {
-        Self { waiter: None, wait, holds: false, core: 0, key: Key { index: 0, generation: 0 } }
+        Self { waiter: None, core: 0, index: 0, generation: [0; 3], purpose: Purpose::Wait(wait) }
+    }
+
+    fn wait(&self) -> Wait {
+        match self.purpose {
+            Purpose::Wait(wait) => wait,
+            Purpose::Hold => Wait::Read,
+        }
+    }
+
+    fn holds(&self) -> bool {
+        self.purpose == Purpose::Hold
+    }
+
+    fn key(&self) -> Key {
+        let [low, middle, high] = self.generation;
+        Key { index: self.index, generation: u32::from_le_bytes([low, middle, high, 0]) }
     }
 
     /// It may stand in a line of this entry now.
     #[inline]
     fn stand_on(&mut self, key: Key) {
         if self.waiter.is_some() {
-            self.key = key;
+            let [low, middle, high, _] = key.generation.to_le_bytes();
+            (self.index, self.generation) = (key.index, [low, middle, high]);
             self.core = mailbox::current_core();
         }
     }
@@ -167,7 +190,7 @@ impl Place {
     /// Leaves the line.
     pub(crate) fn leave(&mut self) {
         let Some(waiter) = self.waiter.take() else { return };
-        let message = Message::Withdraw { key: self.key, wait: self.wait, waiter };
+        let message = Message::Withdraw { key: self.key(), wait: self.wait(), waiter };
         if mailbox::current_core() == self.core {
             Proactor::with_current(|proactor| {
                 proactor.with_tables(|tables| tables.on_message(message));
@@ -252,7 +275,7 @@ pub(crate) trait Bound {
     ) -> Poll<io::Result<R>> {
         if !allowance::is_left() {
             cx.waker().wake_by_ref();
-            let wait = place.wait;
+            let wait = place.wait();
             let placed = self.with_place(place, cx.waker(), |tables, key, waiter, caller| {
                 tables.enrol(key, wait, waiter, caller);
             });
@@ -274,7 +297,7 @@ pub(crate) trait Bound {
         }
         Caller::run(waker, |caller| {
             self.on_entry(|tables, key| {
-                if place.holds && place.key != key {
+                if place.holds() && place.key() != key {
                     // The stream has left and come back, where this read's place was kept.
                     place.waiter = Some(HOLDER);
                 }
@@ -344,14 +367,16 @@ impl StreamHandle {
     /// A read has taken a part and waits for more: nobody reads before it, wherever the stream
     /// goes.
     pub(crate) fn hold(&self, place: &mut Place) {
-        if !mem::replace(&mut place.holds, true) {
+        if !place.holds() {
+            place.purpose = Purpose::Hold;
             self.socket.hold();
         }
     }
 
     /// A read is over. Bytes that it had taken go back in front, wherever the stream is by now.
     pub(crate) fn give_back(&self, place: &mut Place, bytes: Vec<u8>) {
-        let holds = mem::take(&mut place.holds);
+        let holds = place.holds();
+        place.purpose = Purpose::Wait(Wait::Read);
         if bytes.is_empty() && !holds {
             return place.leave();
         }
@@ -361,7 +386,7 @@ impl StreamHandle {
             if holds {
                 self.socket.give_back(Vec::new());
             }
-            let waiter = place.waiter.take().filter(|_| place.core == owner && place.key == key);
+            let waiter = place.waiter.take().filter(|_| place.core == owner && place.key() == key);
             Proactor::with_current(|proactor| {
                 proactor.with_tables(|tables| {
                     let Some(stream) = tables.streams.get_mut(key) else { return };
@@ -373,7 +398,7 @@ impl StreamHandle {
         self.socket.give_back(bytes);
         // Read again: see `Socket`. Whoever is told in vain finds nothing.
         let (owner, key) = (self.binding.core(), self.binding.key());
-        let waiter = place.waiter.take().filter(|_| place.core == owner && place.key == key);
+        let waiter = place.waiter.take().filter(|_| place.core == owner && place.key() == key);
         if owner != 0 {
             // A core that is gone serves nobody any more.
             let _ = mailbox::post(owner, Message::GivenBack { key, waiter });
