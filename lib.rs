@@ -73,7 +73,7 @@ pub mod task {
     };
 }
 
-pub use runtime::time;
+pub use runtime::{sim, time};
 
 /// What hyper asks of a runtime. The streams are its I/O as they are.
 #[cfg(feature = "hyper")]

@@ -21,6 +21,7 @@ mod metrics;
 #[cfg(all(test, loom))]
 mod models;
 mod run_queue;
+pub mod sim;
 pub(crate) mod simulate;
 mod spawn;
 mod state;

@@ -9,6 +9,7 @@
 use std::time::Duration;
 
 use crate::io::ring::Prepared;
+use crate::io::ring::simulated::Plan;
 use crate::io::ring::simulated::world::World;
 pub use crate::io::ring::simulated::{Books, Chance};
 use crate::runtime::builder::Report;
@@ -28,6 +29,8 @@ pub struct Simulation<T> {
     pub report: Report,
     /// The simulated kernel when the core was gone.
     pub books: Books,
+    /// What could have gone wrong, or did.
+    pub(crate) plan: Plan,
     /// A hash of all that happened, in order: the same seed gives the same.
     pub trace: u64,
 }
@@ -43,8 +46,18 @@ pub fn simulate<F: Future>(
     builder: Builder,
     body: impl FnOnce(Chance) -> F,
 ) -> Simulation<F::Output> {
+    simulate_under(Plan::none(), seed, builder, body)
+}
+
+/// As `simulate`, with a fault that is planned.
+pub(crate) fn simulate_under<F: Future>(
+    plan: Plan,
+    seed: u64,
+    builder: Builder,
+    body: impl FnOnce(Chance) -> F,
+) -> Simulation<F::Output> {
     const GRACE: Duration = Duration::from_secs(60);
-    let world = World::new(seed);
+    let world = World::new(seed, plan);
     let _entered = world.enter();
     let mut runtime = builder.build_on(Prepared::simulated(seed)).expect("nothing can be refused");
     let output = runtime.block_on(body(Chance::new(seed)));
@@ -52,5 +65,6 @@ pub fn simulate<F: Future>(
     let report = runtime.end(GRACE);
     let after = runtime.metrics();
     drop(runtime);
-    Simulation { output, metrics, after, report, books: world.books(), trace: world.trace() }
+    let (books, plan, trace) = (world.books(), world.plan(), world.trace());
+    Simulation { output, metrics, after, report, books, plan, trace }
 }

@@ -20,6 +20,7 @@
 mod connection;
 mod listening;
 mod pending;
+mod plan;
 mod random;
 mod trace;
 pub(crate) mod world;
@@ -30,6 +31,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use self::pending::{Kernel, Pending};
+pub(crate) use self::plan::{Fault, Plan, Site};
 pub use self::random::Chance;
 use self::trace::Event;
 pub use self::world::Books;
@@ -82,14 +84,15 @@ impl Simulated {
         assert!(!taken, "{request:?} was submitted with the token of a request in flight");
         self.counters.submissions += 1;
         self.settled_at = None;
-        self.world.with(|state| {
+        let fault = self.world.with(|state| {
             state.note(Event::Submitted { token: token.0, request });
             if let Some(number) = request.descriptor() {
                 state.hold(number, true);
             }
+            state.ask(Site::of(request))
         });
         // SAFETY: handed on.
-        self.pending.push(unsafe { Pending::new(token, *request) });
+        self.pending.push(unsafe { Pending::new(token, *request, fault) });
     }
 
     pub(super) fn cancel(&mut self, token: Token) {

@@ -24,7 +24,7 @@ struct Bench {
 
 impl Bench {
     fn new(seed: u64, buffers: u16) -> Self {
-        let world = World::new(seed);
+        let world = World::new(seed, Plan::none());
         let entered = world.enter();
         let ring = Simulated::new(&Mailbox::open().unwrap());
         let memory = vec![[0; LENGTH]; usize::from(buffers)];

@@ -6,6 +6,7 @@
 use std::env;
 use std::net::SocketAddr;
 
+use super::plan::{Fault, Site};
 use super::random::mix;
 use crate::io::request::Request;
 
@@ -24,6 +25,7 @@ pub(super) enum Event<'a> {
     Arrived { at: SocketAddr, count: usize },
     FinArrived { at: SocketAddr },
     ResetArrived { at: SocketAddr },
+    Planned { site: Site, fault: Fault },
 }
 
 impl Event<'_> {
@@ -45,6 +47,11 @@ impl Event<'_> {
             Self::FinArrived { at } => [10, at.port().into(), 0, 0],
             Self::ResetArrived { at } => [11, at.port().into(), 0, 0],
             Self::Disconnected { number } => [12, signed(number), 0, 0],
+            Self::Planned { site, fault } => match fault {
+                Fault::Fails(error) => [13, site as u64, 0, signed(error)],
+                Fault::Late => [13, site as u64, 1, 0],
+                Fault::Short => [13, site as u64, 2, 0],
+            },
         }
     }
 }

@@ -17,6 +17,7 @@ use std::rc::Rc;
 
 use super::connection::{Connection, Side};
 use super::listening::Listening;
+use super::plan::{Fault, Plan, Site, breaks_connection};
 use super::random::Chance;
 use super::trace::{Event, Trace};
 
@@ -66,6 +67,7 @@ pub(super) struct State {
     weather: Weather,
     next_port: u16,
     books: Books,
+    plan: Plan,
     trace: Trace,
 }
 
@@ -111,7 +113,7 @@ impl Drop for Entered {
 }
 
 impl World {
-    pub(crate) fn new(seed: u64) -> Rc<Self> {
+    pub(crate) fn new(seed: u64, plan: Plan) -> Rc<Self> {
         let mut chance = Chance::of(seed, 1);
         let weather = Weather { capacity_max: 1 << chance.up_to(12) };
         let state = State {
@@ -121,6 +123,7 @@ impl World {
             weather,
             next_port: 40_000,
             books: Books::default(),
+            plan,
             trace: Trace::new(seed),
         };
         Rc::new(Self { seed, state: RefCell::new(state) })
@@ -139,6 +142,11 @@ impl World {
         self.state.borrow().trace.hash()
     }
 
+    /// What was planned, and the sites that the program has come to.
+    pub(crate) fn plan(&self) -> Plan {
+        self.state.borrow().plan.clone()
+    }
+
     pub(crate) fn books(&self) -> Books {
         let state = self.state.borrow();
         Books { open: state.sockets.iter().flatten().count(), ..state.books }
@@ -148,8 +156,12 @@ impl World {
         f(&mut self.state.borrow_mut())
     }
 
+    /// A new number, or a negated error number.
     pub(crate) fn tcp_socket(&self, v4: bool) -> i32 {
-        self.with(|state| state.open(Kind::Fresh { local: None }, v4, Vec::new()))
+        self.with(|state| match state.ask(Site::Socket) {
+            Some(Fault::Fails(error)) => -error,
+            _ => state.open(Kind::Fresh { local: None }, v4, Vec::new()),
+        })
     }
 
     /// # Panics
@@ -160,11 +172,17 @@ impl World {
     }
 
     pub(crate) fn bind(&self, number: i32, address: SocketAddr) -> i32 {
-        self.with(|state| state.bind(number, address))
+        self.with(|state| match state.ask(Site::Bind) {
+            Some(Fault::Fails(error)) => -error,
+            _ => state.bind(number, address),
+        })
     }
 
     pub(crate) fn listen(&self, number: i32, backlog: i32) -> i32 {
-        self.with(|state| state.listen(number, backlog))
+        self.with(|state| match state.ask(Site::Listen) {
+            Some(Fault::Fails(error)) => -error,
+            _ => state.listen(number, backlog),
+        })
     }
 
     pub(crate) fn local_address(&self, number: i32) -> Result<SocketAddr, i32> {
@@ -236,11 +254,19 @@ impl World {
     }
 
     pub(crate) fn receive(&self, number: i32, room: usize, peek: bool) -> Result<Vec<u8>, i32> {
-        self.with(|state| state.receive(number, room, peek))
+        self.with(|state| match state.ask(Site::ReceiveNow) {
+            Some(Fault::Fails(error)) => Err(state.fail_now(number, error)),
+            Some(Fault::Short) => state.receive(number, room.min(1), peek),
+            _ => state.receive(number, room, peek),
+        })
     }
 
     pub(crate) fn send(&self, number: i32, bytes: &[u8]) -> i32 {
-        self.with(|state| state.send(number, bytes))
+        self.with(|state| match state.ask(Site::SendNow) {
+            Some(Fault::Fails(error)) => state.fail_now(number, error),
+            Some(Fault::Short) => state.send(number, &bytes[..bytes.len().min(1)]),
+            _ => state.send(number, bytes),
+        })
     }
 }
 
@@ -254,8 +280,37 @@ impl State {
         self.trace.note(event);
     }
 
+    /// The program has come to a site: what goes wrong there?
+    pub(super) fn ask(&mut self, site: Site) -> Option<Fault> {
+        let fault = self.plan.ask(site);
+        if let Some(fault) = fault {
+            self.note(Event::Planned { site, fault });
+        }
+        fault
+    }
+
+    pub(super) fn has_shortages(&self) -> bool {
+        self.plan.has_shortages
+    }
+
+    fn fail_now(&mut self, number: i32, error: i32) -> i32 {
+        if breaks_connection(error) {
+            self.break_connection(number);
+        }
+        -error
+    }
+
+    /// A call has answered that the connection is gone, so it is.
+    pub(super) fn break_connection(&mut self, number: i32) {
+        if let Ok((connection, side)) = self.stream(number) {
+            connection.disconnect(side);
+            self.note(Event::Disconnected { number });
+        }
+    }
+
     /// What is on the way goes on, some of it.
     pub(super) fn step(&mut self) {
+        self.plan.step();
         for connection in self.connections.iter_mut().flatten() {
             connection.step(&mut self.chance, &mut self.trace);
         }

@@ -1,0 +1,3 @@
+//! Simulation: your program, unchanged, in a world that a seed decides.
+
+pub mod explore;

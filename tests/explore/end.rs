@@ -1,0 +1,88 @@
+//! Ends: a shutdown that is dropped has ended nothing, and a close that is dropped closes all the
+//! same; what was committed arrives before the end.
+
+use std::net::Shutdown;
+
+use crate::bytes::{Sink, counter};
+use crate::{cancel, dawdle, pair};
+
+#[test]
+fn shutdown() {
+    cancel("shutdown", 25, |explore| async move {
+        let (client, server) = pair().await;
+        let length = 1 + explore.below(100);
+        let reader = explore.clone();
+        let reading = quoit::spawn(async move {
+            let mut sink = Sink::default();
+            loop {
+                dawdle(&reader).await;
+                let lease = server.recv().await.unwrap();
+                if lease.is_empty() {
+                    return (sink.got, server);
+                }
+                sink.take(&lease);
+            }
+        });
+        // Committed, and not awaited: it is what the shutdown waits for.
+        let half = length / 2;
+        let mut sending = Box::pin(client.send(counter(0..half)));
+        std::future::poll_fn(|cx| std::task::Poll::Ready(drop(sending.as_mut().poll(cx)))).await;
+        drop(sending);
+        let mut rest = Some(counter(half..length));
+        loop {
+            let ending = client.shutdown(Shutdown::Write);
+            match explore.cancellable("shutdown", ending).await {
+                Some(ended) => {
+                    ended.unwrap();
+                    break;
+                }
+                // Nothing is ended: there is room for more.
+                None => {
+                    if let Some(rest) = rest.take() {
+                        client.send_all(rest).await.unwrap();
+                    }
+                }
+            }
+        }
+        let expected = if rest.is_none() { length } else { half };
+        assert!(client.send("late").await.is_err());
+        // The other direction goes on.
+        let (got, server) = reading.await.unwrap();
+        assert_eq!(got, expected);
+        server.send_all("still").await.unwrap();
+        let mut still = [0; 5];
+        client.read_exact(&mut still).await.unwrap();
+        assert_eq!(&still, b"still");
+    });
+}
+
+#[test]
+fn close() {
+    cancel("close", 25, |explore| async move {
+        let (client, peer) = pair().await;
+        let length = explore.below(100);
+        let reader = explore.clone();
+        let reading = quoit::spawn(async move {
+            let mut sink = Sink::default();
+            // Unread input makes a close without linger a reset.
+            if reader.below(2) == 0 {
+                peer.send_all("unread").await.unwrap();
+            }
+            loop {
+                dawdle(&reader).await;
+                let lease = peer.recv().await.unwrap();
+                if lease.is_empty() {
+                    return sink.got;
+                }
+                sink.take(&lease);
+            }
+        });
+        let mut sending = Box::pin(client.send(counter(0..length)));
+        std::future::poll_fn(|cx| std::task::Poll::Ready(drop(sending.as_mut().poll(cx)))).await;
+        drop(sending);
+        if let Some(closed) = explore.cancellable("close", client.close()).await {
+            closed.unwrap();
+        }
+        assert_eq!(reading.await.unwrap(), length);
+    });
+}
