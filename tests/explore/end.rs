@@ -2,6 +2,7 @@
 //! same; what was committed arrives before the end.
 
 use std::net::Shutdown;
+use std::rc::Rc;
 
 use crate::bytes::{Sink, counter};
 use crate::{cancel, dawdle, pair};
@@ -49,10 +50,11 @@ fn shutdown() {
         // The other direction goes on.
         let (got, server) = reading.await.unwrap();
         assert_eq!(got, expected);
-        server.send_all("still").await.unwrap();
+        let talking = quoit::spawn(async move { server.send_all("still").await });
         let mut still = [0; 5];
         client.read_exact(&mut still).await.unwrap();
         assert_eq!(&still, b"still");
+        talking.await.unwrap().unwrap();
     });
 }
 
@@ -60,14 +62,20 @@ fn shutdown() {
 fn close() {
     cancel("close", 25, |explore| async move {
         let (client, peer) = pair().await;
-        let length = explore.below(100);
-        let reader = explore.clone();
+        let (length, chats) = (explore.below(100), explore.below(2) == 0);
+        let peer = Rc::new(peer);
+        let (talker, reader) = (peer.clone(), explore.clone());
+        // Unread input would make the close a reset, if it did not linger.
+        let talking = quoit::spawn(async move {
+            if chats {
+                talker.send_all("unread").await.unwrap();
+            }
+        });
+        if chats {
+            client.readable().await.unwrap();
+        }
         let reading = quoit::spawn(async move {
             let mut sink = Sink::default();
-            // Unread input makes a close without linger a reset.
-            if reader.below(2) == 0 {
-                peer.send_all("unread").await.unwrap();
-            }
             loop {
                 dawdle(&reader).await;
                 let lease = peer.recv().await.unwrap();
@@ -84,5 +92,6 @@ fn close() {
             closed.unwrap();
         }
         assert_eq!(reading.await.unwrap(), length);
+        talking.await.unwrap();
     });
 }

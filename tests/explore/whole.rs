@@ -9,9 +9,10 @@ use std::rc::Rc;
 use quoit::net::{TcpListener, TcpStream};
 use quoit::sim::explore::{Explore, Explorer};
 use quoit::task::JoinHandle;
+use quoit::time;
 
 use crate::bytes::{Sink, counter};
-use crate::{check, dawdle};
+use crate::{check, dawdle, moment};
 
 const CLIENTS: usize = 2;
 
@@ -50,26 +51,32 @@ async fn serve(listener: TcpListener, handlers: Handlers, explore: Explore) {
 
 /// Writes a counter in both ways, and reads it back in all, here and there detached in between.
 async fn client(address: SocketAddr, explore: Explore) -> io::Result<()> {
-    let stream = Rc::new(TcpStream::connect(address).await?);
+    let stream = TcpStream::connect(address).await?;
     let length = 20 + explore.below(40);
-    let writing = {
-        let (stream, explore) = (stream.clone(), explore.clone());
-        quoit::spawn(async move {
-            let middle = explore.below(length);
-            stream.send_all(counter(0..middle)).await?;
-            dawdle(&explore).await;
-            stream.write_all(&counter(middle..length)).await?;
-            stream.flush().await?;
-            stream.shutdown(Shutdown::Write).await
-        })
-    };
+    // One that fails ends the other.
+    tokio::try_join!(write(&stream, length, &explore), read_back(&stream, length, &explore))?;
+    stream.close().await
+}
+
+async fn write(stream: &TcpStream, length: usize, explore: &Explore) -> io::Result<()> {
+    let middle = explore.below(length);
+    stream.send_all(counter(0..middle)).await?;
+    dawdle(explore).await;
+    stream.write_all(&counter(middle..length)).await?;
+    stream.flush().await?;
+    stream.shutdown(Shutdown::Write).await
+}
+
+async fn read_back(stream: &TcpStream, length: usize, explore: &Explore) -> io::Result<()> {
     let mut sink = Sink::default();
     loop {
         let bytes = match explore.below(4) {
             0 => stream.recv().await?.to_vec(),
             1 => stream.recv_into(Vec::with_capacity(9)).await?.1,
             2 => {
-                stream.detach().await?;
+                // Not for ever: it waits until the server has read, who does the same.
+                let detaching = time::timeout(moment(explore), stream.detach());
+                detaching.await.unwrap_or(Ok(()))?;
                 continue;
             }
             _ => {
@@ -79,14 +86,11 @@ async fn client(address: SocketAddr, explore: Explore) -> io::Result<()> {
             }
         };
         if bytes.is_empty() {
-            break;
+            let is_whole = sink.got == length;
+            return if is_whole { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) };
         }
         sink.take(&bytes);
     }
-    writing.await??;
-    assert_eq!(sink.got, length, "an end before the last byte");
-    let stream = Rc::into_inner(stream).expect("the writer is done");
-    stream.close().await
 }
 
 /// Runs clients and server to their end. True: whatever was not aborted has succeeded.
