@@ -1,8 +1,10 @@
 //! Ends: a shutdown that is dropped has ended nothing, and a close that is dropped closes all the
 //! same; what was committed arrives before the end.
 
+use std::future::{Future, poll_fn};
 use std::net::Shutdown;
 use std::rc::Rc;
+use std::task::Poll;
 
 use crate::bytes::{Sink, counter};
 use crate::{cancel, dawdle, pair};
@@ -27,7 +29,7 @@ fn shutdown() {
         // Committed, and not awaited: it is what the shutdown waits for.
         let half = length / 2;
         let mut sending = Box::pin(client.send(counter(0..half)));
-        std::future::poll_fn(|cx| std::task::Poll::Ready(drop(sending.as_mut().poll(cx)))).await;
+        poll_fn(|cx| Poll::Ready(sending.as_mut().poll(cx).is_ready())).await;
         drop(sending);
         let mut rest = Some(counter(half..length));
         loop {
@@ -86,7 +88,7 @@ fn close() {
             }
         });
         let mut sending = Box::pin(client.send(counter(0..length)));
-        std::future::poll_fn(|cx| std::task::Poll::Ready(drop(sending.as_mut().poll(cx)))).await;
+        poll_fn(|cx| Poll::Ready(sending.as_mut().poll(cx).is_ready())).await;
         drop(sending);
         if let Some(closed) = explore.cancellable("close", client.close()).await {
             closed.unwrap();

@@ -47,14 +47,13 @@ fn send() {
     cancel("send", 12, |explore| async move {
         let send = async |client: &TcpStream, part: Vec<u8>| {
             let length = part.len();
-            let fate = match explore.cancellable("send", client.send(part)).await {
+            match explore.cancellable("send", client.send(part)).await {
                 None => Fate::Unknown,
                 Some(sent) => {
                     assert_eq!(sent.unwrap().0, length);
                     Fate::Sent
                 }
-            };
-            fate
+            }
         };
         in_parts(&explore, send).await;
     });
@@ -67,7 +66,7 @@ fn send_with_a_limit() {
         let send = async |client: &TcpStream, part: Vec<u8>| {
             let length = part.len();
             let sending = client.send(part).timeout(moment(&explore));
-            let fate = match explore.cancellable("send with a limit", sending).await {
+            match explore.cancellable("send with a limit", sending).await {
                 None => Fate::Start,
                 Some(Ok((count, _))) if count == length => Fate::Sent,
                 Some(Ok((count, part))) => {
@@ -78,8 +77,7 @@ fn send_with_a_limit() {
                     assert_eq!(error.error().kind(), io::ErrorKind::TimedOut);
                     Fate::NotSent
                 }
-            };
-            fate
+            }
         };
         in_parts(&explore, send).await;
     });
@@ -89,15 +87,15 @@ fn send_with_a_limit() {
 #[test]
 fn write_all() {
     cancel("write_all", 12, |explore| async move {
-        let send = async |client: &TcpStream, part: Vec<u8>| {
-            let fate = match explore.cancellable("write_all", client.write_all(&part)).await {
-                None => Fate::Start,
-                Some(written) => {
-                    written.unwrap();
-                    Fate::Sent
-                }
-            };
-            fate
+        let send = async |client: &TcpStream, part: Vec<u8>| match explore
+            .cancellable("write_all", client.write_all(&part))
+            .await
+        {
+            None => Fate::Start,
+            Some(written) => {
+                written.unwrap();
+                Fate::Sent
+            }
         };
         in_parts(&explore, send).await;
     });
@@ -132,25 +130,22 @@ fn write() {
 #[test]
 fn writes_of_both_kinds() {
     cancel("writes of both kinds", 10, |explore| async move {
-        let send = async |client: &TcpStream, part: Vec<u8>| {
-            let fate = match explore.below(3) {
-                0 => match explore.cancellable("send", client.send(part)).await {
-                    None => Fate::Unknown,
-                    Some(sent) => sent.map(|_| Fate::Sent).unwrap(),
-                },
-                1 => match explore.cancellable("write_all", client.write_all(&part)).await {
-                    None => Fate::Start,
-                    Some(written) => written.map(|()| Fate::Sent).unwrap(),
-                },
-                _ => {
-                    if let Some(flushed) = explore.cancellable("flush", client.flush()).await {
-                        flushed.unwrap();
-                    }
-                    client.send_all(part).await.unwrap();
-                    Fate::Sent
+        let send = async |client: &TcpStream, part: Vec<u8>| match explore.below(3) {
+            0 => match explore.cancellable("send", client.send(part)).await {
+                None => Fate::Unknown,
+                Some(sent) => sent.map(|_| Fate::Sent).unwrap(),
+            },
+            1 => match explore.cancellable("write_all", client.write_all(&part)).await {
+                None => Fate::Start,
+                Some(written) => written.map(|()| Fate::Sent).unwrap(),
+            },
+            _ => {
+                if let Some(flushed) = explore.cancellable("flush", client.flush()).await {
+                    flushed.unwrap();
                 }
-            };
-            fate
+                client.send_all(part).await.unwrap();
+                Fate::Sent
+            }
         };
         in_parts(&explore, send).await;
     });

@@ -256,7 +256,6 @@ impl World {
     pub(crate) fn receive(&self, number: i32, room: usize, peek: bool) -> Result<Vec<u8>, i32> {
         self.with(|state| match state.ask(Site::ReceiveNow) {
             Some(Fault::Fails(error)) => Err(state.fail_now(number, error)),
-            Some(Fault::Short) => state.receive(number, room.min(1), peek),
             _ => state.receive(number, room, peek),
         })
     }

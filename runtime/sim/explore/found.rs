@@ -20,6 +20,9 @@ use super::run::Ran;
 #[derive(Clone, Debug)]
 pub struct Found {
     name: String,
+    kind: &'static str,
+    /// The environment has chosen what to run.
+    is_replay: bool,
     seeds: u64,
     points: u64,
     runs: u64,
@@ -27,11 +30,12 @@ pub struct Found {
 }
 
 impl Found {
-    pub(super) fn new(name: &str) -> Self {
-        Self { name: name.to_owned(), seeds: 0, points: 0, runs: 0, failures: Vec::new() }
+    pub(super) fn new(name: &str, kind: &'static str, is_replay: bool) -> Self {
+        let (name, failures) = (name.to_owned(), Vec::new());
+        Self { name, kind, is_replay, seeds: 0, points: 0, runs: 0, failures }
     }
 
-    pub(super) fn note(&mut self, seed: u64, point: Option<u64>, ran: &Ran) {
+    pub(super) fn note(&mut self, seed: u64, point: Option<usize>, ran: &Ran) {
         self.runs += 1;
         match point {
             None => self.seeds += 1,
@@ -39,7 +43,7 @@ impl Found {
         }
         if let Some(what) = &ran.failure {
             let (disturbed, what) = (ran.disturbed.clone(), what.clone());
-            self.failures.push(Failure { seed, point, disturbed, what });
+            self.failures.push(Failure { seed, kind: self.kind, point, disturbed, what });
         }
     }
 
@@ -50,7 +54,8 @@ impl Found {
             let what =
                 "a second run went another way; what differs between runs is in the scenario";
             let what = what.to_owned();
-            self.failures.push(Failure { seed, point: None, disturbed: String::new(), what });
+            let (kind, disturbed) = (self.kind, String::new());
+            self.failures.push(Failure { seed, kind, point: None, disturbed, what });
         }
     }
 
@@ -86,15 +91,18 @@ impl Found {
     #[track_caller]
     pub fn assert_clean(&self) {
         assert!(self.failures.is_empty(), "{self}");
-        assert!(self.points > 0, "{self}: nothing was explored, so nothing is known");
+        assert!(
+            self.points > 0 || self.is_replay,
+            "{self}: nothing was explored, so nothing is known"
+        );
     }
 }
 
 impl fmt::Display for Found {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, seeds, points, runs, failures } = self;
+        let Self { name, kind, seeds, points, runs, failures, .. } = self;
         let count = failures.len();
-        write!(f, "{name}: {seeds} seeds, {points} points, {runs} runs, {count} failures")?;
+        write!(f, "{name}, {kind}: {seeds} seeds, {points} points, {runs} runs, {count} failures")?;
         failures.iter().try_for_each(|failure| write!(f, "\n  {failure}"))
     }
 }
@@ -103,7 +111,8 @@ impl fmt::Display for Found {
 #[derive(Clone, Debug)]
 pub struct Failure {
     seed: u64,
-    point: Option<u64>,
+    kind: &'static str,
+    point: Option<usize>,
     disturbed: String,
     what: String,
 }
@@ -117,7 +126,7 @@ impl Failure {
 
     /// The point at which it was disturbed; `None`: it failed undisturbed.
     #[must_use]
-    pub fn point(&self) -> Option<u64> {
+    pub fn point(&self) -> Option<usize> {
         self.point
     }
 
@@ -136,13 +145,13 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { seed, point, disturbed, what } = self;
+        let Self { seed, kind, point, disturbed, what } = self;
         match point {
             None => write!(f, "seed {seed}, undisturbed: {what}; QUOIT_SEED={seed} replays it"),
             Some(point) => write!(
                 f,
                 "seed {seed}, point {point}: {disturbed}: {what}; \
-                 QUOIT_SEED={seed} QUOIT_POINT={point} replays it"
+                 QUOIT_SEED={seed} QUOIT_POINT={kind}:{point} replays it"
             ),
         }
     }

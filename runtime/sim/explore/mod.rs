@@ -18,15 +18,17 @@
 //!
 //! After each run the books of the core and of its kernel have to balance: connections accepted are
 //! connections handed out, or closed with their listener; and no task, stream, listener, operation,
-//! request, lease or descriptor is left. A panic fails the run, the scenario's own assertions as
-//! well as those of the simulated kernel: it watches over memory that is lent to it, over descriptor
-//! numbers that are closed too soon, over programs that wait for what can never happen, and those
-//! that come to no end. That the bytes are right only the scenario can know; let it send what it
-//! can recognise, like a counter, so that a byte that is lost, repeated or out of place shows.
+//! request, lease or descriptor is left. A panic fails the run: the scenario's own assertions, and
+//! those of the simulated kernel, which watches over memory that is lent to it, over descriptor
+//! numbers that are closed too soon, over programs that wait for what can never happen, and over
+//! those that come to no end. A task's panic is its handle's to tell, so await the handles.
+//!
+//! That the bytes are right only the scenario can know. Let it send what it can recognise, like a
+//! counter, so that a byte that is lost, repeated or out of place shows.
 //!
 //! # Replaying
 //!
-//! The same seed and point give the same run. A failure names both; `QUOIT_SEED=7 QUOIT_POINT=12`
+//! The same seed and point give the same run. A failure names both; `QUOIT_SEED=7 QUOIT_POINT=cancel:12`
 //! in the environment runs that one alone, and `QUOIT_SIMULATION_TRACE=1` prints what happened,
 //! event by event. `QUOIT_SEEDS=1000` explores more seeds than the test asks for.
 //!
@@ -67,6 +69,7 @@ mod run;
 
 use std::env;
 use std::fmt;
+use std::ops::Range;
 
 pub use self::cancel::{Cancellable, Explore};
 pub use self::found::{Failure, Found};
@@ -91,8 +94,36 @@ pub struct Explorer<'a> {
     builder: Box<dyn Fn(u64) -> Builder + 'a>,
 }
 
-/// What one run is to be disturbed by.
-type Kind = fn(&Ran) -> Vec<Disturbance>;
+/// How the runs of an exploration are disturbed, in one word.
+type Kind = &'static str;
+
+/// All that may disturb a run, as an undisturbed one shows it.
+type Points = fn(&Ran) -> Vec<Disturbance>;
+
+/// Which part of an exploration the environment asks for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Replay {
+    No,
+    Seed(u64),
+    Point {
+        seed: u64,
+        point: usize,
+    },
+    /// A point of another kind.
+    OfOtherKind,
+}
+
+impl Replay {
+    fn from_environment(kind: Kind) -> Self {
+        let Some(seed) = number("QUOIT_SEED") else { return Self::No };
+        let Ok(point) = env::var("QUOIT_POINT") else { return Self::Seed(seed) };
+        let parts = point.split_once(':').map(|(kind, point)| (kind, point.parse()));
+        let Some((of, Ok(point))) = parts else {
+            panic!("QUOIT_POINT is a kind and a number, like `cancel:7`, not {point:?}");
+        };
+        if of == kind { Self::Point { seed, point } } else { Self::OfOtherKind }
+    }
+}
 
 impl<'a> Explorer<'a> {
     /// An explorer of 20 seeds, all points of each. The name stands in what it reports.
@@ -140,7 +171,7 @@ impl<'a> Explorer<'a> {
         F: Future<Output = ()>,
     {
         let points = |ran: &Ran| (0..ran.events).map(Disturbance::Cancel).collect();
-        self.explore(points, scenario)
+        self.explore("cancel", points, scenario)
     }
 
     /// Drops the scenario's own future at every poll, and ends the runtime; under every other seed
@@ -150,7 +181,7 @@ impl<'a> Explorer<'a> {
         F: Future<Output = ()>,
     {
         let points = |ran: &Ran| (0..ran.root_events).map(Disturbance::DropRoot).collect();
-        self.explore(points, scenario)
+        self.explore("root", points, scenario)
     }
 
     /// Lets every request and every direct call fail, in turn, with each error that is plausible
@@ -185,7 +216,7 @@ impl<'a> Explorer<'a> {
     where
         F: Future<Output = ()>,
     {
-        self.explore(|ran| ran.faults(Site::failures), scenario)
+        self.explore("fail", |ran| ran.faults(Site::failures), scenario)
     }
 
     /// Lets every request and every direct call be late, cut short, or interrupted, in turn.
@@ -211,47 +242,51 @@ impl<'a> Explorer<'a> {
     where
         F: Future<Output = ()>,
     {
-        self.explore(|ran| ran.faults(Site::hindrances), scenario)
+        self.explore("hinder", |ran| ran.faults(Site::hindrances), scenario)
     }
 
-    fn explore<F>(&self, points: Kind, scenario: impl Fn(Explore) -> F) -> Found
+    fn explore<F>(&self, kind: Kind, points: Points, scenario: impl Fn(Explore) -> F) -> Found
     where
         F: Future<Output = ()>,
     {
-        let (seed, point) = (number("QUOIT_SEED"), number("QUOIT_POINT"));
-        let seeds = number("QUOIT_SEEDS").unwrap_or(self.seeds);
-        let (first, end) = seed.map_or((0, seeds), |seed| (seed, seed + 1));
-        let mut found = Found::new(&self.name);
-        for seed in first..end {
+        let replay = Replay::from_environment(kind);
+        let mut found = Found::new(&self.name, kind, replay != Replay::No);
+        for seed in self.seeds_of(replay) {
             let run = |disturbance| run(seed, (self.builder)(seed), disturbance, &scenario);
             let base = run(Disturbance::None);
-            let all = points(&base);
             found.note(seed, None, &base);
-            if base.failure.is_some() {
-                if found.failures().len() >= FAILURES_MAX {
-                    break;
+            if base.failure.is_none() {
+                if seed % TWICE == 0 {
+                    found.compare(seed, &base, &run(Disturbance::None));
                 }
-                continue;
-            }
-            if seed % TWICE == 0 {
-                let again = run(Disturbance::None);
-                found.compare(seed, &base, &again);
-            }
-            let chosen = match point {
-                Some(point) => vec![point as usize],
-                None => self.choose(seed, all.len()),
-            };
-            for point in chosen {
-                let Some(disturbance) = all.get(point) else {
-                    panic!("seed {seed} has points 0 to {}, not {point}", all.len());
+                let all = points(&base);
+                let chosen = match replay {
+                    Replay::Point { point, .. } => vec![point],
+                    _ => self.choose(seed, all.len()),
                 };
-                found.note(seed, Some(point as u64), &run(*disturbance));
-                if found.failures().len() >= FAILURES_MAX {
-                    return found;
+                for point in chosen {
+                    let disturbance = all.get(point).copied().unwrap_or_else(|| {
+                        panic!("seed {seed} has {} points, so there is no {point}", all.len())
+                    });
+                    found.note(seed, Some(point), &run(disturbance));
+                    if found.failures().len() >= FAILURES_MAX {
+                        return found;
+                    }
                 }
+            }
+            if found.failures().len() >= FAILURES_MAX {
+                break;
             }
         }
         found
+    }
+
+    fn seeds_of(&self, replay: Replay) -> Range<u64> {
+        match replay {
+            Replay::No => 0..number("QUOIT_SEEDS").unwrap_or(self.seeds),
+            Replay::Seed(seed) | Replay::Point { seed, .. } => seed..seed + 1,
+            Replay::OfOtherKind => 0..0,
+        }
     }
 
     /// Which of a seed's points to explore.
