@@ -28,9 +28,10 @@
 //!
 //! # Replaying
 //!
-//! The same seed and point give the same run. A failure names both; `QUOIT_SEED=7 QUOIT_POINT=cancel:12`
-//! in the environment runs that one alone, and `QUOIT_SIMULATION_TRACE=1` prints what happened,
-//! event by event. `QUOIT_SEEDS=1000` explores more seeds than the test asks for.
+//! The same seed and point give the same run. A failure names both: in the environment,
+//! `QUOIT_SEED=7 QUOIT_POINT=cancel:12` runs that one alone, and `QUOIT_SIMULATION_TRACE=1` prints
+//! what happened, event by event. `QUOIT_SEEDS=1000` explores so many seeds, whatever the test asks
+//! for.
 //!
 //! # What a scenario may use
 //!
