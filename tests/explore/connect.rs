@@ -1,9 +1,11 @@
 //! Connects: one that is dropped closes what it opened, and brings no byte.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use quoit::net::{TcpListener, TcpSocket, TcpStream};
 use quoit::sim::explore::Explore;
+use quoit::time::{self, Instant};
 
 use crate::{cancel, moment};
 
@@ -64,5 +66,38 @@ fn connect() {
         for other in others {
             other.await.unwrap();
         }
+    });
+}
+
+/// The queue is full until long after the connect was dropped: then it must not come through any
+/// more.
+#[test]
+fn connect_that_hangs() {
+    const FULL: Duration = Duration::from_millis(20);
+    cancel("connect that hangs", 40, |explore| async move {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = socket.listen(0).unwrap();
+        let address = listener.local_addr().unwrap();
+        let first = TcpStream::connect(address).await.unwrap();
+        let start = Instant::now();
+        let accepting = quoit::spawn(async move {
+            time::sleep(FULL).await;
+            let mut accepted = Vec::new();
+            while let Ok(Ok((stream, _))) = time::timeout(FULL, listener.accept()).await {
+                accepted.push(stream);
+            }
+            accepted.len()
+        });
+        let second = explore.cancellable("connect", TcpStream::connect(address)).await;
+        let is_early = second.is_none() && start.elapsed() < FULL / 2;
+        let accepted = accepting.await.unwrap();
+        match second {
+            Some(stream) => assert_eq!((accepted, stream.is_ok()), (2, true)),
+            None if is_early => assert_eq!(accepted, 1, "a dropped connect came through"),
+            // Both may have happened: the handshake, and then the drop.
+            None => assert!((1..=2).contains(&accepted)),
+        }
+        drop(first);
     });
 }

@@ -123,7 +123,8 @@ pub(crate) async fn conversation(explore: Explore) -> io::Result<bool> {
 #[test]
 fn tasks_that_are_aborted() {
     let scenario = |explore| async { assert!(conversation(explore).await.unwrap()) };
-    check(&Explorer::new("tasks that are aborted").seeds(12).cancel(scenario));
+    let explorer = Explorer::new("tasks that are aborted").seeds(20).points_per_seed(80);
+    check(&explorer.cancel(scenario));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::net::Shutdown;
+use std::rc::Rc;
 
 use quoit::net::TcpStream;
 use quoit::sim::explore::Explore;
@@ -179,5 +180,41 @@ fn send_of_a_lease() {
         outlet.close().await.unwrap();
         parts.check(&draining.await.unwrap());
         feeding.await.unwrap();
+    });
+}
+
+/// Several write at once; one that is dropped when it was woken passes the wake on.
+#[test]
+fn writes_at_once() {
+    cancel("writes at once", 12, |explore| async move {
+        let (client, server) = pair().await;
+        let draining = drain(server, &explore);
+        let client = Rc::new(client);
+        let mut writers = Vec::new();
+        for id in 0..3_u8 {
+            let (client, explore) = (client.clone(), explore.clone());
+            writers.push(quoit::spawn(async move {
+                let (mut sent, mut unknown) = (0, 0);
+                for _ in 0..3 {
+                    let part = vec![id; 1 + explore.below(60)];
+                    let length = part.len();
+                    match explore.cancellable("a writer", client.send(part)).await {
+                        Some(written) => sent += written.unwrap().0,
+                        None => unknown += length,
+                    }
+                }
+                (id, sent, unknown)
+            }));
+        }
+        let mut fates = Vec::new();
+        for writer in writers {
+            fates.push(writer.await.unwrap());
+        }
+        client.shutdown(Shutdown::Write).await.unwrap();
+        let got = draining.await.unwrap();
+        for (id, sent, unknown) in fates {
+            let count = got.iter().filter(|byte| **byte == id).count();
+            assert!((sent..=sent + unknown).contains(&count), "{count} of {sent} + {unknown}");
+        }
     });
 }
