@@ -8,8 +8,8 @@
 //!   planted                           mistakes that the explorers have to find
 //! ```
 //!
-//! `QUOIT_SEEDS=1000` explores so many seeds of each scenario, and all their points. A failure names
-//! its seed and point, which replay it.
+//! `QUOIT_SEEDS=1000` explores so many seeds of each scenario, and all their points. A failure
+//! names its seed and point, which replay it.
 
 #![allow(clippy::unwrap_used, reason = "a failure is a panic here")]
 
