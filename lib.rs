@@ -47,7 +47,7 @@ pub mod buffer {
 
 pub mod fs {
     #![doc = include_str!("io/fs/guide.md")]
-    pub use crate::io::fs::{File, Metadata, OpenOptions, read, write};
+    pub use crate::io::fs::{File, Metadata, OpenOptions, Operation, Timed, read, write};
 }
 
 pub mod net {
@@ -84,6 +84,7 @@ pub mod rt {
 #[doc(hidden)]
 pub mod __private {
     pub use crate::io::operation::nop;
+    pub use crate::io::ring::simulated::{Disk, DiskOptions, Survival, with_disk};
     pub use crate::io::trace;
     pub use crate::runtime::macro_support::*;
     pub use crate::runtime::simulate::{Books, Chance, Simulation, simulate};

@@ -4,7 +4,7 @@
 //!
 //! When one side has finished, the other is told, and may go on speaking. SIGTERM ends it.
 
-use std::{io, net::Shutdown, pin::pin, process::exit, rc::Rc};
+use std::{io, pin::pin, process::exit, rc::Rc};
 
 use clap::Parser;
 use futures::future::{select, try_join};
@@ -66,7 +66,7 @@ async fn pump(from: &TcpStream, to: &TcpStream) -> io::Result<()> {
     loop {
         let lease = from.recv().await?;
         if lease.is_empty() {
-            return to.shutdown(Shutdown::Write).await;
+            return to.shutdown().await;
         }
         to.send_all(lease).await?;
     }

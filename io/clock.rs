@@ -40,9 +40,9 @@ impl Clock {
         }
     }
 
-    /// A clock that stands at the same time in every run, and cannot be resumed.
-    pub(crate) fn simulated() -> Self {
-        Self { frozen_at: Cell::new(Some(1_000_000_000)), is_simulated: true, ..Self::new() }
+    /// A clock that whoever drives the core moves on, and that cannot be resumed.
+    pub(crate) fn simulated(now: u64) -> Self {
+        Self { frozen_at: Cell::new(Some(now)), is_simulated: true, ..Self::new() }
     }
 
     /// Nanoseconds; those of `CLOCK_MONOTONIC` unless the clock has ever been paused.

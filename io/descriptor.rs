@@ -28,6 +28,11 @@ impl Descriptor {
         self.0
     }
 
+    /// Whether this thread may make calls on it: a simulation's number lives on its thread alone.
+    pub(crate) fn is_usable(&self) -> bool {
+        self.0 < world::FIRST || world::current().is_some()
+    }
+
     /// The number, if the operating system knows it.
     fn real(&self) -> RawFd {
         assert!(

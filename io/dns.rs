@@ -13,6 +13,7 @@ use std::task::{Context, Poll, ready};
 
 use self::sealed::{Question, Sealed};
 use crate::io::pool::{self, Failure, Run};
+use crate::io::ring::simulated::world::{self, World};
 
 /// What can be resolved to socket addresses: the types that [`std::net::ToSocketAddrs`] takes.
 ///
@@ -109,11 +110,30 @@ impl Future for Resolve {
 fn ask_system(name: &str, port: Option<u16>) -> io::Result<Vec<SocketAddr>> {
     use std::net::ToSocketAddrs;
 
+    if let Some(world) = world::current() {
+        return ask_world(&world, name, port);
+    }
     let addresses = match port {
         Some(port) => (name, port).to_socket_addrs(),
         None => name.to_socket_addrs(),
     };
     addresses.map(Iterator::collect)
+}
+
+/// The hosts of a simulated world are its names.
+fn ask_world(world: &World, name: &str, port: Option<u16>) -> io::Result<Vec<SocketAddr>> {
+    let invalid = |text| io::Error::new(io::ErrorKind::InvalidInput, text);
+    let (host, port) = match (port, name.rsplit_once(':')) {
+        (Some(port), _) => (name, port),
+        (None, None) => return Err(invalid("invalid socket address")),
+        (None, Some((host, port))) => {
+            (host, port.parse().map_err(|_| invalid("invalid port value"))?)
+        }
+    };
+    match world.look_up(host) {
+        Some(found) => Ok(found.into_iter().map(|ip| SocketAddr::new(ip, port)).collect()),
+        None => Err(io::Error::other(format!("no host of this simulation is called {host:?}"))),
+    }
 }
 
 mod sealed {

@@ -20,16 +20,18 @@
 mod models;
 
 use std::cell::Cell;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io;
 use std::num::NonZeroU64;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-// Not loom's: a static, and no part of the protocol.
-use std::sync::atomic::AtomicU64;
+// Not loom's: statics, and no part of the protocol.
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, LazyLock, PoisonError, RwLock};
 
 use crossbeam_queue::SegQueue;
 
+use crate::io::descriptor::Descriptor;
+use crate::io::net::stream::Farewell;
 use crate::io::sync::{AtomicU32, Ordering, fence};
 use crate::io::system;
 use crate::io::timers::TimerKey;
@@ -71,22 +73,25 @@ pub(crate) enum Message {
     ReleaseListener(Key),
     /// A future that waited was dropped elsewhere.
     Withdraw { key: Key, wait: Wait, waiter: WaiterId },
-    /// A `read_exact` that had taken bytes was dropped elsewhere: they go back in front.
-    Unread { key: Key, waiter: WaiterId, bytes: Vec<u8> },
-    /// The same, and the stream has moved here since: nobody stands in line for it.
-    PutBack { key: Key, bytes: Vec<u8> },
+    /// A read that had taken bytes was dropped elsewhere: they are with the socket.
+    GivenBack { key: Key, waiter: Option<WaiterId> },
+    /// A stream shall be reset now.
+    AbortStream(Key),
+    /// The last handle of a stream that no core served was dropped elsewhere.
+    Linger(Farewell),
     /// The future of an operation was dropped elsewhere.
     ReleaseOperation(Key),
     /// A timer was dropped elsewhere, or moved to another core.
     RemoveTimer(TimerKey),
-    /// A pool thread finished a request of the readiness ring.
-    Complete { token: u64, result: i32 },
+    /// A pool thread finished a request, which may have opened a descriptor: that of the result.
+    Complete { token: u64, result: i32, opened: Option<Descriptor> },
 }
 
 /// The part of a core that any thread may touch.
 pub(crate) struct Mailbox {
     core: CoreId,
     messages: SegQueue<Message>,
+    closed: AtomicBool,
     doorbell: Arc<Doorbell>,
 }
 
@@ -95,15 +100,41 @@ impl Mailbox {
     pub(crate) fn open() -> io::Result<Arc<Self>> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let core = NEXT.fetch_add(1, Ordering::Relaxed);
-        let doorbell = Arc::new(Doorbell::new()?);
-        let mailbox = Arc::new(Self { core, messages: SegQueue::new(), doorbell });
-        cores().insert(core, mailbox.clone());
-        Ok(mailbox)
+        Ok(Self::list(core, Doorbell::new()?))
     }
 
-    /// Strikes the core from the list: later posts answer that it is gone.
+    /// The mailbox of a simulated core, whose id the simulation gives. Its bell is a flag.
+    pub(crate) fn simulated(core: CoreId, rung: Arc<AtomicBool>) -> Arc<Self> {
+        Self::list(core, Doorbell::simulated(rung))
+    }
+
+    fn list(core: CoreId, doorbell: Doorbell) -> Arc<Self> {
+        let doorbell = Arc::new(doorbell);
+        let mailbox = Arc::new(Self {
+            core,
+            messages: SegQueue::new(),
+            closed: AtomicBool::new(false),
+            doorbell,
+        });
+        cores().insert(core, mailbox.clone());
+        mailbox
+    }
+
+    /// Strikes the core from the list: later posts answer that it is gone. A message that nobody
+    /// will read is dropped, by whoever comes second of sender and core: it may own something.
     pub(crate) fn close(&self) {
-        cores().remove(&self.core);
+        let listed = cores().remove(&self.core);
+        drop(listed);
+        self.closed.store(true, Ordering::Relaxed);
+        // Pairs with the fence of the bell, between a sender's push and its look at `closed`.
+        fence(Ordering::SeqCst);
+        self.discard();
+    }
+
+    fn discard(&self) {
+        while let Some(message) = self.messages.pop() {
+            drop(message);
+        }
     }
 
     pub(crate) fn core(&self) -> CoreId {
@@ -117,6 +148,9 @@ impl Mailbox {
     pub(crate) fn push(&self, message: Message) {
         self.messages.push(message);
         self.doorbell.ring();
+        if self.closed.load(Ordering::Relaxed) {
+            self.discard();
+        }
     }
 
     #[inline]
@@ -137,9 +171,10 @@ impl std::fmt::Debug for Mailbox {
     }
 }
 
-static CORES: LazyLock<RwLock<HashMap<CoreId, Arc<Mailbox>>>> = LazyLock::new(RwLock::default);
+/// A tree, since a hash map asks the machine for random numbers.
+static CORES: LazyLock<RwLock<BTreeMap<CoreId, Arc<Mailbox>>>> = LazyLock::new(RwLock::default);
 
-fn cores() -> std::sync::RwLockWriteGuard<'static, HashMap<CoreId, Arc<Mailbox>>> {
+fn cores() -> std::sync::RwLockWriteGuard<'static, BTreeMap<CoreId, Arc<Mailbox>>> {
     CORES.write().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -178,7 +213,14 @@ pub(crate) fn set_current_core(core: CoreId) -> CoreId {
 /// Wakes one core.
 pub(crate) struct Doorbell {
     state: AtomicU32,
-    event: OwnedFd,
+    bell: Bell,
+}
+
+/// What wakes a core that sleeps.
+enum Bell {
+    Event(OwnedFd),
+    /// No simulated core sleeps: whoever drives it looks at this.
+    Simulated(Arc<AtomicBool>),
 }
 
 const AWAKE: u32 = 0;
@@ -187,11 +229,19 @@ const RUNG: u32 = 2;
 
 impl Doorbell {
     fn new() -> io::Result<Self> {
-        Ok(Self { state: AtomicU32::new(AWAKE), event: system::event()? })
+        Ok(Self { state: AtomicU32::new(AWAKE), bell: Bell::Event(system::event()?) })
+    }
+
+    fn simulated(rung: Arc<AtomicBool>) -> Self {
+        Self { state: AtomicU32::new(AWAKE), bell: Bell::Simulated(rung) }
     }
 
     /// Wakes the core if it sleeps. Push what it shall find before calling.
     pub(crate) fn ring(&self) {
+        let event = match &self.bell {
+            Bell::Event(event) => event,
+            Bell::Simulated(rung) => return rung.store(true, Ordering::Relaxed),
+        };
         // Pairs with the fence in `sleep`: either we see SLEEPING, or the core sees what was
         // pushed.
         fence(Ordering::SeqCst);
@@ -201,7 +251,7 @@ impl Doorbell {
                 .compare_exchange(SLEEPING, RUNG, Ordering::AcqRel, Ordering::Relaxed)
                 .is_ok()
         {
-            system::raise(&self.event);
+            system::raise(event);
         }
     }
 
@@ -221,7 +271,10 @@ impl Doorbell {
 
 impl AsFd for Doorbell {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.event.as_fd()
+        match &self.bell {
+            Bell::Event(event) => event.as_fd(),
+            Bell::Simulated(_) => panic!("a simulated core has no descriptor"),
+        }
     }
 }
 

@@ -18,6 +18,7 @@
 //! proactor.
 
 mod alarm;
+pub(crate) mod allowance;
 pub(crate) mod buffer;
 pub(crate) mod clock;
 mod descriptor;
@@ -37,6 +38,7 @@ mod slab;
 mod sync;
 pub(crate) mod system;
 pub(crate) mod tables;
+pub(crate) mod timed;
 pub(crate) mod timers;
 pub mod trace;
-mod waiters;
+pub(crate) mod waiters;

@@ -13,18 +13,23 @@
 //! nothing for the kernel. Only the terminal completion retires a slot, and the payload of an
 //! orphan is told the outcome, which may own something (a new descriptor) or mean something (a
 //! failed sync).
+//!
+//! A future may be forgotten, or never polled again, and its payload stays. So what others wait for
+//! does not hang on the future: the payload hears of the terminal completion, and lets go of it.
 
 use std::future::poll_fn;
 use std::io;
 use std::marker::PhantomData;
 use std::task::{Context, Poll, Waker};
 
+use crate::io::allowance;
 use crate::io::mailbox::{self, CoreId, Key, Message};
 use crate::io::payload::{AnyPayload, Payload};
 use crate::io::proactor::{Proactor, off_core, outside};
 use crate::io::request::{Attempt, Nop, ReadAt, Request};
 use crate::io::services::{Kind, Services};
 use crate::io::slab::Slab;
+use crate::io::waiters::Caller;
 
 /// A slot of the in-flight table.
 pub(crate) struct Operation {
@@ -44,8 +49,7 @@ impl std::fmt::Debug for Operation {
 pub(crate) type Operations = Slab<Operation>;
 
 /// Puts a payload in a slot whose outcome comes from elsewhere: a stream that sends it, a close.
-pub(crate) fn open(operations: &mut Operations, payload: AnyPayload, waker: &Waker) -> Key {
-    let waker = Some(waker.clone());
+pub(crate) fn open(operations: &mut Operations, payload: AnyPayload, waker: Option<Waker>) -> Key {
     operations.insert(Operation { payload, waker, outcome: None, orphaned: false })
 }
 
@@ -56,6 +60,18 @@ pub(crate) fn finish(operations: &mut Operations, key: Key, outcome: i64, servic
     services.effects.wake(operation.waker.take());
     if operation.orphaned {
         abandon(operations, key, outcome, services);
+    } else if let Some(left) = operation.payload.landed(outcome) {
+        services.effects.abandoned.push((left, 0));
+    }
+}
+
+/// The core ends: those who wait for what the kernel still holds are told.
+pub(crate) fn strand_all(operations: &mut Operations, services: &mut Services) {
+    for key in operations.keys() {
+        let Some(operation) = operations.get_mut(key) else { continue };
+        if operation.outcome.is_none() {
+            operation.payload.stranded(&mut services.effects.wakers);
+        }
     }
 }
 
@@ -78,14 +94,15 @@ fn abandon(operations: &mut Operations, key: Key, outcome: i64, services: &mut S
 fn take(
     operations: &mut Operations,
     key: Key,
-    waker: &Waker,
+    caller: &mut Caller<'_>,
     services: &mut Services,
 ) -> Poll<(i64, AnyPayload)> {
     let operation = operations.get_mut(key).expect("an operation is there until it is taken");
     if operation.outcome.is_none() {
-        if !operation.waker.as_ref().is_some_and(|old| old.will_wake(waker)) {
-            let old = operation.waker.replace(waker.clone());
-            services.effects.discard(old);
+        if !operation.waker.as_ref().is_some_and(|old| caller.will_wake(old)) {
+            if let Some(copy) = caller.copy() {
+                services.effects.discard(operation.waker.replace(copy));
+            }
         }
         return Poll::Pending;
     }
@@ -130,6 +147,8 @@ impl<P: 'static> Pending<P> {
         P: Payload,
     {
         let request = request(&mut payload);
+        // Foreign code, hence before the tables are borrowed.
+        let waker = Some(waker.clone());
         proactor.with_tables(|tables| {
             let key = open(&mut tables.operations, AnyPayload::new(payload), waker);
             // SAFETY: the slot owns the payload until the terminal completion.
@@ -154,8 +173,10 @@ impl<P: 'static> Pending<P> {
             if proactor.id() != self.core {
                 return Poll::Ready(Err(off_core("this operation", self.core)));
             }
-            proactor.with_tables(|tables| {
-                take(&mut tables.operations, key, cx.waker(), &mut tables.services).map(Ok)
+            Caller::run(cx.waker(), |caller| {
+                proactor.with_tables(|tables| {
+                    take(&mut tables.operations, key, caller, &mut tables.services).map(Ok)
+                })
             })
         });
         let taken = taken.unwrap_or_else(|| Poll::Ready(Err(outside("an I/O operation"))));
@@ -221,9 +242,10 @@ pub(crate) unsafe fn try_read(waker: &Waker, read: ReadAt) -> Option<Attempt> {
     Proactor::with_current(|proactor| {
         proactor.with_tables(|tables| {
             let services = &mut tables.services;
-            if !services.at_once.grant(waker) {
+            if allowance::is_spent() || !services.at_once.grant(waker) {
                 return None;
             }
+            allowance::spend();
             services.direct_calls += 1;
             // SAFETY: handed on.
             Some(unsafe { services.ring.try_read(read) })

@@ -12,6 +12,7 @@ use std::any::TypeId;
 use std::fmt;
 use std::marker::PhantomData;
 use std::mem::{ManuallyDrop, MaybeUninit};
+use std::task::Waker;
 
 /// Memory, descriptors and marks that an operation keeps alive.
 pub(crate) trait Payload: 'static {
@@ -22,6 +23,19 @@ pub(crate) trait Payload: 'static {
         Self: Sized,
     {
         let _ = outcome;
+    }
+
+    /// The kernel is done, and the future may ask now or never: whatever would hold up others is
+    /// let go. Runs with the tables borrowed; what it leaves is dropped when they are free.
+    fn landed(&mut self, outcome: i64) -> Option<AnyPayload> {
+        let _ = outcome;
+        None
+    }
+
+    /// The core ends, and the kernel still holds the operation: those who wait for its end shall
+    /// look again. Runs with the tables borrowed.
+    fn stranded(&mut self, wakers: &mut Vec<Waker>) {
+        let _ = wakers;
     }
 }
 
@@ -45,6 +59,8 @@ struct Kind {
     type_id: fn() -> TypeId,
     drop: unsafe fn(*mut Space),
     abandon: unsafe fn(*mut Space, i64),
+    landed: unsafe fn(*mut Space, i64) -> Option<AnyPayload>,
+    stranded: unsafe fn(*mut Space, &mut Vec<Waker>),
 }
 
 impl AnyPayload {
@@ -52,7 +68,15 @@ impl AnyPayload {
     pub(crate) fn new<P: Payload>(payload: P) -> Self {
         Self::with(
             payload,
-            const { &Kind { type_id: TypeId::of::<P>, drop: drop::<P>, abandon: abandon::<P> } },
+            const {
+                &Kind {
+                    type_id: TypeId::of::<P>,
+                    drop: drop::<P>,
+                    abandon: abandon::<P>,
+                    landed: landed::<P>,
+                    stranded: stranded::<P>,
+                }
+            },
         )
     }
 
@@ -60,7 +84,13 @@ impl AnyPayload {
     #[inline]
     pub(crate) fn plain<P: 'static>(value: P) -> Self {
         let kind = const {
-            &Kind { type_id: TypeId::of::<P>, drop: drop::<P>, abandon: forget_outcome::<P> }
+            &Kind {
+                type_id: TypeId::of::<P>,
+                drop: drop::<P>,
+                abandon: forget_outcome::<P>,
+                landed: |_, _| None,
+                stranded: |_, _| {},
+            }
         };
         Self::with(value, kind)
     }
@@ -102,11 +132,21 @@ impl AnyPayload {
         if !self.is::<P>() {
             return None;
         }
-        let space = &raw mut self.space;
         // SAFETY: the type was just checked; the value is borrowed as long as `self`.
-        Some(unsafe {
-            if fits::<P>() { &mut *space.cast::<P>() } else { &mut *space.cast::<Box<P>>() }
-        })
+        Some(unsafe { value(&raw mut self.space) })
+    }
+
+    /// Tells the value that the kernel is done with it.
+    #[inline]
+    pub(crate) fn landed(&mut self, outcome: i64) -> Option<Self> {
+        // SAFETY: the space holds a value of this kind, borrowed for the call.
+        unsafe { (self.kind.landed)(&raw mut self.space, outcome) }
+    }
+
+    /// Tells the value that the kernel keeps it.
+    pub(crate) fn stranded(&mut self, wakers: &mut Vec<Waker>) {
+        // SAFETY: as above.
+        unsafe { (self.kind.stranded)(&raw mut self.space, wakers) }
     }
 
     /// Tells the value how its operation ended.
@@ -141,6 +181,31 @@ const fn fits<P>() -> bool {
 unsafe fn read<P>(space: *mut Space) -> P {
     // SAFETY: handed on; `with` has chosen the place in the same way.
     unsafe { if fits::<P>() { space.cast::<P>().read() } else { *space.cast::<Box<P>>().read() } }
+}
+
+/// # Safety
+///
+/// The space holds a `P` from `with`, and nobody else looks at it for as long as this one does.
+#[inline]
+unsafe fn value<'a, P>(space: *mut Space) -> &'a mut P {
+    // SAFETY: handed on; `with` has chosen the place in the same way.
+    unsafe { if fits::<P>() { &mut *space.cast::<P>() } else { &mut *space.cast::<Box<P>>() } }
+}
+
+/// # Safety
+///
+/// As `value`.
+unsafe fn landed<P: Payload>(space: *mut Space, outcome: i64) -> Option<AnyPayload> {
+    // SAFETY: handed on.
+    unsafe { value::<P>(space) }.landed(outcome)
+}
+
+/// # Safety
+///
+/// As `value`.
+unsafe fn stranded<P: Payload>(space: *mut Space, wakers: &mut Vec<Waker>) {
+    // SAFETY: handed on.
+    unsafe { value::<P>(space) }.stranded(wakers);
 }
 
 /// # Safety

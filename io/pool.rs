@@ -50,6 +50,8 @@ struct Shared {
     thread_limit: usize,
     queue_limit: usize,
     keep_alive: Duration,
+    /// No thread ever starts: a simulation takes the jobs.
+    is_simulated: bool,
 }
 
 #[derive(Default)]
@@ -69,7 +71,21 @@ impl Pool {
         Self::with_queue(thread_limit, QUEUE_LIMIT, keep_alive)
     }
 
+    /// A pool without threads, whose jobs wait until they are taken.
+    pub(crate) fn simulated() -> Arc<Self> {
+        Self::made(1, QUEUE_LIMIT, Duration::ZERO, true)
+    }
+
     fn with_queue(thread_limit: usize, queue_limit: usize, keep_alive: Duration) -> Arc<Self> {
+        Self::made(thread_limit, queue_limit, keep_alive, false)
+    }
+
+    fn made(
+        thread_limit: usize,
+        queue_limit: usize,
+        keep_alive: Duration,
+        is_simulated: bool,
+    ) -> Arc<Self> {
         assert!(thread_limit > 0, "a pool needs a thread");
         let shared = Arc::new(Shared {
             state: Mutex::default(),
@@ -78,8 +94,19 @@ impl Pool {
             thread_limit,
             queue_limit,
             keep_alive,
+            is_simulated,
         });
         Arc::new(Self { shared })
+    }
+
+    /// Jobs that wait.
+    pub(crate) fn waiting(&self) -> usize {
+        self.shared.lock().queue.len()
+    }
+
+    /// Takes the job that has waited longest; it is then the taker's to run.
+    pub(crate) fn take(&self) -> Option<Job> {
+        self.shared.lock().queue.pop_front()
     }
 
     /// Has a thread run the job. The job comes back if the queue is full, the pool is closed, or
@@ -91,6 +118,9 @@ impl Pool {
             return Err(job);
         }
         state.queue.push_back(job);
+        if shared.is_simulated {
+            return Ok(());
+        }
         if state.queue.len() <= state.idle || state.threads >= shared.thread_limit {
             shared.work.notify_one();
         } else if shared.start_thread(&mut state).is_err() && state.threads == 0 {

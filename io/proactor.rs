@@ -24,8 +24,10 @@ use crate::io::clock::Clock;
 use crate::io::mailbox::{self, CoreId, Doorbell, Key, Mailbox};
 use crate::io::pool::{Pool, contain};
 use crate::io::request::{Completion, Token};
+use crate::io::ring::simulated::{Simulated, world};
 use crate::io::ring::{Prepared, Ring, RingCounters, RingKind, RingReport, Waiting};
 use crate::io::services::{Limits, ResourceCounters, Services};
+use crate::io::system;
 use crate::io::tables::Tables;
 use crate::io::timers::{Expiry, Timers};
 
@@ -63,7 +65,8 @@ pub(crate) struct Proactor {
     clock: Rc<Clock>,
     report: RingReport,
     pool: Arc<Pool>,
-    descriptor: RawFd,
+    /// None: it is simulated.
+    descriptor: Option<RawFd>,
     tables: RefCell<ManuallyDrop<Tables>>,
     closed: Cell<bool>,
     /// With a stopped clock: the turn before found nothing.
@@ -95,7 +98,12 @@ impl Drop for Entered<'_> {
 
 impl Proactor {
     pub(crate) fn new(config: &Config) -> io::Result<Rc<Self>> {
-        let mailbox = Mailbox::open().map_err(with_remedy)?;
+        let mailbox = match world::current() {
+            Some(world) if config.prepared.kind() == RingKind::Simulated => {
+                Mailbox::simulated(world.next_core(), world.rung().clone())
+            }
+            _ => Mailbox::open().map_err(with_remedy)?,
+        };
         Self::build(config, &mailbox).map_err(|error| {
             mailbox.close();
             with_remedy(error)
@@ -106,10 +114,10 @@ impl Proactor {
         let ring = Ring::new(&config.prepared, mailbox, &config.pool, config.buffers.limit)?;
         let buffers = BufferPool::new(config.buffers, mailbox)?;
         let clock = Rc::new(match config.prepared.kind() {
-            RingKind::Simulated => Clock::simulated(),
+            RingKind::Simulated => Clock::simulated(world::current().map_or(0, |one| one.clock())),
             RingKind::Uring | RingKind::Readiness => Clock::new(),
         });
-        let descriptor = ring.as_fd().as_raw_fd();
+        let descriptor = ring.as_fd().map(|descriptor| descriptor.as_raw_fd());
         let services = Services::new(ring, buffers, clock.clone(), config.limits);
         Ok(Rc::new(Self {
             mailbox: mailbox.clone(),
@@ -167,9 +175,24 @@ impl Proactor {
         &self.report
     }
 
+    /// While this thread is the core's to wait on: timers on time, if its ring would not see to it.
+    pub(crate) fn exact_waits(&self) -> Option<system::ExactWaits> {
+        let coarse = self.report.kind() == RingKind::Readiness;
+        coarse.then(system::ExactWaits::begin)
+    }
+
+    /// # Panics
+    ///
+    /// When the core is simulated.
     pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
+        let descriptor = self.descriptor.expect("a simulated core has no descriptor");
         // SAFETY: the ring is dropped with the proactor, or leaked.
-        unsafe { BorrowedFd::borrow_raw(self.descriptor) }
+        unsafe { BorrowedFd::borrow_raw(descriptor) }
+    }
+
+    /// Asks the simulated ring.
+    pub(crate) fn with_simulated<R>(&self, f: impl FnOnce(&Simulated) -> R) -> Option<R> {
+        self.tables.borrow().services.ring.as_simulated().map(f)
     }
 
     pub(crate) fn next_deadline(&self) -> Option<u64> {
@@ -266,7 +289,7 @@ impl Proactor {
             return Waiting::No;
         };
         self.doorbell().sleep();
-        if !self.mailbox.is_empty() || !still_idle() {
+        if !self.may_sleep() || !still_idle() {
             self.quiet.set(false);
             return Waiting::No;
         }
@@ -278,12 +301,16 @@ impl Proactor {
             // A stopped clock moves only here, when nothing else can happen before that time: the
             // ring gets one turn to show that nothing is there.
             if self.quiet.replace(true) {
-                let pace = self.tables.borrow_mut().services.ring.pace().unwrap_or(u64::MAX);
-                self.clock.advance_to(next.min(self.clock.now().saturating_add(pace)));
+                self.clock.advance_to(next);
             }
             return Waiting::No;
         }
         Waiting::Until(next.and_then(|next| self.clock.to_system(next)))
+    }
+
+    /// Nobody here has anything to do that would not wake the core.
+    pub(crate) fn may_sleep(&self) -> bool {
+        self.mailbox.is_empty() && !self.tables.borrow().can_feed()
     }
 
     fn fire_timers(&self) {
@@ -324,33 +351,64 @@ impl Proactor {
     ///
     /// The deadline is of the machine's clock: the core's may have been stopped, and moved by hand.
     pub(crate) fn shutdown(&self, deadline: u64) -> Closed {
-        if self.closed.replace(true) {
-            return Closed::default();
-        }
-        self.clock.resume();
-        let mut report = Closed::default();
-        self.with_tables(|tables| report.connections = tables.close_all());
-        self.drain_until(deadline, |tables| tables.streams.len() == 0);
-        self.with_tables(|tables| report.cancelled = tables.cancel_all());
-        let grace = self.clock.ending().saturating_add(GRACE).max(deadline);
-        self.drain_until(grace, |tables| tables.services.ring.in_flight() == 0);
-        self.mailbox.close();
-        report.leaked = self.tables.borrow().services.ring.in_flight();
-        report
-    }
-
-    /// Turns until `done` or the deadline.
-    fn drain_until(&self, deadline: u64, done: impl Fn(&Tables) -> bool) {
-        while !done(&self.tables.borrow()) {
-            let left = deadline.saturating_sub(self.clock.ending());
-            if left == 0 {
-                return;
-            }
+        let Some(mut ending) = self.begin_end(deadline) else { return Closed::default() };
+        while !self.has_ended(&mut ending) {
+            let left = ending.until.saturating_sub(self.clock.ending());
             let limit = self.clock.now().saturating_add(left);
             // The turn begins with the mail, which may bring the last answer: no sleep after that.
-            self.turn(Park::Until(Some(limit)), &|| !done(&self.tables.borrow()));
+            self.turn(Park::Until(Some(limit)), &|| !self.is_through(&ending));
         }
+        ending.closed
     }
+
+    /// The same in steps, for who gives the turns: between two of them, ask `has_ended`. `None`: it
+    /// was done before.
+    pub(crate) fn begin_end(&self, deadline: u64) -> Option<Ending> {
+        if self.closed.replace(true) {
+            return None;
+        }
+        self.clock.resume();
+        let mut closed = Closed::default();
+        self.with_tables(|tables| closed.connections = tables.close_all());
+        Some(Ending { until: deadline, is_cancelled: false, closed })
+    }
+
+    /// Nothing is left to wait for in this part of the end.
+    fn is_through(&self, ending: &Ending) -> bool {
+        let services = &self.tables.borrow().services;
+        let left = if ending.is_cancelled {
+            services.ring.in_flight()
+        } else {
+            self.tables.borrow().streams.len()
+        };
+        left == 0
+    }
+
+    /// Goes on to the next part of the end when it is time; `true` after the last.
+    pub(crate) fn has_ended(&self, ending: &mut Ending) -> bool {
+        if !self.is_through(ending) && self.clock.ending() < ending.until {
+            return false;
+        }
+        if !ending.is_cancelled {
+            self.with_tables(|tables| ending.closed.cancelled = tables.cancel_all());
+            ending.is_cancelled = true;
+            ending.until = self.clock.ending().saturating_add(GRACE).max(ending.until);
+            return self.has_ended(ending);
+        }
+        self.mailbox.close();
+        self.with_tables(Tables::strand_all);
+        ending.closed.leaked = self.tables.borrow().services.ring.in_flight();
+        true
+    }
+}
+
+/// The end of a core's I/O, on the way.
+#[derive(Debug)]
+pub(crate) struct Ending {
+    /// When the part that goes on is over.
+    pub(crate) until: u64,
+    is_cancelled: bool,
+    pub(crate) closed: Closed,
 }
 
 /// Runs foreign code for each item. Should it panic, the others get theirs all the same: a wake

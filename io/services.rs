@@ -57,6 +57,34 @@ impl Kind {
     }
 }
 
+/// Streams that found no buffer, first come first served; but those that got nothing since they
+/// last tried go before those that did.
+#[derive(Debug, Default)]
+pub(crate) struct Starved {
+    empty: VecDeque<Key>,
+    fed: VecDeque<Key>,
+}
+
+impl Starved {
+    pub(crate) fn push(&mut self, key: Key, is_fed: bool) {
+        if is_fed { &mut self.fed } else { &mut self.empty }.push_back(key);
+    }
+
+    /// The next of the one kind or the other.
+    pub(crate) fn pop(&mut self, is_fed: bool) -> Option<Key> {
+        if is_fed { &mut self.fed } else { &mut self.empty }.pop_front()
+    }
+
+    /// How many got nothing, and how many something.
+    pub(crate) fn counts(&self) -> (usize, usize) {
+        (self.empty.len(), self.fed.len())
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.empty.is_empty() && self.fed.is_empty()
+    }
+}
+
 /// Bounds of one core, from the builder.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
@@ -172,11 +200,12 @@ pub(crate) struct Services {
     /// Direct calls of resources; the ring counts its own.
     pub(crate) direct_calls: u64,
     /// Streams whose receive found no buffer, oldest first; each stands here once.
-    pub(crate) starved: VecDeque<Key>,
+    pub(crate) starved: Starved,
     pub(crate) at_once: AtOnce,
     /// No new receives: the runtime is shutting down.
     pub(crate) closing: bool,
     next_waiter: WaiterId,
+    /// Buffers that have come back and are not with the ring yet.
     returned: Vec<u16>,
 }
 
@@ -191,7 +220,7 @@ impl Services {
             effects: Effects::default(),
             counters: ResourceCounters::default(),
             direct_calls: 0,
-            starved: VecDeque::new(),
+            starved: Starved::default(),
             at_once: AtOnce::FRESH,
             closing: false,
             next_waiter: crate::io::waiters::POLLER,

@@ -133,6 +133,11 @@ fn set_affinity(mask: &[u64]) -> io::Result<()> {
     }
 }
 
+/// The time of day.
+pub(crate) fn time_of_day_now() -> WallTime {
+    WallTime::now()
+}
+
 /// The time of day that is so many seconds and nanoseconds after 1970. `None` when `std` cannot say
 /// it.
 pub(crate) fn wall_time(seconds: i64, nanoseconds: u32) -> Option<WallTime> {
@@ -142,4 +147,35 @@ pub(crate) fn wall_time(seconds: i64, nanoseconds: u32) -> Option<WallTime> {
         _ => UNIX_EPOCH.checked_sub(whole),
     };
     time?.checked_add(Duration::from_nanos(nanoseconds.into()))
+}
+/// Has the kernel end this thread's waits when they are due, until it is dropped.
+///
+/// By default they may last up to 50 us longer (timer slack, `PR_SET_TIMERSLACK` in prctl(2)), and
+/// epoll's do; io_uring's own waits know no slack. Threads that are started meanwhile inherit it.
+#[derive(Debug)]
+pub(crate) struct ExactWaits {
+    before: libc::c_int,
+    /// Of this thread.
+    here: std::marker::PhantomData<*const ()>,
+}
+
+impl ExactWaits {
+    pub(crate) fn begin() -> Self {
+        // SAFETY: these options take and return plain numbers.
+        let before = unsafe { libc::prctl(libc::PR_GET_TIMERSLACK) };
+        if before > 1 {
+            // SAFETY: as above. Refused, waits are as they were.
+            unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1 as libc::c_ulong) };
+        }
+        Self { before, here: std::marker::PhantomData }
+    }
+}
+
+impl Drop for ExactWaits {
+    fn drop(&mut self) {
+        if self.before > 1 {
+            // SAFETY: as above.
+            unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, self.before as libc::c_ulong) };
+        }
+    }
 }

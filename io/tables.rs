@@ -10,13 +10,17 @@
 //! ring forgets the descriptor's number, and only then is it closed. In another order a number that
 //! is used again would be served by what the ring remembers of the old one.
 
-use crate::io::mailbox::{Key, Message, Wait};
+use std::os::fd::IntoRawFd;
+use std::task::Poll;
+
+use crate::io::mailbox::{Key, Message, Wait, WaiterId};
 use crate::io::net::listener::Listener;
-use crate::io::net::stream::Stream;
+use crate::io::net::stream::{Farewell, Stream};
 use crate::io::operation::{self, Operations};
 use crate::io::request::{Completion, Token};
 use crate::io::services::{Kind, Services};
 use crate::io::slab::Slab;
+use crate::io::waiters::Caller;
 
 /// The tables of one core, borrowed together.
 pub(crate) struct Tables {
@@ -41,9 +45,16 @@ impl Tables {
 
     /// Streams that found no buffer get their turn before the core sleeps: leases that tasks have
     /// just returned would otherwise leave them waiting for an unrelated event.
+    ///
+    /// No more of them at once than there are buffers: each of the others would find none again,
+    /// and a submission and a completion would have been for nothing.
     fn feed_starved(&mut self) {
-        for _ in 0..self.services.starved.len() {
-            let Some(key) = self.services.starved.pop_front() else { break };
+        let free = self.services.buffers.free();
+        let most = if free == 0 { usize::MAX } else { free };
+        // Who finds nothing again goes to the back, and is not asked twice.
+        let (empty, fed) = self.services.starved.counts();
+        for turn in 0..(empty + fed).min(most) {
+            let Some(key) = self.services.starved.pop(turn >= empty) else { break };
             if let Some(stream) = self.streams.get_mut(key) {
                 stream.feed(key, &mut self.services);
                 // A closing stream may have met its peer's end by this.
@@ -52,6 +63,11 @@ impl Tables {
         }
         let starved = !self.services.starved.is_empty();
         self.services.buffers.set_starved(starved);
+    }
+
+    /// A stream waits for a buffer, and there are some: the core must not sleep.
+    pub(crate) fn can_feed(&self) -> bool {
+        !self.services.starved.is_empty() && self.services.buffers.free() > 0
     }
 
     #[inline]
@@ -136,22 +152,42 @@ impl Tables {
                     stream.withdraw(wait, waiter, &mut self.services);
                 }
             }
-            Message::Unread { key, waiter, bytes } => {
-                if let Some(stream) = self.streams.get_mut(key) {
-                    stream.unread(bytes);
-                    stream.withdraw(Wait::Read, waiter, &mut self.services);
-                }
-            }
-            Message::PutBack { key, bytes } => {
-                if let Some(stream) = self.streams.get_mut(key) {
-                    stream.put_back(bytes, &mut self.services);
-                }
-            }
+            Message::GivenBack { key, waiter } => self.collect(key, waiter),
+            Message::AbortStream(key) => self.abort_stream(key),
+            Message::Linger(farewell) => self.linger(farewell),
             Message::RemoveTimer(timer) => self.services.stop_timer(Some(timer)),
-            Message::Complete { token, result } => {
+            Message::Complete { token, result, opened } => {
+                // From here on the outcome owns it.
+                let _ = opened.map(IntoRawFd::into_raw_fd);
                 let completion = self.services.ring.complete_from_pool(Token(token), result);
                 self.dispatch(completion);
             }
+        }
+    }
+
+    /// Puts a future in its line, though it asks for nothing yet.
+    #[cold]
+    pub(crate) fn enrol(
+        &mut self,
+        key: Key,
+        wait: Wait,
+        waiter: &mut Option<WaiterId>,
+        caller: &mut Caller<'_>,
+    ) {
+        let services = &mut self.services;
+        if wait == Wait::Accept {
+            if let Some(listener) = self.listeners.get_mut(key) {
+                let _: Poll<()> = listener.wait(waiter, caller, services);
+            }
+        } else if let Some(stream) = self.streams.get_mut(key) {
+            let _: Poll<()> = match wait {
+                Wait::Read | Wait::Readable => stream.receive.wait(waiter, caller, services),
+                Wait::Write | Wait::Writable | Wait::Accept => {
+                    stream.send.wait(waiter, caller, services)
+                }
+                // Who moves a stream stands in line only once it is being quiesced.
+                Wait::Idle => Poll::Pending,
+            };
         }
     }
 
@@ -163,6 +199,30 @@ impl Tables {
         if let Some(stream) = self.streams.get_mut(key) {
             stream.release(key, &mut self.services);
             self.settle_stream(key);
+        }
+    }
+
+    pub(crate) fn abort_stream(&mut self, key: Key) {
+        if let Some(stream) = self.streams.get_mut(key) {
+            stream.abort(key, &mut self.services);
+            self.settle_stream(key);
+        }
+    }
+
+    /// A stream takes over what its socket has kept for it.
+    pub(crate) fn collect(&mut self, key: Key, waiter: Option<WaiterId>) {
+        if let Some(stream) = self.streams.get_mut(key) {
+            stream.collect(waiter, &mut self.services);
+        }
+    }
+
+    /// Ends a stream that has no handle and was on no core. A core that is ending takes on nothing:
+    /// then dropping it is the end.
+    pub(crate) fn linger(&mut self, farewell: Farewell) {
+        if !self.services.closing {
+            let key = self.streams.insert(Stream::new(farewell.take()));
+            self.collect(key, None);
+            self.release_stream(key);
         }
     }
 
@@ -205,6 +265,11 @@ impl Tables {
             self.release_stream(*key);
         }
         streams.len()
+    }
+
+    /// The core is gone, for others, with what the kernel still holds.
+    pub(crate) fn strand_all(&mut self) {
+        operation::strand_all(&mut self.operations, &mut self.services);
     }
 
     /// Asks the kernel to end everything that is still in flight.

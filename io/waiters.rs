@@ -14,13 +14,70 @@
 //! one place is the last: whoever has a future goes before it, and a wake strikes it off.
 
 use std::collections::VecDeque;
-use std::task::Waker;
+use std::sync::atomic::{AtomicPtr, Ordering};
+use std::task::{RawWakerVTable, Waker};
 
 use crate::io::mailbox::WaiterId;
 
 /// The poll-based traits share this place in line, as their contract of one waker per direction has
 /// it.
 pub(crate) const POLLER: WaiterId = WaiterId::MIN;
+
+/// Stands for a read that has taken a part on another core, and comes first.
+pub(crate) const HOLDER: WaiterId = WaiterId::MAX;
+
+/// Who polls: its waker, and a copy of it that may be kept.
+///
+/// Copying a waker may run foreign code, which may call back into the core. So it is not done while
+/// the tables are borrowed: a poll that wants to keep a foreign waker is told to wait, and runs
+/// again with a copy. The runtime's own wakers, which do no such thing, are copied on the spot.
+#[derive(Debug)]
+pub(crate) struct Caller<'a> {
+    waker: &'a Waker,
+    copy: Option<Waker>,
+    wanted: bool,
+}
+
+/// The table of the wakers that may be copied anywhere.
+static TAME: AtomicPtr<RawWakerVTable> = AtomicPtr::new(std::ptr::null_mut());
+
+/// Copying a waker with this table only counts.
+pub(crate) fn trust(table: &'static RawWakerVTable) {
+    TAME.store(std::ptr::from_ref(table).cast_mut(), Ordering::Relaxed);
+}
+
+impl<'a> Caller<'a> {
+    /// Runs a poll that borrows the tables: once more if it has to wait with a foreign waker.
+    /// Nothing may have been taken by then.
+    #[inline]
+    pub(crate) fn run<R>(waker: &'a Waker, mut poll: impl FnMut(&mut Self) -> R) -> R {
+        let mut caller = Self { waker, copy: None, wanted: false };
+        loop {
+            let result = poll(&mut caller);
+            if !caller.wanted {
+                return result;
+            }
+            caller = Self { waker, copy: Some(waker.clone()), wanted: false };
+        }
+    }
+
+    #[inline]
+    pub(crate) fn will_wake(&self, waker: &Waker) -> bool {
+        waker.will_wake(self.waker)
+    }
+
+    /// A copy to keep. None: wait, and nothing else; the poll is run again.
+    #[inline]
+    pub(crate) fn copy(&mut self) -> Option<Waker> {
+        let table: *const RawWakerVTable = self.waker.vtable();
+        if std::ptr::eq(table, TAME.load(Ordering::Relaxed)) {
+            return Some(self.waker.clone());
+        }
+        let copy = self.copy.take();
+        self.wanted = copy.is_none();
+        copy
+    }
+}
 
 #[derive(Debug)]
 struct Waiting {
@@ -51,17 +108,31 @@ impl Waiters {
     /// Puts `id` in line, or renews its waker. Answers the waker it had: drop it outside the
     /// tables.
     #[must_use]
-    pub(crate) fn enrol(&mut self, id: WaiterId, waker: &Waker) -> Option<Waker> {
+    pub(crate) fn enrol(&mut self, id: WaiterId, caller: &mut Caller<'_>) -> Option<Waker> {
         if let Some(waiting) = self.find(id) {
-            return match &waiting.waker {
-                Some(old) if old.will_wake(waker) => None,
-                _ => waiting.waker.replace(waker.clone()),
-            };
+            if waiting.waker.as_ref().is_some_and(|old| caller.will_wake(old)) {
+                return None;
+            }
+            let copy = caller.copy()?;
+            return waiting.waker.replace(copy);
         }
-        let waiting = Waiting { id, waker: Some(waker.clone()) };
+        if let Some(waker) = caller.copy() {
+            self.stand(Waiting { id, waker: Some(waker) });
+        }
+        None
+    }
+
+    /// Keeps the place of `id`, who does not wait now.
+    pub(crate) fn keep(&mut self, id: WaiterId) {
+        if self.find(id).is_none() {
+            self.stand(Waiting { id, waker: None });
+        }
+    }
+
+    fn stand(&mut self, waiting: Waiting) {
         let Some(first) = &mut self.first else {
             self.first = Some(waiting);
-            return None;
+            return;
         };
         let rest = self.rest.get_or_insert_default();
         if first.id == POLLER {
@@ -70,7 +141,17 @@ impl Waiters {
             let poller = rest.back().is_some_and(|last| last.id == POLLER);
             rest.insert(rest.len() - usize::from(poller), waiting);
         }
-        None
+    }
+
+    /// Puts `HOLDER` before all others.
+    pub(crate) fn hold(&mut self) {
+        if self.first.as_ref().is_some_and(|first| first.id == HOLDER) {
+            return;
+        }
+        let first = self.first.replace(Waiting { id: HOLDER, waker: None });
+        if let Some(first) = first {
+            self.rest.get_or_insert_default().push_front(first);
+        }
     }
 
     /// Strikes `id` off. Answers its waker, and whether it stood first.
@@ -117,12 +198,16 @@ mod tests {
         POLLER.checked_add(number).unwrap()
     }
 
+    fn enrol(waiters: &mut Waiters, id: WaiterId) -> Option<Waker> {
+        Caller::run(Waker::noop(), |caller| waiters.enrol(id, caller))
+    }
+
     #[test]
     fn the_line_keeps_the_order_of_first_polls() {
         let mut waiters = Waiters::default();
         assert!(waiters.may_go(None));
         for id in 1..=3 {
-            assert!(waiters.enrol(nth(id), Waker::noop()).is_none());
+            assert!(enrol(&mut waiters, nth(id)).is_none());
         }
         assert!(
             waiters.may_go(Some(nth(1))) && !waiters.may_go(Some(nth(2))) && !waiters.may_go(None)
@@ -137,10 +222,10 @@ mod tests {
     #[test]
     fn the_poller_stands_last_and_only_until_it_is_woken() {
         let mut waiters = Waiters::default();
-        assert!(waiters.enrol(POLLER, Waker::noop()).is_none());
+        assert!(enrol(&mut waiters, POLLER).is_none());
         assert!(waiters.may_go(None) && waiters.may_go(Some(nth(1))), "it may be gone for good");
         for id in 1..=2 {
-            assert!(waiters.enrol(nth(id), Waker::noop()).is_none());
+            assert!(enrol(&mut waiters, nth(id)).is_none());
             assert!(waiters.may_go(Some(nth(1))) && !waiters.may_go(Some(POLLER)));
         }
         assert!(waiters.strike(nth(1)).1 && waiters.may_go(Some(nth(2))));

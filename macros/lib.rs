@@ -112,6 +112,9 @@ pub fn main(arguments: TokenStream, item: TokenStream) -> TokenStream {
 /// * `ring = "uring"` or `"readiness"`: for a test about one ring alone.
 /// * `start_paused = true`: the clock stands still and jumps to the next deadline whenever
 ///   everything waits, as with `quoit::time::pause`.
+/// * `seeds = 20`: runs after that under so many seeds on the simulated ring, where the seed
+///   decides what completes when, and the only files are those that the test makes. It needs a
+///   body that asks nobody but quoit. `QUOIT_SEED=n` runs seed `n` alone.
 ///
 /// # Examples
 ///

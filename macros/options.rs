@@ -10,11 +10,12 @@ pub(crate) struct Options {
     ring: Option<&'static str>,
     spin_us: Option<u64>,
     start_paused: bool,
+    seeds: u64,
 }
 
 /// Option names of each attribute, as error messages list them.
 const OF_MAIN: &[&str] = &["ring", "spin_us"];
-const OF_TEST: &[&str] = &["ring", "start_paused"];
+const OF_TEST: &[&str] = &["ring", "start_paused", "seeds"];
 
 impl Options {
     pub(crate) fn for_main(arguments: TokenStream) -> Result<Self, Wrong> {
@@ -35,11 +36,12 @@ impl Options {
     /// The source of a `TestOptions`; `should_panic` is the source of that field.
     pub(crate) fn test(&self, name: &str, should_panic: &str) -> String {
         let ring = option(self.ring.map(ring_path));
-        let start_paused = self.start_paused;
+        let (start_paused, seeds) = (self.start_paused, self.seeds);
         format!(
             "::quoit::__private::TestOptions {{ \
                 name: ::core::concat!(::core::module_path!(), \"::{name}\"), \
-                ring: {ring}, start_paused: {start_paused}, should_panic: {should_panic} }}"
+                ring: {ring}, start_paused: {start_paused}, seeds: {seeds}, \
+                should_panic: {should_panic} }}"
         )
     }
 
@@ -71,7 +73,8 @@ impl Options {
             }
             match text.as_str() {
                 "ring" => options.ring = Some(one_of(value, rings)?),
-                "spin_us" => options.spin_us = Some(number(value)?),
+                "spin_us" => options.spin_us = Some(number(value, "microseconds, such as 50")?),
+                "seeds" => options.seeds = number(value, "seeds, such as 20")?,
                 _ => options.start_paused = boolean(value)?,
             }
             seen.push(text);
@@ -99,9 +102,9 @@ fn one_of(value: &TokenTree, allowed: &[&'static str]) -> Result<&'static str, W
     found.ok_or_else(|| Wrong::new(value.span(), format!("expected one of {}", quoted.join(", "))))
 }
 
-fn number(value: &TokenTree) -> Result<u64, Wrong> {
+fn number(value: &TokenTree, of: &str) -> Result<u64, Wrong> {
     let digits = source(value).replace('_', "");
-    let wrong = |_| Wrong::new(value.span(), "expected a number of microseconds, such as 50");
+    let wrong = |_| Wrong::new(value.span(), format!("expected a number of {of}"));
     digits.parse().map_err(wrong)
 }
 

@@ -9,8 +9,9 @@
 //! ```
 //!
 //! A busy core does not starve its ring: it lets the proactor turn as soon as that wants to, and
-//! after every `budget` polls in any case. A core with nothing to do looks at every queue once more
-//! after it has announced its sleep (`is_idle`), so that no wake is missed.
+//! after every `budget` polls in any case. A poll that has had all the answers from I/O that one
+//! may have (`io/allowance.rs`) comes to as much. A core with nothing to do looks at every queue
+//! once more after it has announced its sleep (`is_idle`), so that no wake is missed.
 
 use std::cell::Cell;
 use std::pin::{Pin, pin};
@@ -19,12 +20,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use crate::io::allowance;
 use crate::io::mailbox::Doorbell;
-use crate::io::proactor::{self, Closed, Park, Proactor};
+use crate::io::proactor::{self, Closed, Ending, Park, Proactor};
 use crate::io::system;
 use crate::runtime::inbox::{Bell, Inbox};
 use crate::runtime::tasks::{self, Tasks};
-use crate::runtime::waker::RootWaker;
+use crate::runtime::waker::{self, RootWaker};
 
 /// How a core runs; see the methods of `Builder` of the same names.
 #[derive(Clone, Copy, Debug)]
@@ -60,6 +62,7 @@ pub(crate) struct Core {
 
 impl Core {
     pub(crate) fn new(proactor: Rc<Proactor>, pace: Pace) -> Self {
+        waker::vouch();
         let inbox = Inbox::new(Box::new(proactor.doorbell().clone()));
         Self {
             root: RootWaker::new(inbox.clone()),
@@ -100,6 +103,7 @@ impl Core {
         // Declared before the future, hence dropped after it: its destructors run on the core, also
         // when its panic unwinds from here.
         let _running = self.enter_loop();
+        let _exact = self.proactor.exact_waits();
         let mut future = pin!(future);
         let waker = Waker::from(self.root.clone());
         self.tasks.root_woken.set(true);
@@ -124,16 +128,37 @@ impl Core {
         self.tasks.has_ready()
     }
 
+    /// One round with a root future, which does not wait, for a simulation that gives the turns.
+    pub(crate) fn turn_with<F: Future + ?Sized>(&self, root: Pin<&mut F>) -> Poll<F::Output> {
+        let _running = self.enter_loop();
+        self.run_tasks();
+        let polled = self.poll_root(root, &Waker::from(self.root.clone()));
+        if polled.is_pending() {
+            self.tasks.read_inbox();
+            self.turn_proactor(Park::No);
+        }
+        polled
+    }
+
+    /// Drops something of the core's on the core.
+    pub(crate) fn drop_here<T>(&self, value: T) {
+        let _running = self.enter_loop();
+        drop(value);
+    }
+
     fn run_tasks(&self) {
         let polled = self.tasks.run(self.pace.task_budget);
         self.since_turn.set(self.since_turn.get() + polled);
     }
 
-    fn poll_root<F: Future>(&self, future: Pin<&mut F>, waker: &Waker) -> Poll<F::Output> {
+    fn poll_root<F: Future + ?Sized>(&self, future: Pin<&mut F>, waker: &Waker) -> Poll<F::Output> {
         // Both are asked: each clears its own mark.
         if self.tasks.root_woken.replace(false) | self.root.take() {
-            self.since_turn.set(self.since_turn.get() + 1);
-            future.poll(&mut Context::from_waker(waker))
+            allowance::renew();
+            let polled = future.poll(&mut Context::from_waker(waker));
+            let polls = if allowance::is_spent() { self.pace.task_budget } else { 1 };
+            self.since_turn.set(self.since_turn.get() + polls);
+            polled
         } else {
             Poll::Pending
         }
@@ -206,6 +231,30 @@ impl Core {
         let _running = self.enter_loop();
         let dropped = self.tasks.drop_all();
         Some((dropped, self.proactor.shutdown(deadline)))
+    }
+
+    /// `shutdown` in steps, for who gives the turns: this is the first, `end_turn` the others.
+    pub(crate) fn begin_end(&self, deadline: u64) -> Option<(usize, Ending)> {
+        if self.closed.replace(true) {
+            return None;
+        }
+        let _running = self.enter_loop();
+        let dropped = self.tasks.drop_all();
+        Some((dropped, self.proactor.begin_end(deadline)?))
+    }
+
+    /// True: it has ended.
+    pub(crate) fn end_turn(&self, ending: &mut Ending) -> bool {
+        let _running = self.enter_loop();
+        self.proactor.has_ended(ending) || {
+            self.proactor.turn(Park::No, &|| true);
+            self.proactor.has_ended(ending)
+        }
+    }
+
+    /// Whether a turn would find something, as far as can be seen without one.
+    pub(crate) fn wants_turn(&self) -> bool {
+        !self.is_idle() || !self.proactor.may_sleep() || self.proactor.wants_turn()
     }
 
     /// Makes this core the thread's current one, for its tasks and for its I/O, and keeps its loop

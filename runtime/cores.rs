@@ -126,6 +126,19 @@ impl CoreHandle {
     }
 }
 
+impl CoreHandle {
+    /// The handles of a group of cores that somebody else has built.
+    pub(crate) fn group(ring: RingReport, handles: Vec<Handle>) -> Vec<Self> {
+        let group = Arc::new(Group::new(ring, handles));
+        (0..group.handles.len()).map(|index| Self { index, group: group.clone() }).collect()
+    }
+
+    /// See `Group::live`.
+    pub(crate) async fn live<F: Future>(&self, program: F) -> Option<F::Output> {
+        self.group.live(program).await
+    }
+}
+
 impl fmt::Debug for CoreHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CoreHandle")
@@ -154,6 +167,11 @@ struct End {
 }
 
 impl Group {
+    fn new(ring: RingReport, handles: Vec<Handle>) -> Self {
+        let (busy, ended) = (AtomicUsize::new(handles.len()), AtomicBool::new(false));
+        Self { ring, handles, busy, ended, end: Mutex::default() }
+    }
+
     fn lock(&self) -> MutexGuard<'_, End> {
         self.end.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -357,13 +375,7 @@ impl<T: Send + 'static> Starting<T> {
             self.join();
             unreachable!("a thread ended without a word and without a panic");
         }
-        let group = Arc::new(Group {
-            ring,
-            handles: handles.into_iter().flatten().collect(),
-            busy: AtomicUsize::new(count),
-            ended: AtomicBool::new(false),
-            end: Mutex::default(),
-        });
+        let group = Arc::new(Group::new(ring, handles.into_iter().flatten().collect()));
         for gate in self.gates.drain(..) {
             gate.send(group.clone()).expect("a core that was built waits at its gate");
         }

@@ -168,8 +168,9 @@ impl<T> JoinHandle<T> {
                 return false;
             }
         }
+        let waker = waker.clone();
         // SAFETY: rule 5: JOINER is clear, so the slot is the handle's.
-        let old = joiner.with_mut(|slot| unsafe { &mut *slot }.replace(waker.clone()));
+        let old = joiner.with_mut(|slot| unsafe { &mut *slot }.replace(waker));
         drop(old);
         state.publish_joiner()
     }

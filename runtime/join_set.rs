@@ -325,12 +325,13 @@ impl<T> JoinSet<T> {
     }
 
     fn wait(&self, waker: &Waker) {
-        let mut waiter = self.news.waiter.lock().unwrap_or_else(PoisonError::into_inner);
-        if waiter.as_ref().is_some_and(|old| old.will_wake(waker)) {
+        let waiter = || self.news.waiter.lock().unwrap_or_else(PoisonError::into_inner);
+        if waiter().as_ref().is_some_and(|old| old.will_wake(waker)) {
             return;
         }
-        let old = waiter.replace(waker.clone());
-        drop(waiter);
+        // Foreign code: neither copied nor dropped under the lock.
+        let waker = waker.clone();
+        let old = waiter().replace(waker);
         drop(old);
     }
 }

@@ -16,12 +16,14 @@ use std::env;
 use std::fmt::Debug;
 use std::future::Future;
 use std::io::{self, Write};
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::process;
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 pub use crate::io::ring::RingChoice;
+use crate::runtime::simulate::simulate;
 use crate::runtime::{Builder, Runtime, time};
 
 /// The options of `#[quoit::main]`.
@@ -42,6 +44,8 @@ pub struct TestOptions {
     pub ring: Option<RingChoice>,
     /// Runs under a paused clock.
     pub start_paused: bool,
+    /// Under how many seeds it runs on the simulated ring, besides.
+    pub seeds: u64,
     /// `#[should_panic]`, and the part of the message that it expects.
     pub should_panic: Option<Option<&'static str>>,
 }
@@ -110,6 +114,20 @@ where
             }
         }
     }
+    for seed in seeds(options.seeds, asked.as_deref()) {
+        match judge(options.should_panic, run_under(seed, &body)) {
+            Ok(panic) => expected_panic = panic.or(expected_panic),
+            Err(panic) => {
+                let message = message_of(&panic).unwrap_or("a panic without a message");
+                eprintln!(
+                    "{} failed under seed {seed} (QUOIT_SEED={seed} replays it): {message}",
+                    options.name
+                );
+                failures.push(panic);
+                break;
+            }
+        }
+    }
     match (options.should_panic, failures.into_iter().next()) {
         (None, None) => {}
         (None, Some(panic)) => resume_unwind(panic),
@@ -152,6 +170,35 @@ where
         Ok(())
     } else {
         Err(failure(format!("the runtime's books do not balance: {report:?}")))
+    }
+}
+
+/// The seeds to run under, as far as the environment does not choose: none when it asks for one of
+/// the real rings.
+fn seeds(count: u64, asked: Option<&str>) -> Range<u64> {
+    if asked.is_some_and(|asked| !["", "auto"].contains(&asked)) {
+        return 0..0;
+    }
+    match env::var("QUOIT_SEED").ok().map(|text| text.parse::<u64>().expect("a number")) {
+        Some(seed) if count > 0 => seed..seed + 1,
+        _ => 0..count,
+    }
+}
+
+/// A simulation, the body, the books.
+fn run_under<F>(seed: u64, body: &impl Fn() -> F) -> Result<(), Panic>
+where
+    F: Future,
+    F::Output: TestOutcome,
+{
+    let run = catch_unwind(AssertUnwindSafe(|| {
+        simulate(seed, Runtime::builder(), |_| async { body().await.check() })
+    }))?;
+    run.output.map_err(failure)?;
+    if run.report.is_clean() && run.books.open == 0 {
+        Ok(())
+    } else {
+        Err(failure(format!("the books do not balance: {:?}, {:?}", run.report, run.books)))
     }
 }
 

@@ -43,6 +43,14 @@ impl RunQueue {
         self.length.set(self.length.get() + 1);
     }
 
+    /// Puts the tasks in the order that `arrange` makes of them.
+    pub(crate) fn arrange(&self, arrange: impl FnOnce(&mut [RawTask])) {
+        let mut tasks: Vec<RawTask> = std::iter::from_fn(|| self.pop()).collect();
+        arrange(&mut tasks);
+        // SAFETY: each was in this queue a moment ago, and is in none now.
+        tasks.into_iter().for_each(|task| unsafe { self.push(task) });
+    }
+
     /// Takes the task at the front.
     #[inline]
     pub(crate) fn pop(&self) -> Option<RawTask> {

@@ -116,6 +116,7 @@ impl Header {
 struct Vtable {
     poll: unsafe fn(RawTask) -> Poll<()>,
     cancel: unsafe fn(RawTask),
+    leak: unsafe fn(RawTask),
     take: unsafe fn(RawTask, *mut ()),
     drop_outcome: unsafe fn(RawTask),
     free: unsafe fn(RawTask),
@@ -154,6 +155,7 @@ impl RawTask {
                 &Vtable {
                     poll: poll::<F>,
                     cancel: cancel::<F>,
+                    leak: leak::<F>,
                     take: take::<F>,
                     drop_outcome: drop_outcome::<F>,
                     free: free::<F>,
@@ -215,6 +217,16 @@ impl RawTask {
     pub(crate) unsafe fn cancel(self) {
         // SAFETY: handed on.
         unsafe { (self.header().vtable.cancel)(self) }
+    }
+
+    /// Stores that it was cancelled, and leaves the future undropped for ever.
+    ///
+    /// # Safety
+    ///
+    /// As `cancel`, and the task was never polled.
+    pub(crate) unsafe fn leak(self) {
+        // SAFETY: handed on.
+        unsafe { (self.header().vtable.leak)(self) }
     }
 
     /// Moves the outcome out.
@@ -372,6 +384,14 @@ unsafe fn cancel<F: Future>(task: RawTask) {
     };
     // SAFETY: as above.
     stage.with_mut(|stage| unsafe { ptr::write(stage, Stage::Finished(Err(failure))) });
+}
+
+unsafe fn leak<F: Future>(task: RawTask) {
+    // SAFETY: the vtable belongs to `F`.
+    let stage = unsafe { stage::<F>(task) };
+    // SAFETY: rule 4 (or 7): the stage is the caller's. The future was never polled, hence never
+    // pinned: its place may be used again without its drop.
+    stage.with_mut(|stage| unsafe { ptr::write(stage, Stage::Finished(Err(Failure::Cancelled))) });
 }
 
 /// Drops the future where it is; afterwards the stage may only be overwritten.

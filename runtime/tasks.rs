@@ -14,6 +14,8 @@ use std::panic::Location;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::io::allowance;
+use crate::io::ring::simulated::world;
 use crate::io::trace::{self, SpanKind};
 use crate::runtime::inbox::{Inbox, Mail, SharedInbox};
 use crate::runtime::join::JoinHandle;
@@ -25,6 +27,31 @@ use crate::runtime::task::{ABORTED, DONE, QUEUED, RawTask, Reference, quietly};
 thread_local_const! {
     /// The tasks of the core whose program runs on this thread now; null outside.
     static CURRENT: Cell<*const Tasks> = Cell::new(ptr::null());
+}
+
+/// So many generations of tasks are dropped when a core ends: those that are there, those that
+/// their destructors start, and so on.
+const GENERATIONS: usize = 64;
+
+/// Where no task is taken on, the next one is dropped inside the drop of the one that started it:
+/// so deep at most.
+const REFUSALS_MAX: u32 = 8;
+
+thread_local_const! {
+    /// Refused tasks that are being dropped on this thread, each inside the other.
+    static REFUSING: Cell<u32> = Cell::new(0);
+}
+
+/// Drops a task that is not taken on. `false`: it is one of a chain that would never end.
+fn refusing(drop: impl FnOnce()) -> bool {
+    let depth = REFUSING.with(Cell::get);
+    if depth == REFUSALS_MAX {
+        return false;
+    }
+    REFUSING.with(|refusing| refusing.set(depth + 1));
+    drop();
+    REFUSING.with(|refusing| refusing.set(depth));
+    true
 }
 
 /// What has been counted since the core started.
@@ -48,6 +75,7 @@ pub(crate) struct Tasks {
     closed: Cell<bool>,
     /// Cells made on this core less cells freed on it; see `inbox`.
     cells: Cell<isize>,
+    leaked: Cell<usize>,
     ids: Ids,
     counts: Cell<Counts>,
 }
@@ -62,6 +90,7 @@ impl Tasks {
             running: Cell::new(None),
             closed: Cell::new(false),
             cells: Cell::new(0),
+            leaked: Cell::new(0),
             ids: Ids::default(),
             counts: Cell::new(Counts::default()),
         }
@@ -77,6 +106,19 @@ impl Tasks {
 
     pub(crate) fn living(&self) -> usize {
         self.living.borrow().len()
+    }
+
+    /// Puts the tasks that are ready in another order.
+    pub(crate) fn arrange(&self, arrange: impl FnOnce(&mut [RawTask])) {
+        if self.ready.len() > 1 {
+            self.ready.arrange(arrange);
+        }
+    }
+
+    /// Where the living tasks were spawned.
+    pub(crate) fn places(&self) -> Vec<&'static Location<'static>> {
+        // SAFETY: living: the core's reference.
+        self.living.borrow().iter().map(|task| unsafe { task.header() }.location).collect()
     }
 
     /// Whether a task waits in the run queue.
@@ -107,16 +149,21 @@ impl Tasks {
     }
 
     /// Polls up to `budget` of the tasks that are ready now. Those that become ready meanwhile wait
-    /// for the next slice, so that a task which yields lets the core see its ring. Answers how
-    /// many.
+    /// for the next slice, so that a task which yields lets the core see its ring. A task that has
+    /// spent its I/O allowance ends the slice, for the same reason. Answers how many polls it comes
+    /// to: then, all of the budget.
     #[inline]
     pub(crate) fn run(&self, budget: usize) -> usize {
         let count = self.ready.len().min(budget);
         let recorded = trace::is_on();
         for _ in 0..count {
             let Some(task) = self.ready.pop() else { break };
+            allowance::renew();
             // SAFETY: it was in the queue, which no longer holds it.
             unsafe { if recorded { self.step_recorded(task) } else { self.step(task) } };
+            if allowance::is_spent() {
+                return budget;
+            }
         }
         count
     }
@@ -150,21 +197,48 @@ impl Tasks {
 
     /// Drops every task, those that appear meanwhile included, and takes on no more. Answers how
     /// many. The core is current, and none of its tasks is running.
+    ///
+    /// A destructor may start a task whose destructor starts a task, for ever. So they go by
+    /// generations, and what is there after `GENERATIONS` of them is leaked and counted.
     pub(crate) fn drop_all(&self) -> usize {
         let mut dropped = 0;
-        loop {
+        for _ in 0..GENERATIONS {
             self.read_inbox();
-            let last = self.living.borrow().last().copied();
-            let Some(task) = last else { break };
-            // SAFETY: living: not DONE, and the core's reference is held. Nothing is being polled.
-            unsafe { self.cancel(task) };
-            dropped += 1;
+            let generation = self.take_living();
+            if generation.is_empty() {
+                break;
+            }
+            dropped += generation.len();
+            for task in generation {
+                // SAFETY: it was living: not DONE, and the core's reference is held. Nothing is
+                // being polled, so nothing but this ends a task.
+                unsafe { self.cancel(task) };
+            }
         }
         self.closed.set(true);
+        for task in self.take_living() {
+            // SAFETY: as above; and it came after the first generation, when no task was polled.
+            unsafe { self.leak(task) };
+        }
         // All of these are DONE; a step gives up the reference that the queue stood for.
         self.run(usize::MAX);
         self.inbox.close();
         dropped
+    }
+
+    /// Tasks that were neither run to their end nor dropped.
+    pub(crate) fn leaked(&self) -> usize {
+        self.leaked.get()
+    }
+
+    /// All who live, each out of its slot.
+    fn take_living(&self) -> Vec<RawTask> {
+        let living = self.living.take();
+        for task in &living {
+            // SAFETY: living: the core's reference.
+            unsafe { task.header() }.slot.set(u32::MAX);
+        }
+        living
     }
 
     /// # Safety
@@ -176,8 +250,14 @@ impl Tasks {
         if self.closed.get() {
             header.slot.set(u32::MAX);
             header.local.set(header.local.get() & !QUEUED);
-            // SAFETY: new, hence not DONE and not being polled.
-            unsafe { self.cancel(task) };
+            let dropped = refusing(|| {
+                // SAFETY: new, hence not DONE and not being polled.
+                unsafe { self.cancel(task) };
+            });
+            if !dropped {
+                // SAFETY: as above.
+                unsafe { self.leak(task) };
+            }
             return;
         }
         let mut living = self.living.borrow_mut();
@@ -242,6 +322,20 @@ impl Tasks {
         // SAFETY: handed on.
         unsafe {
             task.cancel();
+            self.end(task);
+        }
+    }
+
+    /// Ends a task whose future stays as it is, for ever.
+    ///
+    /// # Safety
+    ///
+    /// As `cancel`, and the task was never polled.
+    unsafe fn leak(&self, task: RawTask) {
+        self.leaked.set(self.leaked.get() + 1);
+        // SAFETY: handed on.
+        unsafe {
+            task.leak();
             self.end(task);
         }
     }
@@ -354,7 +448,11 @@ impl Ids {
 /// The first of `count` ids that nobody else gets, ever.
 fn reserve_ids(count: u64) -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(1);
-    NEXT.fetch_add(count, Ordering::Relaxed)
+    match world::current() {
+        // The same in each run of a seed, and nobody else's in its world.
+        Some(world) => world.reserve_ids(count),
+        None => NEXT.fetch_add(count, Ordering::Relaxed),
+    }
 }
 
 /// Runs `action` with the current core's tasks; None outside a core.
@@ -453,9 +551,13 @@ where
 
 /// Ends a mailed task whose core is gone, on whatever thread finds it.
 pub(crate) fn refuse(task: Reference) {
-    // SAFETY: rule 7: it never started. The core's reference is ours, since no core took it on.
+    // SAFETY: rule 7: it never started.
+    let dropped = refusing(|| unsafe { task.raw().cancel() });
+    // SAFETY: as above. The core's reference is ours, since no core took it on.
     unsafe {
-        task.raw().cancel();
+        if !dropped {
+            task.raw().leak();
+        }
         complete(task.raw(), true);
     }
 }

@@ -384,7 +384,7 @@ async fn share(core: usize, stream: &TcpStream, all: &Mutex<Vec<u8>>) {
                 }
             }
             _ => {
-                if let Ok(Ok(())) = timeout(limit, stream.read_exact(&mut part)).await {
+                if let Ok(Ok(_)) = timeout(limit, stream.read_exact(&mut part)).await {
                     add(&part);
                 }
             }

@@ -2,7 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a failure is a panic here")]
 
-use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
 use quoit::net::{TcpListener, TcpStream};
@@ -32,7 +31,7 @@ async fn an_end_that_came_with_the_last_bytes_is_read() {
         quoit::task::yield_now().await;
     }
     client.send_all("last").await.unwrap();
-    client.shutdown(Shutdown::Write).await.unwrap();
+    client.shutdown().await.unwrap();
     let limit = Duration::from_secs(5);
     let (count, _server) = time::timeout(limit, reading).await.expect("no hang").unwrap();
     assert_eq!(count, 0);

@@ -26,6 +26,19 @@ mod case {
         println!("one run");
     }
 
+    #[quoit::test(seeds = 3)]
+    #[ignore = "a case for a child process"]
+    async fn counts_seeds() {
+        println!("one run");
+    }
+
+    #[quoit::test(seeds = 1)]
+    #[ignore = "a case for a child process"]
+    async fn asks_the_machine() {
+        let file = quoit::fs::File::open("/proc/self/exe").await;
+        assert!(file.is_ok(), "no such file in a simulation");
+    }
+
     #[quoit::test]
     #[ignore = "a case for a child process"]
     async fn returns_an_error() -> io::Result<()> {
@@ -75,6 +88,7 @@ fn run(case: &str, environment: &[(&str, &str)]) -> (bool, String) {
     let mut command = Command::new(env::current_exe().expect("this program has a path"));
     command.args(["--exact", &format!("case::{case}"), "--ignored", "--nocapture"]);
     command.env_remove("QUOIT_RING").env_remove("QUOIT_REQUIRE_RINGS");
+    command.env_remove("QUOIT_SEED");
     command.envs(environment.iter().copied());
     let output = command.output().expect("this program runs");
     let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -111,6 +125,20 @@ fn the_environment_and_the_option_choose_one_ring() {
     let (passed, text) = run("counts_readiness", &[("QUOIT_RING", "uring")]);
     assert!(passed && runs(&text) == 0, "{text}");
     assert!(text.contains("NOT RUN"), "leaving out a test must be said: {text}");
+}
+
+#[test]
+fn a_body_runs_under_as_many_seeds_as_it_asks_for() {
+    let (passed, text) = run("counts_seeds", &[]);
+    assert!(passed && runs(&text) == rings() + 3, "{text}");
+    let (passed, text) = run("counts_seeds", &[("QUOIT_SEED", "7")]);
+    assert!(passed && runs(&text) == rings() + 1, "{text}");
+    let (passed, text) = run("counts_seeds", &[("QUOIT_RING", "readiness")]);
+    assert!(passed && runs(&text) == 1, "{text}");
+    let (passed, text) = run("counts", &[("QUOIT_SEED", "7")]);
+    assert!(passed && runs(&text) == rings(), "{text}");
+    let (passed, text) = run("asks_the_machine", &[]);
+    assert!(!passed && text.contains("QUOIT_SEED=0 replays it"), "{text}");
 }
 
 #[test]

@@ -55,7 +55,7 @@ async fn every_operation(address: SocketAddr) -> std::io::Result<()> {
     stream.send_all("bytes").await?;
     stream.read(&mut buffer).await?;
     stream.read_exact(&mut buffer).await?;
-    stream.read_until(b'\n', 80, &mut buffer).await?;
+    stream.read_until(b'\n', &mut buffer, 80).await?;
     stream.peek(&mut buffer).await?;
     stream.write_all(&buffer).await?;
     stream.readable().await?;
@@ -65,7 +65,7 @@ async fn every_operation(address: SocketAddr) -> std::io::Result<()> {
     tokio::io::AsyncBufReadExt::read_line(&mut stream, &mut String::new()).await?;
     tokio::io::AsyncWriteExt::write_all(&mut stream, &buffer).await?;
     quoit::time::timeout(Duration::from_secs(1), stream.detach()).await??;
-    stream.shutdown(std::net::Shutdown::Write).await?;
+    stream.shutdown().await?;
     stream.close().await?;
     client.close().await
 }

@@ -76,7 +76,7 @@ async fn reads_what_is_there_and_then_the_end() {
     assert_eq!(server.read(&mut []).await.unwrap(), 0, "an empty slice is no end");
     assert_eq!(soon("a read", server.read(&mut buffer)).await.unwrap(), 5);
     assert_eq!(&buffer[..5], b"hello");
-    client.shutdown(Shutdown::Write).await.unwrap();
+    client.shutdown().await.unwrap();
     for _ in 0..2 {
         assert_eq!(soon("the end", server.read(&mut buffer)).await.unwrap(), 0);
     }
@@ -171,18 +171,18 @@ async fn read_exact_gives_back_what_it_had_when_it_is_dropped() {
 
     peer.write_all(b"one\ntwo").unwrap();
     let mut line = b"so far ".to_vec();
-    assert_eq!(soon("a line", stream.read_until(b'\n', 80, &mut line)).await.unwrap(), 4);
+    assert_eq!(soon("a line", stream.read_until(b'\n', &mut line, 80)).await.unwrap(), 4);
     assert_eq!(line, b"so far one\n");
     {
-        let mut half = pin!(stream.read_until(b'\n', 80, &mut line));
+        let mut half = pin!(stream.read_until(b'\n', &mut line, 80));
         assert!(poll!(&mut half).is_pending());
     }
     assert_eq!(line, b"so far one\n");
-    let long = soon("too long", stream.read_until(b'\n', 2, &mut line)).await;
+    let long = soon("too long", stream.read_until(b'\n', &mut line, 2)).await;
     assert_eq!(long.unwrap_err().kind(), ErrorKind::InvalidData);
     peer.write_all(b"\n").unwrap();
     line.clear();
-    assert_eq!(soon("a line", stream.read_until(b'\n', 4, &mut line)).await.unwrap(), 4);
+    assert_eq!(soon("a line", stream.read_until(b'\n', &mut line, 4)).await.unwrap(), 4);
     assert_eq!(line, b"two\n");
 
     peer.write_all(b"short").unwrap();
@@ -257,7 +257,7 @@ async fn read_one_way(
         }
         2 => {
             let mut line = Vec::new();
-            let count = attempt(stream.read_until(200, 1024, &mut line), polls).await?.unwrap();
+            let count = attempt(stream.read_until(200, &mut line, 1024), polls).await?.unwrap();
             assert_eq!(line.len(), count);
             check(&line, at);
             return Some(count);
@@ -332,7 +332,7 @@ async fn write_every_way(stream: &TcpStream, total: usize, seed: u64) {
             quoit::task::yield_now().await;
         }
     }
-    stream.shutdown(Shutdown::Write).await.unwrap();
+    stream.shutdown().await.unwrap();
 }
 
 #[quoit::test]
@@ -366,7 +366,7 @@ async fn bulk_goes_both_ways_at_once() {
     };
     let write = async |stream: &TcpStream| {
         stream.write_all(&pattern(0, TOTAL)).await.unwrap();
-        stream.shutdown(Shutdown::Write).await.unwrap();
+        stream.shutdown().await.unwrap();
     };
     let everything =
         async { futures::join!(read(&client), write(&client), read(&server), write(&server)) };
@@ -396,7 +396,7 @@ async fn a_full_socket_wakes_its_writer() {
     });
     soon("room", writable).await.unwrap();
     sent += soon("the write", write).await.unwrap();
-    stream.shutdown(Shutdown::Write).await.unwrap();
+    stream.shutdown().await.unwrap();
     let received = reader.join().unwrap();
     assert_eq!(received.len(), sent);
     check(&received, 0);
@@ -439,7 +439,7 @@ async fn a_write_after_a_failure_says_so() {
         assert_eq!(stream.try_write(b"lost").unwrap_err().kind(), first.kind());
         soon("readiness", stream.writable()).await.unwrap();
     }
-    let shut = stream.shutdown(Shutdown::Write).await.unwrap_err();
+    let shut = stream.shutdown().await.unwrap_err();
     assert_eq!(shut.kind(), first.kind());
 }
 
@@ -461,7 +461,7 @@ async fn a_slice_comes_behind_committed_bytes() {
     });
     assert_eq!(soon("the write", write).await.unwrap(), 3);
     assert_eq!(send.await.unwrap().0, length);
-    stream.shutdown(Shutdown::Write).await.unwrap();
+    stream.shutdown().await.unwrap();
     let received = reader.join().unwrap();
     assert_eq!(received.len(), length + 3);
     check(&received, 0);
@@ -495,7 +495,7 @@ async fn halves_share_one_stream() {
         let mut buffer = [0; 1000];
         loop {
             match from.read(&mut buffer).await? {
-                0 => break to.shutdown(Shutdown::Write).await,
+                0 => break to.shutdown().await,
                 count => to.write_all(&buffer[..count]).await?,
             }
         }

@@ -206,7 +206,10 @@ async fn a_dropped_read_does_not_block_the_next_of_any_tier() {
         peer.write_all(b"bytes").unwrap();
         match round {
             0 => assert_eq!(soon("a read", stream.read(&mut buffer)).await.unwrap(), 5),
-            1 => soon("an exact read", stream.read_exact(&mut buffer[..5])).await.unwrap(),
+            1 => {
+                let read = soon("an exact read", stream.read_exact(&mut buffer[..5]));
+                assert_eq!(read.await.unwrap(), 5);
+            }
             2 => assert_eq!(soon("a lease", stream.recv()).await.unwrap().len(), 5),
             _ => assert_eq!(
                 soon("a read", AsyncReadExt::read(&mut &stream, &mut buffer)).await.unwrap(),
@@ -362,7 +365,7 @@ async fn read_every_way(server: &mut TcpStream, total: usize) {
                 at += lease.len();
                 continue;
             }
-            3 => once((*server).read_exact(into)).await.map(|read| read.map(|()| room).unwrap()),
+            3 => once((*server).read_exact(into)).await.map(|read| read.map(|_| room).unwrap()),
             _ => once((*server).read(into)).await.map(Result::unwrap),
         };
         let count = count.unwrap_or(0);

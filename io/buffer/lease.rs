@@ -30,7 +30,7 @@ use super::shared::Shared;
 /// An empty lease is the end of the stream. It holds no buffer, nor does one whose bytes have all
 /// been taken away by [`advance`](Self::advance), [`truncate`](Self::truncate) or a split.
 ///
-/// A lease keeps a whole buffer (a little over 16 KiB by default) from other receives, however few
+/// A lease keeps a whole buffer (a little over 64 KiB by default) from other receives, however few
 /// bytes it shows. What is kept for long is better copied, by `to_vec`.
 ///
 /// ```

@@ -3,22 +3,25 @@
 //! A file is bound to no core: each operation is submitted where it is polled first, and answered
 //! there. What all of them share is in `shared.rs`.
 
+use std::future::Future;
 use std::io;
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::sync::Arc;
+use std::task::Waker;
 
 use super::close::close;
 use super::flight::{Flight, Mark};
 use super::ledger::EVERYTHING;
 use super::metadata::Metadata;
 use super::open_options::OpenOptions;
+use super::operation::Operation;
 use super::shared::Shared;
 use super::transfer::{read, write};
 use crate::io::buffer::{BufError, IoBuf, IoBufMut};
 use crate::io::operation::outcome_to_result;
-use crate::io::payload::Payload;
+use crate::io::payload::{AnyPayload, Payload};
 use crate::io::request::{self, Request, StatBuffer};
 
 /// An open file.
@@ -67,12 +70,43 @@ pub struct File {
     handle: Arc<()>,
 }
 
-/// A sync under way. One that nobody waits for still counts when it fails.
-struct Syncing(Arc<Shared>);
+/// A request that keeps the file until the kernel is done, and the memory of its answer longer.
+struct Asking<M>(Option<Arc<Shared>>, M);
 
-impl Payload for Syncing {
-    fn abandoned(self, outcome: i64) {
-        self.0.synced(outcome);
+impl<M> Asking<M> {
+    fn number(&mut self, shared: &Arc<Shared>) -> RawFd {
+        self.0.get_or_insert_with(|| shared.clone()).number()
+    }
+}
+
+impl Payload for Asking<Box<StatBuffer>> {
+    fn landed(&mut self, _: i64) -> Option<AnyPayload> {
+        self.0.take().and_then(Shared::let_go)
+    }
+
+    fn stranded(&mut self, wakers: &mut Vec<Waker>) {
+        if let Some(shared) = &self.0 {
+            shared.strand(wakers);
+        }
+    }
+}
+
+/// A sync. One that nobody waits for still counts when it fails.
+impl Payload for Asking<()> {
+    fn abandoned(mut self, outcome: i64) {
+        drop(self.landed(outcome));
+    }
+
+    fn landed(&mut self, outcome: i64) -> Option<AnyPayload> {
+        let shared = self.0.take()?;
+        shared.synced(outcome);
+        shared.let_go()
+    }
+
+    fn stranded(&mut self, wakers: &mut Vec<Waker>) {
+        if let Some(shared) = &self.0 {
+            shared.strand(wakers);
+        }
     }
 }
 
@@ -90,8 +124,8 @@ impl File {
     /// # Cancel safety
     ///
     /// Dropped, what was opened is closed.
-    pub async fn open<P: AsRef<Path>>(path: P) -> io::Result<Self> {
-        OpenOptions::new().read(true).open(path).await
+    pub fn open<P: AsRef<Path>>(path: P) -> Operation<impl Future<Output = io::Result<Self>>> {
+        Operation::new(async move { OpenOptions::new().read(true).open(path).await })
     }
 
     /// Opens a file for writing: made if it is not there, emptied if it is.
@@ -103,8 +137,10 @@ impl File {
     /// # Cancel safety
     ///
     /// Dropped, the file may have been made or emptied all the same; what was opened is closed.
-    pub async fn create<P: AsRef<Path>>(path: P) -> io::Result<Self> {
-        OpenOptions::new().write(true).create(true).truncate(true).open(path).await
+    pub fn create<P: AsRef<Path>>(path: P) -> Operation<impl Future<Output = io::Result<Self>>> {
+        Operation::new(async move {
+            OpenOptions::new().write(true).create(true).truncate(true).open(path).await
+        })
     }
 
     /// The choices for opening a file.
@@ -128,15 +164,17 @@ impl File {
     /// Dropped in flight, the buffer is dropped when the kernel is done with it; nothing else is
     /// lost.
     #[inline]
-    pub async fn read_at<B: IoBufMut>(
+    pub fn read_at<B: IoBufMut>(
         &self,
         buffer: B,
         offset: u64,
-    ) -> Result<(usize, B), BufError<B>> {
-        let (count, mut buffer) = read(&self.shared, buffer, 0, offset).await?;
-        // SAFETY: the kernel has filled that many bytes from the start, within the room.
-        unsafe { buffer.set_init(count) };
-        Ok((count, buffer))
+    ) -> Operation<impl Future<Output = Result<(usize, B), BufError<B>>>> {
+        Operation::new(async move {
+            let (count, mut buffer) = read(&self.shared, buffer, 0, offset).await?;
+            // SAFETY: the kernel has filled that many bytes from the start, within the room.
+            unsafe { buffer.set_init(count) };
+            Ok((count, buffer))
+        })
     }
 
     /// Reads from `offset` on until the buffer has no room left.
@@ -150,28 +188,32 @@ impl File {
     /// # Cancel safety
     ///
     /// As [`read_at`](Self::read_at).
-    pub async fn read_exact_at<B: IoBufMut>(
+    pub fn read_exact_at<B: IoBufMut>(
         &self,
         mut buffer: B,
         offset: u64,
-    ) -> Result<B, BufError<B>> {
-        let room = buffer.bytes_total();
-        let mut filled = 0;
-        while filled < room {
-            let count;
-            (count, buffer) = read(&self.shared, buffer, filled, offset + filled as u64).await?;
-            filled += count;
-            // With O_DIRECT, nothing but the end of the file leaves an offset that is not aligned.
-            let unaligned = filled < room && !self.shared.is_aligned(offset + filled as u64);
-            if count == 0 || unaligned {
-                let text = "the file ends before the buffer is full";
-                let error = io::Error::new(io::ErrorKind::UnexpectedEof, text);
-                return Err(BufError::new(error, Some(buffer)));
+    ) -> Operation<impl Future<Output = Result<B, BufError<B>>>> {
+        Operation::new(async move {
+            let room = buffer.bytes_total();
+            let mut filled = 0;
+            while filled < room {
+                let count;
+                (count, buffer) =
+                    read(&self.shared, buffer, filled, offset + filled as u64).await?;
+                filled += count;
+                // With O_DIRECT, nothing but the end of the file leaves an offset that is not
+                // aligned.
+                let unaligned = filled < room && !self.shared.is_aligned(offset + filled as u64);
+                if count == 0 || unaligned {
+                    let text = "the file ends before the buffer is full";
+                    let error = io::Error::new(io::ErrorKind::UnexpectedEof, text);
+                    return Err(BufError::new(error, Some(buffer)));
+                }
             }
-        }
-        // SAFETY: each of the bytes was filled, one part after the other.
-        unsafe { buffer.set_init(room) };
-        Ok(buffer)
+            // SAFETY: each of the bytes was filled, one part after the other.
+            unsafe { buffer.set_init(room) };
+            Ok(buffer)
+        })
     }
 
     /// Writes the buffer's bytes at `offset`, beyond the end of the file if need be: what lies
@@ -189,12 +231,12 @@ impl File {
     /// Dropped in flight, the write may happen or not, but not after a later sync, `set_len`,
     /// `close` or overlapping write has returned.
     #[inline]
-    pub async fn write_at<B: IoBuf>(
+    pub fn write_at<B: IoBuf>(
         &self,
         buffer: B,
         offset: u64,
-    ) -> Result<(usize, B), BufError<B>> {
-        write(&self.shared, buffer, 0, offset).await
+    ) -> Operation<impl Future<Output = Result<(usize, B), BufError<B>>>> {
+        Operation::new(async move { write(&self.shared, buffer, 0, offset).await })
     }
 
     /// Writes all bytes of the buffer at `offset`.
@@ -208,22 +250,25 @@ impl File {
     ///
     /// As [`write_at`](Self::write_at); a large buffer is written in parts, so some may be written
     /// and others not.
-    pub async fn write_all_at<B: IoBuf>(
+    pub fn write_all_at<B: IoBuf>(
         &self,
         mut buffer: B,
         offset: u64,
-    ) -> Result<B, BufError<B>> {
-        let mut written = 0;
-        while written < buffer.bytes_init() {
-            let count;
-            (count, buffer) = write(&self.shared, buffer, written, offset + written as u64).await?;
-            if count == 0 {
-                let error = io::Error::new(io::ErrorKind::WriteZero, "the file takes no more");
-                return Err(BufError::new(error, Some(buffer)));
+    ) -> Operation<impl Future<Output = Result<B, BufError<B>>>> {
+        Operation::new(async move {
+            let mut written = 0;
+            while written < buffer.bytes_init() {
+                let count;
+                (count, buffer) =
+                    write(&self.shared, buffer, written, offset + written as u64).await?;
+                if count == 0 {
+                    let error = io::Error::new(io::ErrorKind::WriteZero, "the file takes no more");
+                    return Err(BufError::new(error, Some(buffer)));
+                }
+                written += count;
             }
-            written += count;
-        }
-        Ok(buffer)
+            Ok(buffer)
+        })
     }
 
     /// Brings the file's bytes and metadata to the disk (fsync(2)).
@@ -238,8 +283,8 @@ impl File {
     /// # Cancel safety
     ///
     /// Dropped, the sync may happen or not; should it fail, the file remembers that too.
-    pub async fn sync_all(&self) -> io::Result<()> {
-        self.synchronize(false).await
+    pub fn sync_all(&self) -> Operation<impl Future<Output = io::Result<()>>> {
+        Operation::new(async move { self.synchronize(false).await })
     }
 
     /// The same without the metadata that reading the bytes back does not need, such as times
@@ -252,20 +297,20 @@ impl File {
     /// # Cancel safety
     ///
     /// As [`sync_all`](Self::sync_all).
-    pub async fn sync_data(&self) -> io::Result<()> {
-        self.synchronize(true).await
+    pub fn sync_data(&self) -> Operation<impl Future<Output = io::Result<()>>> {
+        Operation::new(async move { self.synchronize(true).await })
     }
 
     async fn synchronize(&self, data_only: bool) -> io::Result<()> {
         self.shared.may_change(EVERYTHING).await?;
-        let request = move |Syncing(shared): &mut Syncing| {
-            let descriptor = shared.number();
+        let shared = &self.shared;
+        let request = move |syncing: &mut Asking<()>| {
+            let descriptor = syncing.number(shared);
             Request::Synchronize(request::Synchronize { descriptor, data_only })
         };
         // SAFETY: the request names no memory, and the payload owns the descriptor.
-        let landing = unsafe { Flight::new(Syncing(self.shared.clone()), request) }.await;
+        let landing = unsafe { Flight::new(Asking(Some(shared.clone()), ()), request) }.await;
         let (outcome, _) = landing.map_err(|(error, _)| error)?;
-        self.shared.synced(outcome);
         outcome_to_result(outcome).map(drop)
     }
 
@@ -278,12 +323,14 @@ impl File {
     /// # Cancel safety
     ///
     /// As [`write_at`](Self::write_at), for every byte from `length` on.
-    pub async fn set_len(&self, length: u64) -> io::Result<()> {
-        self.shared.may_change(EVERYTHING).await?;
-        self.change(length..u64::MAX, move |descriptor| {
-            Request::SetLength(request::SetLength { descriptor, length })
+    pub fn set_len(&self, length: u64) -> Operation<impl Future<Output = io::Result<()>>> {
+        Operation::new(async move {
+            self.shared.may_change(EVERYTHING).await?;
+            self.change(length..u64::MAX, move |descriptor| {
+                Request::SetLength(request::SetLength { descriptor, length })
+            })
+            .await
         })
-        .await
     }
 
     /// Reserves disk space for `length` bytes from `offset` on, so that writing them later cannot
@@ -297,13 +344,19 @@ impl File {
     /// # Cancel safety
     ///
     /// As [`write_at`](Self::write_at).
-    pub async fn allocate(&self, offset: u64, length: u64) -> io::Result<()> {
-        let range = offset..offset.saturating_add(length);
-        self.shared.may_change(range.clone()).await?;
-        self.change(range, move |descriptor| {
-            Request::Allocate(request::Allocate { descriptor, offset, length })
+    pub fn allocate(
+        &self,
+        offset: u64,
+        length: u64,
+    ) -> Operation<impl Future<Output = io::Result<()>>> {
+        Operation::new(async move {
+            let range = offset..offset.saturating_add(length);
+            self.shared.may_change(range.clone()).await?;
+            self.change(range, move |descriptor| {
+                Request::Allocate(request::Allocate { descriptor, offset, length })
+            })
+            .await
         })
-        .await
     }
 
     /// A change that names no memory.
@@ -314,10 +367,14 @@ impl File {
     ) -> io::Result<()> {
         let mark = Mark::new(&self.shared);
         let change = (&*self.shared, mark.ticket(), range);
-        let request = move |mark: &mut Mark| request(mark.arm().number());
+        let request = |mark: &mut Mark| request(mark.arm(&self.shared));
         // SAFETY: the request names no memory, and the payload owns the descriptor.
         let landing = unsafe { Flight::changing(mark, change, request) }.await;
-        let (outcome, mut mark) = landing.map_err(|(error, _)| error)?;
+        let (outcome, mut mark) = landing.map_err(|(error, mark)| {
+            // Stopped, or never begun: either way it is over.
+            mark.into_iter().for_each(|mut mark| mark.disarm());
+            error
+        })?;
         mark.disarm();
         outcome_to_result(outcome).map(drop)
     }
@@ -331,26 +388,24 @@ impl File {
     /// # Cancel safety
     ///
     /// Dropping it changes nothing.
-    pub async fn metadata(&self) -> io::Result<Metadata> {
-        /// The answer's memory, and the descriptor that is asked about.
-        struct Asking(Arc<Shared>, Box<StatBuffer>);
-        impl Payload for Asking {}
-
-        let asking = Asking(self.shared.clone(), Box::new(StatBuffer::new()));
-        let request = |Asking(shared, buffer): &mut Asking| {
-            Request::Metadata(request::Metadata {
-                descriptor: shared.number(),
-                path: c"".as_ptr(),
-                flags: libc::AT_EMPTY_PATH,
-                buffer: &raw mut **buffer,
-            })
-        };
-        // SAFETY: the payload owns the descriptor, and the buffer in a box of its own; the path is
-        // static.
-        let landing = unsafe { Flight::new(asking, request) }.await;
-        let (outcome, Asking(_, buffer)) = landing.map_err(|(error, _)| error)?;
-        outcome_to_result(outcome)?;
-        Ok(Metadata::new(buffer.read()))
+    pub fn metadata(&self) -> Operation<impl Future<Output = io::Result<Metadata>>> {
+        Operation::new(async move {
+            let asking = Asking(Some(self.shared.clone()), Box::new(StatBuffer::new()));
+            let request = |asking: &mut Asking<Box<StatBuffer>>| {
+                Request::Metadata(request::Metadata {
+                    descriptor: asking.number(&self.shared),
+                    path: c"".as_ptr(),
+                    flags: libc::AT_EMPTY_PATH,
+                    buffer: &raw mut *asking.1,
+                })
+            };
+            // SAFETY: the payload owns the descriptor, and the buffer in a box of its own; the path
+            // is static.
+            let landing = unsafe { Flight::new(asking, request) }.await;
+            let (outcome, Asking(_, buffer)) = landing.map_err(|(error, _)| error)?;
+            outcome_to_result(outcome)?;
+            Ok(Metadata::new(buffer.read()))
+        })
     }
 
     /// Closes the file and tells what the file system had kept for this moment (close(2)). Before,
@@ -363,7 +418,8 @@ impl File {
     ///
     /// # Errors
     ///
-    /// As close(2); the file is closed all the same. Or that a sync had failed.
+    /// As close(2); the file is closed all the same. Or that a sync had failed, or that the kernel
+    /// still has an operation whose core is gone: then the file stays open.
     ///
     /// # Cancel safety
     ///
@@ -375,7 +431,7 @@ impl File {
             return shared.intact();
         }
         let intact = shared.intact();
-        let closed = close(shared.surrender().await).await;
+        let closed = close(shared.surrender().await?).await;
         intact.and(closed)
     }
 

@@ -9,8 +9,9 @@
 //! ```
 //!
 //! That is what makes dropping a write harmless: it may happen or not, but never behind the back of
-//! something later. A file's clones share one ledger, on whichever cores they are. As long as no
-//! write is dropped in flight it costs one load of a counter that never changes.
+//! something later. (What the kernel still holds when its core ends is an error for those who wait:
+//! nobody will ever tell its end.) A file's clones share one ledger, on whichever cores they are.
+//! As long as no write is dropped in flight it costs one load of a counter that never changes.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -98,8 +99,15 @@ impl Ledger {
         self.poll_orphans(range, waker)
     }
 
+    /// A core has ended while the kernel still held a change of its: who waits finds out which.
+    pub(super) fn strand(&self, wakers: &mut Vec<Waker>) {
+        wakers.append(&mut self.books().waiting);
+    }
+
     #[cold]
     fn poll_orphans(&self, range: &Range<u64>, waker: &Waker) -> Poll<Result<(), CoreId>> {
+        // Foreign code: neither copied nor dropped under the lock.
+        let mut copy = Some(waker.clone());
         let mut books = self.books();
         let overlaps =
             |orphan: &&Orphan| orphan.range.start < range.end && range.start < orphan.range.end;
@@ -110,8 +118,10 @@ impl Ledger {
             return Poll::Ready(Err(orphan.core));
         }
         if !books.waiting.iter().any(|waiting| waiting.will_wake(waker)) {
-            books.waiting.push(waker.clone());
+            books.waiting.extend(copy.take());
         }
+        drop(books);
+        drop(copy);
         Poll::Pending
     }
 

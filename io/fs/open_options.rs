@@ -1,6 +1,7 @@
 //! `OpenOptions`: how a file is opened.
 
 use std::ffi::CString;
+use std::future::Future;
 use std::io;
 use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt;
@@ -8,6 +9,7 @@ use std::path::Path;
 
 use super::file::File;
 use super::flight::Flight;
+use super::operation::Operation;
 use super::shared::Shared;
 use crate::io::descriptor::Descriptor;
 use crate::io::operation::outcome_to_result;
@@ -146,20 +148,24 @@ impl OpenOptions {
     /// # Cancel safety
     ///
     /// Dropped, the file may have been made or emptied all the same; what was opened is closed.
-    pub async fn open<P: AsRef<Path>>(&self, path: P) -> io::Result<File> {
-        let flags = self.flags()?;
-        let mode = self.mode;
-        let opening = Opening(CString::new(path.as_ref().as_os_str().as_bytes())?);
-        let request = move |Opening(path): &mut Opening| {
-            Request::Open(request::Open { path: path.as_ptr(), flags, mode })
-        };
-        // SAFETY: the payload owns the path, which is a block of its own.
-        let landing = unsafe { Flight::new(opening, request) }.await;
-        let (outcome, _) = landing.map_err(|(error, _)| error)?;
-        let number = outcome_to_result(outcome).map_err(|error| self.explain(error))?;
-        // SAFETY: the kernel has just opened this number for us.
-        let descriptor = unsafe { Descriptor::from_raw(number as RawFd) };
-        Ok(File::from_shared(Shared::new(descriptor)))
+    pub fn open<P: AsRef<Path>>(
+        &self,
+        path: P,
+    ) -> Operation<impl Future<Output = io::Result<File>>> {
+        Operation::new(async move {
+            let (flags, mode) = (self.flags()?, self.mode);
+            let opening = Opening(CString::new(path.as_ref().as_os_str().as_bytes())?);
+            let request = move |Opening(path): &mut Opening| {
+                Request::Open(request::Open { path: path.as_ptr(), flags, mode })
+            };
+            // SAFETY: the payload owns the path, which is a block of its own.
+            let landing = unsafe { Flight::new(opening, request) }.await;
+            let (outcome, _) = landing.map_err(|(error, _)| error)?;
+            let number = outcome_to_result(outcome).map_err(|error| self.explain(error))?;
+            // SAFETY: the kernel has just opened this number for us.
+            let descriptor = unsafe { Descriptor::from_raw(number as RawFd) };
+            Ok(File::from_shared(Shared::new(descriptor)))
+        })
     }
 
     fn explain(&self, error: io::Error) -> io::Error {

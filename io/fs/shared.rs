@@ -13,13 +13,16 @@ use std::future::poll_fn;
 use std::io;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicI32, AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, Ordering, fence};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Poll, Waker};
 
 use super::ledger::{EVERYTHING, Ledger};
+use super::operation::time_is_up;
 use crate::io::descriptor::Descriptor;
+use crate::io::payload::AnyPayload;
 use crate::io::request::{LENGTH_MAX, direct_alignment, has_positions, status_flags};
+use crate::io::timed::timed_out;
 
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -35,6 +38,8 @@ pub(super) struct Shared {
     /// The error number of the first sync that failed; 0: none.
     failed: AtomicI32,
     handover: OnceLock<Arc<Handover>>,
+    /// A core has ended while the kernel still held a request of it.
+    stranded: AtomicBool,
 }
 
 /// What direct I/O on a file needs, in bytes.
@@ -64,6 +69,7 @@ impl Shared {
             luck: Luck::new(flags & libc::O_DIRECT == 0),
             failed: AtomicI32::new(0),
             handover: OnceLock::new(),
+            stranded: AtomicBool::new(false),
         }
     }
 
@@ -118,11 +124,15 @@ impl Shared {
 
     /// Waits until the kernel is done with every dropped change in the range.
     pub(super) async fn clear(&self, range: Range<u64>) -> io::Result<()> {
-        poll_fn(|cx| self.ledger.poll_clear(&range, cx.waker())).await.map_err(|core| {
-            io::Error::other(format!(
+        poll_fn(|cx| match self.ledger.poll_clear(&range, cx.waker()) {
+            Poll::Ready(Ok(())) => Poll::Ready(Ok(())),
+            Poll::Ready(Err(core)) => Poll::Ready(Err(io::Error::other(format!(
                 "a dropped write of core {core}, which is gone, is still with the kernel"
-            ))
+            )))),
+            Poll::Pending if time_is_up() => Poll::Ready(Err(timed_out())),
+            Poll::Pending => Poll::Pending,
         })
+        .await
     }
 
     /// The error of a file whose sync has failed.
@@ -151,15 +161,39 @@ impl Shared {
     }
 
     /// The descriptor for closing, when every request in flight is over.
-    pub(super) async fn surrender(self: Arc<Self>) -> Descriptor {
+    pub(super) async fn surrender(self: Arc<Self>) -> io::Result<Descriptor> {
         let shared = match Arc::try_unwrap(self) {
-            Ok(mut shared) => return shared.descriptor.take().expect("not handed over"),
+            Ok(mut shared) => return Ok(shared.descriptor.take().expect("not handed over")),
             Err(shared) => shared,
         };
         let handover = Arc::new(Handover::default());
         shared.handover.set(handover.clone()).expect("the last handle is closed once");
+        // Pairs with the fence in `strand`: one of the two sees the other.
+        fence(Ordering::SeqCst);
+        if shared.stranded.load(Ordering::Relaxed) {
+            handover.lock().stranded = true;
+        }
         drop(shared);
         poll_fn(|cx| handover.poll(cx.waker())).await
+    }
+
+    /// A request is over. If it was the last to hold on to the file, what is left: its drop may
+    /// wake who waits to close it.
+    pub(super) fn let_go(self: Arc<Self>) -> Option<AnyPayload> {
+        Arc::into_inner(self).map(AnyPayload::plain)
+    }
+
+    /// The core of a request has ended, and the kernel still holds it. Who waits for its end shall
+    /// look again.
+    pub(super) fn strand(&self, wakers: &mut Vec<Waker>) {
+        self.stranded.store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        if let Some(handover) = self.handover.get() {
+            let mut slot = handover.lock();
+            slot.stranded = true;
+            wakers.extend(slot.waker.take());
+        }
+        self.ledger.strand(wakers);
     }
 
     /// The descriptor, if nothing is in flight and no clone is left.
@@ -272,26 +306,44 @@ impl Luck {
 /// A descriptor on its way from whoever needed it last to whoever waits to close it. Given up by
 /// both, it is closed.
 #[derive(Debug, Default)]
-struct Handover(Mutex<(Option<Descriptor>, Option<Waker>)>);
+struct Handover(Mutex<Slot>);
+
+#[derive(Debug, Default)]
+struct Slot {
+    descriptor: Option<Descriptor>,
+    waker: Option<Waker>,
+    /// Somebody will need it for ever.
+    stranded: bool,
+}
 
 impl Handover {
+    fn lock(&self) -> MutexGuard<'_, Slot> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn give(&self, descriptor: Descriptor) {
         let waker = {
-            let mut slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            slot.0 = Some(descriptor);
-            slot.1.take()
+            let mut slot = self.lock();
+            slot.descriptor = Some(descriptor);
+            slot.waker.take()
         };
         if let Some(waker) = waker {
             waker.wake();
         }
     }
 
-    fn poll(&self, waker: &Waker) -> Poll<Descriptor> {
-        let mut slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(descriptor) = slot.0.take() {
-            return Poll::Ready(descriptor);
+    fn poll(&self, waker: &Waker) -> Poll<io::Result<Descriptor>> {
+        // Foreign code: neither copied nor dropped under the lock.
+        let waker = waker.clone();
+        let mut slot = self.lock();
+        if let Some(descriptor) = slot.descriptor.take() {
+            return Poll::Ready(Ok(descriptor));
         }
-        let old = slot.1.replace(waker.clone());
+        if slot.stranded {
+            let text = "an operation on the file is still with the kernel, and its core is gone";
+            return Poll::Ready(Err(io::Error::other(text)));
+        }
+        let old = slot.waker.replace(waker);
         drop(slot);
         drop(old);
         Poll::Pending

@@ -2,13 +2,13 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Poll, Waker};
 
 use super::flight::{Flight, Landing, Mark};
 use super::shared::Shared;
 use crate::io::buffer::{BufError, IoBuf, IoBufMut};
 use crate::io::operation::{outcome_to_result, try_read};
-use crate::io::payload::Payload;
+use crate::io::payload::{AnyPayload, Payload};
 use crate::io::request::{self, Attempt, Request, Whence};
 
 /// Longer reads are not tried at once: copying them would hold up the core for more than it saves.
@@ -16,11 +16,22 @@ const AT_ONCE_MAX: u32 = 16 * 1024;
 
 /// What a read lends to the kernel.
 struct Reading<B> {
-    shared: Arc<Shared>,
+    /// Gone when the kernel is done.
+    shared: Option<Arc<Shared>>,
     buffer: B,
 }
 
-impl<B: IoBufMut> Payload for Reading<B> {}
+impl<B: IoBufMut> Payload for Reading<B> {
+    fn landed(&mut self, _: i64) -> Option<AnyPayload> {
+        self.shared.take().and_then(Shared::let_go)
+    }
+
+    fn stranded(&mut self, wakers: &mut Vec<Waker>) {
+        if let Some(shared) = &self.shared {
+            shared.strand(wakers);
+        }
+    }
+}
 
 /// What a write lends to the kernel.
 struct Writing<B> {
@@ -28,7 +39,15 @@ struct Writing<B> {
     buffer: B,
 }
 
-impl<B: IoBuf> Payload for Writing<B> {}
+impl<B: IoBuf> Payload for Writing<B> {
+    fn landed(&mut self, outcome: i64) -> Option<AnyPayload> {
+        self.mark.landed(outcome)
+    }
+
+    fn stranded(&mut self, wakers: &mut Vec<Waker>) {
+        self.mark.stranded(wakers);
+    }
+}
 
 /// Reads what fits behind the first `filled` bytes of the buffer's room. Takes no note of it in the
 /// buffer.
@@ -74,11 +93,11 @@ pub(super) async fn read<B: IoBufMut>(
         (false, true) => Whence::Cache,
         (false, false) => Whence::Device,
     };
-    let reading = Reading { shared: shared.clone(), buffer };
+    let reading = Reading { shared: Some(shared.clone()), buffer };
     let request = move |reading: &mut Reading<B>| {
         // SAFETY: within the room, whose start this is.
         let address = unsafe { reading.buffer.stable_mut_ptr().add(filled) };
-        let descriptor = reading.shared.number();
+        let descriptor = reading.shared.get_or_insert_with(|| shared.clone()).number();
         Request::ReadAt(request::ReadAt { descriptor, address, length, offset, whence })
     };
     // SAFETY: the payload owns the descriptor and the buffer, whose memory stays in place and is
@@ -114,7 +133,7 @@ pub(super) async fn write<B: IoBuf>(
     let whence = if shared.is_direct() { Whence::Direct } else { Whence::Cache };
     let request = move |writing: &mut Writing<B>| {
         let address = writing.buffer.stable_ptr().wrapping_add(written);
-        let descriptor = writing.mark.arm().number();
+        let descriptor = writing.mark.arm(shared);
         Request::WriteAt(request::WriteAt { descriptor, address, length, offset, whence })
     };
     // SAFETY: the payload owns the descriptor and the buffer, whose bytes stay in place and are

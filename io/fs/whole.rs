@@ -1,9 +1,11 @@
 //! A file as a whole: all its bytes at once.
 
+use std::future::Future;
 use std::io;
 use std::path::Path;
 
 use super::file::File;
+use super::operation::Operation;
 use crate::io::buffer::{IoBuf, IoBufMut};
 
 /// What a file that is longer than it said is read by, at least.
@@ -33,24 +35,26 @@ const STEP: usize = 4096;
 /// # std::fs::remove_file(path)
 /// # ; std::io::Result::Ok(())
 /// ```
-pub async fn read<P: AsRef<Path>>(path: P) -> io::Result<Vec<u8>> {
-    let file = File::open(path).await?;
-    // Some files, those of /proc among them, do not know their length: it is a hint. One byte more
-    // leaves room for the read that finds the end.
-    let hint = file.metadata().await.map_or(0, |metadata| metadata.len());
-    let mut bytes = Vec::new();
-    bytes.try_reserve_exact(usize::try_from(hint).unwrap_or(usize::MAX).saturating_add(1))?;
-    loop {
-        if bytes.len() == bytes.capacity() {
-            bytes.try_reserve(STEP)?;
+pub fn read<P: AsRef<Path>>(path: P) -> Operation<impl Future<Output = io::Result<Vec<u8>>>> {
+    Operation::new(async move {
+        let file = File::open(path).await?;
+        // Some files, those of /proc among them, do not know their length: it is a hint. One byte
+        // more leaves room for the read that finds the end.
+        let hint = file.metadata().await.map_or(0, |metadata| metadata.len());
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(usize::try_from(hint).unwrap_or(usize::MAX).saturating_add(1))?;
+        loop {
+            if bytes.len() == bytes.capacity() {
+                bytes.try_reserve(STEP)?;
+            }
+            let filled = bytes.len();
+            let (count, room) = file.read_at(bytes.slice_mut(filled..), filled as u64).await?;
+            bytes = room.into_inner();
+            if count == 0 {
+                return Ok(bytes);
+            }
         }
-        let filled = bytes.len();
-        let (count, room) = file.read_at(bytes.slice_mut(filled..), filled as u64).await?;
-        bytes = room.into_inner();
-        if count == 0 {
-            return Ok(bytes);
-        }
-    }
+    })
 }
 
 /// Writes a file that has just these bytes: made if it is not there, emptied before if it is.
@@ -65,8 +69,13 @@ pub async fn read<P: AsRef<Path>>(path: P) -> io::Result<Vec<u8>> {
 /// # Cancel safety
 ///
 /// Dropped, the file may have none, some or all of the bytes.
-pub async fn write<P: AsRef<Path>, B: IoBuf>(path: P, bytes: B) -> io::Result<()> {
-    let file = File::create(path).await?;
-    file.write_all_at(bytes, 0).await?;
-    file.close().await
+pub fn write<P: AsRef<Path>, B: IoBuf>(
+    path: P,
+    bytes: B,
+) -> Operation<impl Future<Output = io::Result<()>>> {
+    Operation::new(async move {
+        let file = File::create(path).await?;
+        file.write_all_at(bytes, 0).await?;
+        file.close().await
+    })
 }

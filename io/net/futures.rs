@@ -5,18 +5,18 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use super::handle::{ListenerHandle, Place, StreamHandle};
+use super::handle::{Bound, ListenerHandle, Place, StreamHandle, gone};
 use super::stream::{Commit, SendNow};
 use super::tcp_stream::TcpStream;
-use crate::io::alarm::Alarm;
 use crate::io::buffer::{BufError, IoBuf, Lease};
 use crate::io::mailbox::{Wait, current_core};
 use crate::io::operation::{self, Pending, outcome_to_result};
 use crate::io::payload::AnyPayload;
 use crate::io::request::call;
+use crate::io::timed::{Expire, Timed, timed_out};
 
 /// Future of [`TcpListener::accept`](super::TcpListener::accept).
 #[derive(Debug)]
@@ -43,19 +43,11 @@ impl Future for Accept<'_> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Self { listener, place } = self.get_mut();
-        let accepted = listener.with_place(place, |tables, key, waiter| {
-            let entry = tables.listeners.get_mut(key)?;
-            Some(match entry.poll_accept(key, waiter, cx, &mut tables.services) {
-                Poll::Ready(Ok(connection)) => Ok(Poll::Ready(connection)),
-                Poll::Ready(Err(error)) => Err(error),
-                Poll::Pending => Ok(Poll::Pending),
-            })
-        });
-        let connection = match accepted {
-            Ok(Poll::Ready(connection)) => connection,
-            Ok(Poll::Pending) => return Poll::Pending,
-            Err(error) => return Poll::Ready(Err(error)),
-        };
+        let connection =
+            ready!(listener.poll_in_line(place, cx, |tables, key, waiter, caller| {
+                let entry = tables.listeners.get_mut(key)?;
+                Some(entry.poll_accept(key, waiter, caller, &mut tables.services))
+            }))?;
         // Best effort: a peer that has reset meanwhile leaves neither option nor address behind,
         // and the connection is handed on all the same: its first read tells.
         let _ = call::set_option(connection.number(), libc::IPPROTO_TCP, libc::TCP_NODELAY, 1);
@@ -98,34 +90,11 @@ impl Future for Recv<'_> {
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Self { stream, place } = self.get_mut();
-        let polled = stream.with_place(place, |tables, key, waiter| {
+        stream.poll_in_line(place, cx, |tables, key, waiter, caller| {
             let entry = tables.streams.get_mut(key)?;
             let number = entry.number();
-            Some(match entry.receive.poll_lease(key, number, waiter, cx, &mut tables.services) {
-                Poll::Ready(Ok(lease)) => Ok(Poll::Ready(lease)),
-                Poll::Ready(Err(error)) => Err(error),
-                Poll::Pending => Ok(Poll::Pending),
-            })
-        });
-        flatten(polled)
-    }
-}
-
-/// `Ok(Pending)` is pending; everything else is ready.
-pub(super) fn flatten<T>(polled: io::Result<Poll<T>>) -> Poll<io::Result<T>> {
-    match polled {
-        Ok(Poll::Ready(value)) => Poll::Ready(Ok(value)),
-        Ok(Poll::Pending) => Poll::Pending,
-        Err(error) => Poll::Ready(Err(error)),
-    }
-}
-
-/// The other way around, for use inside a table closure.
-pub(super) fn unflatten<T>(polled: Poll<io::Result<T>>) -> io::Result<Poll<T>> {
-    match polled {
-        Poll::Ready(Ok(value)) => Ok(Poll::Ready(value)),
-        Poll::Ready(Err(error)) => Err(error),
-        Poll::Pending => Ok(Poll::Pending),
+            Some(entry.receive.poll_lease(key, number, waiter, caller, &mut tables.services))
+        })
     }
 }
 
@@ -165,30 +134,28 @@ impl<'a, B: IoBuf> SendBuffer<'a, B> {
         // SAFETY: `IoBuf` promises that many initialised bytes there, still while we hold the
         // buffer.
         let bytes = unsafe { std::slice::from_raw_parts(buffer.stable_ptr(), length) };
-        let tried = self.stream.with_place(&mut self.place, |tables, key, waiter| {
+        let tried = self.stream.poll_in_line(&mut self.place, cx, |tables, key, waiter, caller| {
             let entry = tables.streams.get_mut(key)?;
             let (number, services) = (entry.number(), &mut tables.services);
             let now = entry.send.try_send(number, *waiter, bytes, services);
             match now {
-                SendNow::Wait => {
-                    let _: Poll<()> = entry.send.wait(waiter, cx, services);
-                }
+                SendNow::Wait => return Some(entry.send.wait(waiter, caller, services)),
                 // The place is kept until the rest is committed: whoever is woken now may run at
                 // once, and would send in between.
                 SendNow::Room { .. } => {}
                 SendNow::Taken | SendNow::Failed(_) => entry.send.served(waiter, services),
             }
-            Some(Ok(now))
+            Some(Poll::Ready(Ok(now)))
         });
         match tried {
-            Ok(SendNow::Taken) => Poll::Ready(Ok((length, buffer))),
-            Ok(SendNow::Wait) => {
+            Poll::Ready(Ok(SendNow::Taken)) => Poll::Ready(Ok((length, buffer))),
+            Poll::Ready(Ok(SendNow::Room { taken })) => self.commit(buffer, taken, cx),
+            Poll::Ready(Ok(SendNow::Failed(error)) | Err(error)) => {
+                Poll::Ready(Err(BufError::new(error, Some(buffer))))
+            }
+            Poll::Ready(Ok(SendNow::Wait)) | Poll::Pending => {
                 *slot = Some(buffer);
                 Poll::Pending
-            }
-            Ok(SendNow::Room { taken }) => self.commit(buffer, taken, cx),
-            Ok(SendNow::Failed(error)) | Err(error) => {
-                Poll::Ready(Err(BufError::new(error, Some(buffer))))
             }
         }
     }
@@ -201,25 +168,26 @@ impl<'a, B: IoBuf> SendBuffer<'a, B> {
     ) -> Poll<Result<(usize, B), BufError<B>>> {
         let remaining = buffer.bytes_init() - taken;
         if remaining == 0 && taken == 0 {
-            self.place.leave(Vec::new());
+            self.place.leave();
             return Poll::Ready(Ok((0, buffer)));
         }
         // SAFETY: within the buffer's bytes, which stay there however the buffer is moved.
         let address = unsafe { buffer.stable_ptr().add(taken) };
         let commit = Commit { address, remaining, taken };
         // Taken only when it is committed: its drop may run anything, so not within the tables.
-        let mut buffer = Some(buffer);
-        let committed = self.stream.with_place(&mut self.place, |tables, key, waiter| {
-            let entry = tables.streams.get_mut(key)?;
-            let payload = AnyPayload::plain(buffer.take().expect("committed once"));
-            let operation = operation::open(&mut tables.operations, payload, cx.waker());
-            let (operations, services) = (&mut tables.operations, &mut tables.services);
-            let number = entry.number();
-            entry.send.served(waiter, services);
-            entry.send.commit((key, number), operation, commit, operations, services);
-            Some(Ok(operation))
-        });
-        match committed {
+        let (mut buffer, mut waker) = (Some(buffer), Some(cx.waker().clone()));
+        let committed =
+            self.stream.with_place(&mut self.place, cx.waker(), |tables, key, waiter, _| {
+                let entry = tables.streams.get_mut(key)?;
+                let payload = AnyPayload::plain(buffer.take().expect("committed once"));
+                let operation = operation::open(&mut tables.operations, payload, waker.take());
+                let (operations, services) = (&mut tables.operations, &mut tables.services);
+                let number = entry.number();
+                entry.send.served(waiter, services);
+                entry.send.commit((key, number), operation, commit, operations, services);
+                Some(operation)
+            });
+        match committed.and_then(|key| key.ok_or_else(gone)) {
             Ok(key) => {
                 self.state = State::Committed(Pending::new(current_core(), key));
                 Poll::Pending
@@ -247,62 +215,32 @@ impl<B: IoBuf> Future for SendBuffer<'_, B> {
     }
 }
 
-/// An operation with a time limit, from its `timeout` method.
-#[derive(Debug)]
-#[must_use = "futures do nothing unless awaited or polled"]
-pub struct Timed<F> {
-    operation: F,
-    alarm: Alarm,
-    expired: bool,
-}
-
-impl<F> Timed<F> {
-    fn new(operation: F, limit: Duration) -> Self {
-        Self { operation, alarm: Alarm::new(limit), expired: false }
-    }
-}
-
-/// What an operation does when its time is up.
-trait Expire: Future + Unpin {
-    /// Ends it, as far as that takes nothing from anyone. `Pending`: the end is on its way, and the
-    /// operation itself will answer. Else it leaves its line: the future may be kept for long.
-    fn expire(&mut self) -> Poll<Self::Output>;
-
-    /// The last word on an answer that came after the time was up.
-    fn settle(output: Self::Output) -> Self::Output {
-        output
-    }
-}
-
-fn timed_out() -> io::Error {
-    io::Error::new(io::ErrorKind::TimedOut, "the operation's time limit has passed")
-}
-
 impl Expire for Recv<'_> {
-    fn expire(&mut self) -> Poll<Self::Output> {
-        self.place.leave(Vec::new());
+    fn expire(mut self: Pin<&mut Self>) -> Poll<Self::Output> {
+        self.place.leave();
         Poll::Ready(Err(timed_out()))
     }
 }
 
 impl Expire for Accept<'_> {
-    fn expire(&mut self) -> Poll<Self::Output> {
-        self.place.leave(Vec::new());
+    fn expire(mut self: Pin<&mut Self>) -> Poll<Self::Output> {
+        self.place.leave();
         Poll::Ready(Err(timed_out()))
     }
 }
 
 impl<B: IoBuf> Expire for SendBuffer<'_, B> {
-    fn expire(&mut self) -> Poll<Self::Output> {
-        match &mut self.state {
+    fn expire(self: Pin<&mut Self>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        match &mut this.state {
             State::Fresh(buffer) => {
-                self.place.leave(Vec::new());
+                this.place.leave();
                 Poll::Ready(Err(BufError::new(timed_out(), buffer.take())))
             }
             State::Committed(operation) => {
                 if let (true, Some(operation)) = (operation.is_here(), operation.key()) {
                     // A stream that is gone has finished the operation: the next poll tells.
-                    let _ = self.stream.with(|tables, key| {
+                    let _ = this.stream.with(|tables, key| {
                         let entry = tables.streams.get_mut(key)?;
                         let place = (key, entry.number());
                         let (operations, services) = (&mut tables.operations, &mut tables.services);
@@ -322,24 +260,5 @@ impl<B: IoBuf> Expire for SendBuffer<'_, B> {
             }
             other => other,
         }
-    }
-}
-
-impl<F: Expire> Future for Timed<F> {
-    type Output = F::Output;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = &mut *self;
-        if let Poll::Ready(output) = Pin::new(&mut this.operation).poll(cx) {
-            return Poll::Ready(if this.expired { F::settle(output) } else { output });
-        }
-        if this.expired || this.alarm.poll(cx).is_pending() {
-            return Poll::Pending;
-        }
-        this.expired = true;
-        if let Poll::Ready(output) = this.operation.expire() {
-            return Poll::Ready(output);
-        }
-        Pin::new(&mut this.operation).poll(cx).map(F::settle)
     }
 }

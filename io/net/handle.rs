@@ -14,40 +14,46 @@
 //! operation answers with an error that names the owner.
 
 use std::io;
+use std::mem;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, Waker};
 
 use super::listener::Listener;
-use super::stream::{Socket, Stream};
-use crate::io::buffer::Lease;
+use super::stream::{Farewell, Remains, Socket, Stream};
+use crate::io::allowance;
 use crate::io::descriptor::Descriptor;
 use crate::io::mailbox::{self, CoreId, Key, Message, Wait, WaiterId};
 use crate::io::proactor::{Proactor, off_core, outside};
 use crate::io::request::call;
 use crate::io::tables::Tables;
+use crate::io::waiters::{Caller, HOLDER};
 
 /// In place of a core: one of them is making the entry.
 const BINDING: CoreId = CoreId::MAX;
 
 /// To which core, and which entry of its table. Zero is unbound.
 #[derive(Debug)]
-struct Binding {
+pub(crate) struct Binding {
     core: AtomicU64,
     key: AtomicU64,
-    release: Release,
+    release: &'static Release,
 }
 
 /// How the owner is told that the last handle is gone: by a message, or directly on its own core.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Release {
     message: fn(Key) -> Message,
     here: fn(&mut Tables, Key),
 }
 
+const STREAM: &Release = &Release { message: Message::ReleaseStream, here: Tables::release_stream };
+const LISTENER: &Release =
+    &Release { message: Message::ReleaseListener, here: Tables::release_listener };
+
 impl Binding {
-    fn new(message: fn(Key) -> Message, here: fn(&mut Tables, Key)) -> Self {
-        let release = Release { message, here };
+    fn new(release: &'static Release) -> Self {
         Self { core: AtomicU64::new(0), key: AtomicU64::new(0), release }
     }
 
@@ -60,13 +66,13 @@ impl Binding {
         insert: impl FnOnce(&mut Tables) -> Key,
     ) -> io::Result<Key> {
         let here = proactor.id();
-        if self.core.load(Ordering::Relaxed) == here {
-            return Ok(self.key());
+        if let Some(key) = self.key_on(here) {
+            return Ok(key);
         }
         match self.core.compare_exchange(0, BINDING, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => {
                 // Should the insert panic, nothing is bound.
-                let mut bound = Bound(self, 0);
+                let mut bound = Settled(self, 0);
                 let key = proactor.with_tables(insert);
                 let packed = u64::from(key.index) | u64::from(key.generation) << 32;
                 self.key.store(packed, Ordering::Relaxed);
@@ -74,10 +80,16 @@ impl Binding {
                 Ok(key)
             }
             Err(BINDING) => Err(io::Error::other(format!(
-                "{what} is being bound to another core at this moment"
+                "this {what} is being bound to another core at this moment"
             ))),
-            Err(owner) => Err(off_core(what, owner)),
+            Err(owner) => Err(off_core(&format!("this {what}"), owner)),
         }
+    }
+
+    /// The entry, if it is on this core, the current one.
+    #[inline]
+    fn key_on(&self, here: CoreId) -> Option<Key> {
+        (self.core.load(Ordering::Relaxed) == here).then(|| self.key())
     }
 
     #[inline]
@@ -100,9 +112,9 @@ impl Binding {
 }
 
 /// Ends BINDING, with the core that is named by then.
-struct Bound<'a>(&'a Binding, CoreId);
+struct Settled<'a>(&'a Binding, CoreId);
 
-impl Drop for Bound<'_> {
+impl Drop for Settled<'_> {
     fn drop(&mut self) {
         // Release: the entry is written before.
         self.0.core.store(self.1, Ordering::Release);
@@ -132,24 +144,30 @@ impl Drop for Binding {
 pub(crate) struct Place {
     pub(crate) waiter: Option<WaiterId>,
     wait: Wait,
+    /// Its read has taken a part, and the socket says so.
+    holds: bool,
     core: CoreId,
     key: Key,
 }
 
 impl Place {
     pub(crate) fn new(wait: Wait) -> Self {
-        Self { waiter: None, wait, core: 0, key: Key { index: 0, generation: 0 } }
+        Self { waiter: None, wait, holds: false, core: 0, key: Key { index: 0, generation: 0 } }
     }
 
-    /// Leaves the line, giving back what a read had already taken.
-    pub(crate) fn leave(&mut self, unread: Vec<u8>) {
+    /// It may stand in a line of this entry now.
+    #[inline]
+    fn stand_on(&mut self, key: Key) {
+        if self.waiter.is_some() {
+            self.key = key;
+            self.core = mailbox::current_core();
+        }
+    }
+
+    /// Leaves the line.
+    pub(crate) fn leave(&mut self) {
         let Some(waiter) = self.waiter.take() else { return };
-        let (key, wait) = (self.key, self.wait);
-        let message = if unread.is_empty() {
-            Message::Withdraw { key, wait, waiter }
-        } else {
-            Message::Unread { key, waiter, bytes: unread }
-        };
+        let message = Message::Withdraw { key: self.key, wait: self.wait, waiter };
         if mailbox::current_core() == self.core {
             Proactor::with_current(|proactor| {
                 proactor.with_tables(|tables| tables.on_message(message));
@@ -162,8 +180,124 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.leave(Vec::new());
+        self.leave();
     }
+}
+
+/// A handle whose resource stands on a core's table.
+pub(crate) trait Bound {
+    /// What it is called in errors.
+    const NAME: &'static str;
+
+    fn binding(&self) -> &Binding;
+
+    /// Makes the entry on the table of the core that is to serve it.
+    fn insert(&self, tables: &mut Tables) -> Key;
+
+    /// Binds it to this core, or says who serves it.
+    #[cold]
+    fn bind(&self, proactor: &Proactor) -> io::Result<Key> {
+        self.binding().bind(Self::NAME, proactor, |tables| self.insert(tables))
+    }
+
+    /// Runs `f` on the entry, binding it to this core at the first use.
+    #[inline]
+    fn on_entry<R>(&self, f: impl FnOnce(&mut Tables, Key) -> R) -> io::Result<R> {
+        let done = Proactor::with_current(|proactor| {
+            let key = match self.binding().key_on(proactor.id()) {
+                Some(key) => key,
+                None => self.bind(proactor)?,
+            };
+            Ok(proactor.with_tables(|tables| f(tables, key)))
+        });
+        done.unwrap_or_else(|| Err(outside(&format!("a {}", Self::NAME))))
+    }
+
+    /// The same for what needs no waiting. `None`: there is no such entry any more.
+    #[inline]
+    fn with<R>(&self, f: impl FnOnce(&mut Tables, Key) -> Option<io::Result<R>>) -> io::Result<R> {
+        self.on_entry(f)?.unwrap_or_else(|| Err(gone()))
+    }
+
+    /// The same for what may wait and has no place in line, within the allowance.
+    #[cfg(any(feature = "tokio-io", feature = "futures-io", feature = "hyper"))]
+    #[inline]
+    fn poll<R>(
+        &self,
+        cx: &Context<'_>,
+        mut f: impl FnMut(&mut Tables, Key, &mut Caller<'_>) -> Option<Poll<io::Result<R>>>,
+    ) -> Poll<io::Result<R>> {
+        if !allowance::is_left() {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        answer(Caller::run(cx.waker(), |caller| {
+            self.on_entry(|tables, key| f(tables, key, caller))
+        }))
+    }
+
+    /// The same with a place in line. Beyond the allowance the future still takes its place: who
+    /// asked first is served first, whoever asks again first.
+    #[inline]
+    fn poll_in_line<R>(
+        &self,
+        place: &mut Place,
+        cx: &Context<'_>,
+        f: impl FnMut(
+            &mut Tables,
+            Key,
+            &mut Option<WaiterId>,
+            &mut Caller<'_>,
+        ) -> Option<Poll<io::Result<R>>>,
+    ) -> Poll<io::Result<R>> {
+        if !allowance::is_left() {
+            cx.waker().wake_by_ref();
+            let wait = place.wait;
+            let placed = self.with_place(place, cx.waker(), |tables, key, waiter, caller| {
+                tables.enrol(key, wait, waiter, caller);
+            });
+            return placed.map_or_else(|error| Poll::Ready(Err(error)), |()| Poll::Pending);
+        }
+        answer(self.with_place(place, cx.waker(), f))
+    }
+
+    /// As `on_entry`, for a future that has or wants a place in line.
+    #[inline]
+    fn with_place<R>(
+        &self,
+        place: &mut Place,
+        waker: &Waker,
+        mut f: impl FnMut(&mut Tables, Key, &mut Option<WaiterId>, &mut Caller<'_>) -> R,
+    ) -> io::Result<R> {
+        if place.waiter.is_some() && place.core != mailbox::current_core() {
+            return Err(off_core("this future", place.core));
+        }
+        Caller::run(waker, |caller| {
+            self.on_entry(|tables, key| {
+                if place.holds && place.key != key {
+                    // The stream has left and come back, where this read's place was kept.
+                    place.waiter = Some(HOLDER);
+                }
+                let result = f(tables, key, &mut place.waiter, caller);
+                place.stand_on(key);
+                result
+            })
+        })
+    }
+}
+
+/// What was found, counted against the allowance.
+#[inline]
+fn answer<R>(polled: io::Result<Option<Poll<io::Result<R>>>>) -> Poll<io::Result<R>> {
+    let polled = match polled {
+        Ok(Some(polled)) => polled,
+        Ok(None) => Poll::Ready(Err(gone())),
+        Err(error) => Poll::Ready(Err(error)),
+    };
+    if polled.is_ready() {
+        allowance::spend();
+    }
+    polled
 }
 
 /// What stream, halves and futures share.
@@ -171,13 +305,19 @@ impl Drop for Place {
 pub(crate) struct StreamHandle {
     socket: Arc<Socket>,
     binding: Binding,
+    /// While it is unbound: the core that had it last, or on which it was made.
+    home: AtomicU64,
 }
+
+/// In place of a home: the stream was aborted, and shall not linger anywhere.
+const NOWHERE: CoreId = CoreId::MAX;
 
 impl StreamHandle {
     pub(crate) fn new(descriptor: Descriptor) -> Arc<Self> {
         Arc::new(Self {
             socket: Arc::new(Socket::new(descriptor)),
-            binding: Binding::new(Message::ReleaseStream, Tables::release_stream),
+            binding: Binding::new(STREAM),
+            home: AtomicU64::new(mailbox::current_core()),
         })
     }
 
@@ -201,64 +341,62 @@ impl StreamHandle {
         owner != 0 && mailbox::find(owner).is_none()
     }
 
-    /// Runs `f` on the stream's entry, binding it to this core at the first use.
-    #[inline]
-    pub(crate) fn with<R>(
-        &self,
-        f: impl FnOnce(&mut Tables, Key) -> Option<io::Result<R>>,
-    ) -> io::Result<R> {
-        let done = Proactor::with_current(|proactor| {
-            let key = self.binding.bind("this stream", proactor, |tables| {
-                tables.streams.insert(Stream::new(self.socket.clone()))
-            })?;
-            proactor.with_tables(|tables| f(tables, key)).unwrap_or_else(|| Err(gone()))
-        });
-        done.unwrap_or_else(|| Err(outside("a stream")))
-    }
-
-    /// As `with`, for a future that may wait.
-    #[inline]
-    pub(crate) fn with_place<R>(
-        &self,
-        place: &mut Place,
-        f: impl FnOnce(&mut Tables, Key, &mut Option<WaiterId>) -> Option<io::Result<R>>,
-    ) -> io::Result<R> {
-        if place.waiter.is_some() && place.core != mailbox::current_core() {
-            return Err(off_core("this future", place.core));
+    /// A read has taken a part and waits for more: nobody reads before it, wherever the stream
+    /// goes.
+    pub(crate) fn hold(&self, place: &mut Place) {
+        if !mem::replace(&mut place.holds, true) {
+            self.socket.hold();
         }
-        self.with(|tables, key| {
-            let result = f(tables, key, &mut place.waiter);
-            if place.waiter.is_some() {
-                place.key = key;
-                place.core = mailbox::current_core();
-            }
-            result
-        })
     }
 
-    /// Bytes that a read had taken go back in front, wherever the stream is by now.
+    /// A read is over. Bytes that it had taken go back in front, wherever the stream is by now.
     pub(crate) fn give_back(&self, place: &mut Place, bytes: Vec<u8>) {
-        let (owner, key) = (self.binding.core(), self.binding.key());
-        if bytes.is_empty() || owner == place.core && key == place.key && place.waiter.is_some() {
-            return place.leave(bytes);
+        let holds = mem::take(&mut place.holds);
+        if bytes.is_empty() && !holds {
+            return place.leave();
         }
-        // It has moved since, or the read ended in an error and stands in no line.
-        place.leave(Vec::new());
-        if owner == 0 {
-            self.socket.put_back(bytes);
-        } else if mailbox::current_core() == owner {
+        let here = mailbox::current_core();
+        let (owner, key) = (self.binding.core(), self.binding.key());
+        if owner != 0 && owner == here {
+            if holds {
+                self.socket.give_back(Vec::new());
+            }
+            let waiter = place.waiter.take().filter(|_| place.core == owner && place.key == key);
             Proactor::with_current(|proactor| {
-                proactor.with_tables(|tables| tables.on_message(Message::PutBack { key, bytes }));
+                proactor.with_tables(|tables| {
+                    let Some(stream) = tables.streams.get_mut(key) else { return };
+                    stream.give_back(waiter, bytes, &mut tables.services);
+                });
             });
-        } else {
-            let _ = mailbox::post(owner, Message::PutBack { key, bytes });
+            return;
+        }
+        self.socket.give_back(bytes);
+        // Read again: see `Socket`. Whoever is told in vain finds nothing.
+        let (owner, key) = (self.binding.core(), self.binding.key());
+        let waiter = place.waiter.take().filter(|_| place.core == owner && place.key == key);
+        if owner != 0 {
+            // A core that is gone serves nobody any more.
+            let _ = mailbox::post(owner, Message::GivenBack { key, waiter });
         }
     }
 
     /// Takes the stream off its core: nothing is in flight any more.
-    pub(crate) fn unbind(&self, unread: Vec<u8>) {
-        self.socket.keep_unread(Lease::from_vec(unread));
-        self.binding.unbind();
+    pub(crate) fn unbind(&self, remains: Remains) {
+        self.home.store(self.binding.core(), Ordering::Relaxed);
+        self.socket.leave(remains, || self.binding.unbind());
+    }
+
+    /// Resets the connection from a thread that may not touch it.
+    pub(crate) fn abort_elsewhere(&self) {
+        // A socket that is not connected any more has nothing to reset.
+        let _ = call::reset_on_close(self.number());
+        match self.binding.core() {
+            // The close that the drop brings is the reset.
+            0 => self.home.store(NOWHERE, Ordering::Relaxed),
+            owner => {
+                let _ = mailbox::post(owner, Message::AbortStream(self.binding.key()));
+            }
+        }
     }
 
     /// The writing half is gone: FIN follows what is committed.
@@ -293,17 +431,40 @@ impl StreamHandle {
     }
 
     /// Closing a socket with input unread resets it, and takes with it what the peer has not read
-    /// yet. So a stream that was never used, or was detached, lingers as any other.
+    /// yet. So a stream that was never used, or was detached, lingers as any other: here, or on the
+    /// core that it comes from.
     fn linger_unbound(&self) {
+        let mut farewell = Some(Farewell::new(self.socket.clone()));
         Proactor::with_current(|proactor| {
-            if proactor.is_closed() {
-                return;
+            if let (false, Some(farewell)) = (proactor.is_closed(), farewell.take()) {
+                proactor.with_tables(|tables| tables.linger(farewell));
             }
-            proactor.with_tables(|tables| {
-                let key = tables.streams.insert(Stream::new(self.socket.clone()));
-                tables.release_stream(key);
-            });
         });
+        if let Some(farewell) = farewell {
+            // With that core gone it comes back, and ends here.
+            drop(mailbox::post(self.home.load(Ordering::Relaxed), Message::Linger(farewell)));
+        }
+    }
+}
+
+impl Bound for StreamHandle {
+    const NAME: &'static str = "stream";
+
+    #[inline]
+    fn binding(&self) -> &Binding {
+        &self.binding
+    }
+
+    fn insert(&self, tables: &mut Tables) -> Key {
+        tables.streams.insert(Stream::new(self.socket.clone()))
+    }
+
+    #[cold]
+    fn bind(&self, proactor: &Proactor) -> io::Result<Key> {
+        let key = self.binding.bind(Self::NAME, proactor, |tables| self.insert(tables))?;
+        // Only now: what is given back before this is found here, and after it told to this core.
+        proactor.with_tables(|tables| tables.collect(key, None));
+        Ok(key)
     }
 }
 
@@ -311,7 +472,8 @@ impl Drop for StreamHandle {
     fn drop(&mut self) {
         // Shared: the descriptor is being given away.
         let is_ours = Arc::strong_count(&self.socket) == 1;
-        if !self.is_bound() && is_ours && call::unread(self.number()) > 0 {
+        let lingers = !self.is_bound() && is_ours && *self.home.get_mut() != NOWHERE;
+        if lingers && self.socket.descriptor.is_usable() && self.socket.has_input() {
             self.linger_unbound();
         }
     }
@@ -326,7 +488,7 @@ pub(crate) struct ListenerHandle {
 
 impl ListenerHandle {
     pub(crate) fn new(descriptor: Descriptor) -> Self {
-        let binding = Binding::new(Message::ReleaseListener, Tables::release_listener);
+        let binding = Binding::new(LISTENER);
         Self { descriptor: Arc::new(descriptor), binding }
     }
 
@@ -341,39 +503,20 @@ impl ListenerHandle {
     pub(crate) fn is_bound(&self) -> bool {
         self.binding.core() != 0
     }
+}
 
-    pub(crate) fn with<R>(
-        &self,
-        f: impl FnOnce(&mut Tables, Key) -> Option<io::Result<R>>,
-    ) -> io::Result<R> {
-        let done = Proactor::with_current(|proactor| {
-            let key = self.binding.bind("this listener", proactor, |tables| {
-                tables.listeners.insert(Listener::new(self.descriptor.clone()))
-            })?;
-            proactor.with_tables(|tables| f(tables, key)).unwrap_or_else(|| Err(gone()))
-        });
-        done.unwrap_or_else(|| Err(outside("a listener")))
+impl Bound for ListenerHandle {
+    const NAME: &'static str = "listener";
+
+    fn binding(&self) -> &Binding {
+        &self.binding
     }
 
-    pub(crate) fn with_place<R>(
-        &self,
-        place: &mut Place,
-        f: impl FnOnce(&mut Tables, Key, &mut Option<WaiterId>) -> Option<io::Result<R>>,
-    ) -> io::Result<R> {
-        if place.waiter.is_some() && place.core != mailbox::current_core() {
-            return Err(off_core("this future", place.core));
-        }
-        self.with(|tables, key| {
-            let result = f(tables, key, &mut place.waiter);
-            if place.waiter.is_some() {
-                place.key = key;
-                place.core = mailbox::current_core();
-            }
-            result
-        })
+    fn insert(&self, tables: &mut Tables) -> Key {
+        tables.listeners.insert(Listener::new(self.descriptor.clone()))
     }
 }
 
-fn gone() -> io::Error {
+pub(crate) fn gone() -> io::Error {
     io::Error::new(io::ErrorKind::NotConnected, "the runtime that served this is shut down")
 }

@@ -17,7 +17,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::RawFd;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::Duration;
 
 use crate::io::descriptor::Descriptor;
@@ -26,7 +26,7 @@ use crate::io::operation::{self, Operations};
 use crate::io::request::{Accept, Completion, Request};
 use crate::io::services::{Kind, Services};
 use crate::io::timers::TimerKey;
-use crate::io::waiters::Waiters;
+use crate::io::waiters::{Caller, Waiters};
 
 const BACK_OFF_MIN: Duration = Duration::from_millis(10);
 const BACK_OFF_MAX: Duration = Duration::from_secs(1);
@@ -76,7 +76,7 @@ impl Listener {
         &mut self,
         key: Key,
         waiter: &mut Option<WaiterId>,
-        cx: &Context<'_>,
+        caller: &mut Caller<'_>,
         services: &mut Services,
     ) -> Poll<io::Result<Descriptor>> {
         if self.waiters.may_go(*waiter) {
@@ -97,8 +97,17 @@ impl Listener {
                 return Poll::Ready(next);
             }
         }
+        self.wait(waiter, caller, services)
+    }
+
+    pub(crate) fn wait<T>(
+        &mut self,
+        waiter: &mut Option<WaiterId>,
+        caller: &mut Caller<'_>,
+        services: &mut Services,
+    ) -> Poll<T> {
         let id = services.waiter(waiter);
-        let old = self.waiters.enrol(id, cx.waker());
+        let old = self.waiters.enrol(id, caller);
         services.effects.discard(old);
         Poll::Pending
     }

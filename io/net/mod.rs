@@ -13,9 +13,10 @@ mod tcp_stream;
 #[cfg(any(feature = "tokio-io", feature = "futures-io", feature = "hyper"))]
 mod traits;
 
-pub use self::futures::{Accept, Recv, SendBuffer, Timed};
+pub use self::futures::{Accept, Recv, SendBuffer};
 pub use self::split::{OwnedReadHalf, OwnedWriteHalf, ReadHalf, ReuniteError, WriteHalf};
 pub use self::tcp_listener::{Placement, TcpListener};
 pub use self::tcp_socket::TcpSocket;
 pub use self::tcp_stream::{DetachError, TcpStream};
 pub use crate::io::dns::ToSocketAddrs;
+pub use crate::io::timed::Timed;

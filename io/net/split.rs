@@ -7,8 +7,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use super::futures::{Recv, SendBuffer, flatten, unflatten};
-use super::handle::{Place, StreamHandle};
+use super::futures::{Recv, SendBuffer};
+use super::handle::{Bound, Place, StreamHandle};
 use super::tcp_stream::{TcpStream, as_uninit, poll_read, read};
 use crate::io::buffer::{BufError, IoBuf, IoBufMut};
 use crate::io::mailbox::Wait;
@@ -125,7 +125,7 @@ impl OwnedReadHalf {
     /// # Cancel safety
     ///
     /// As [`TcpStream::read_exact`].
-    pub async fn read_exact(&self, into: &mut [u8]) -> io::Result<()> {
+    pub async fn read_exact(&self, into: &mut [u8]) -> io::Result<usize> {
         read_exact(&self.handle, into).await
     }
 
@@ -141,10 +141,10 @@ impl OwnedReadHalf {
     pub async fn read_until(
         &self,
         delimiter: u8,
-        limit: usize,
         into: &mut Vec<u8>,
+        limit: usize,
     ) -> io::Result<usize> {
-        read_until(&self.handle, delimiter, limit, into).await
+        read_until(&self.handle, delimiter, into, limit).await
     }
 
     /// Joins the halves again.
@@ -252,18 +252,17 @@ impl OwnedWriteHalf {
         flush(&self.handle).await
     }
 
-    /// Sends what is committed, then FIN.
+    /// As [`TcpStream::shutdown`].
     ///
     /// # Errors
     ///
-    /// As shutdown(2), or that of an earlier write.
+    /// As [`TcpStream::shutdown`].
     ///
     /// # Cancel safety
     ///
     /// Dropped while it waits for committed bytes, nothing is ended.
     pub async fn shutdown(&self) -> io::Result<()> {
-        flush(&self.handle).await?;
-        call::shutdown(self.handle.number(), Shutdown::Write)
+        shut_down(&self.handle).await
     }
 
     /// Joins the halves again.
@@ -292,12 +291,12 @@ struct ReadExact<'a> {
     filled: usize,
 }
 
-pub(super) async fn read_exact(handle: &StreamHandle, into: &mut [u8]) -> io::Result<()> {
+pub(super) async fn read_exact(handle: &StreamHandle, into: &mut [u8]) -> io::Result<usize> {
     ReadExact { handle, place: Place::new(Wait::Read), into, filled: 0 }.await
 }
 
 impl Future for ReadExact<'_> {
-    type Output = io::Result<()>;
+    type Output = io::Result<usize>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
@@ -306,7 +305,12 @@ impl Future for ReadExact<'_> {
             let count = match poll_read(this.handle, &mut this.place, true, rest, cx) {
                 Poll::Ready(Ok(count)) => count,
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => {
+                    if this.filled > 0 {
+                        this.handle.hold(&mut this.place);
+                    }
+                    return Poll::Pending;
+                }
             };
             if count == 0 {
                 return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
@@ -314,8 +318,8 @@ impl Future for ReadExact<'_> {
             this.filled += count;
         }
         this.filled = 0;
-        this.place.leave(Vec::new());
-        Poll::Ready(Ok(()))
+        this.handle.give_back(&mut this.place, Vec::new());
+        Poll::Ready(Ok(this.into.len()))
     }
 }
 
@@ -340,8 +344,8 @@ const CHUNK: usize = 4096;
 pub(super) async fn read_until(
     handle: &StreamHandle,
     delimiter: u8,
-    limit: usize,
     into: &mut Vec<u8>,
+    limit: usize,
 ) -> io::Result<usize> {
     let place = Place::new(Wait::Read);
     let line = ReadUntil { handle, place, delimiter, limit, taken: Vec::new() }.await?;
@@ -366,7 +370,12 @@ impl Future for ReadUntil<'_> {
             let count = match poll_read(this.handle, &mut this.place, true, spare, cx) {
                 Poll::Ready(Ok(count)) => count,
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => {
+                    if searched > 0 {
+                        this.handle.hold(&mut this.place);
+                    }
+                    return Poll::Pending;
+                }
             };
             // SAFETY: the read has initialised that many bytes.
             unsafe { this.taken.set_len(searched + count) };
@@ -376,7 +385,7 @@ impl Future for ReadUntil<'_> {
             }
             let end = found.map_or(this.taken.len(), |at| searched + at + 1);
             let rest = this.taken.split_off(end);
-            this.place.leave(rest);
+            this.handle.give_back(&mut this.place, rest);
             return Poll::Ready(Ok(std::mem::take(&mut this.taken)));
         }
     }
@@ -399,11 +408,11 @@ pub(super) fn poll_write(
     parts: &[IoSlice<'_>],
     cx: &Context<'_>,
 ) -> Poll<io::Result<usize>> {
-    flatten(handle.with_place(place, |tables, key, waiter| {
+    handle.poll_in_line(place, cx, |tables, key, waiter, caller| {
         let entry = tables.streams.get_mut(key)?;
         let (place, services) = ((key, entry.number()), &mut tables.services);
-        Some(unflatten(entry.send.poll_write(place, waiter, parts, cx, services)))
-    }))
+        Some(entry.send.poll_write(place, waiter, parts, caller, services))
+    })
 }
 
 pub(super) async fn write_all(handle: &StreamHandle, mut bytes: &[u8]) -> io::Result<()> {
@@ -427,10 +436,24 @@ pub(super) fn poll_flush(
     place: &mut Place,
     cx: &Context<'_>,
 ) -> Poll<io::Result<()>> {
-    flatten(handle.with_place(place, |tables, key, waiter| {
+    handle.poll_in_line(place, cx, |tables, key, waiter, caller| {
         let entry = tables.streams.get_mut(key)?;
-        Some(unflatten(entry.send.poll_flush(waiter, cx, &mut tables.services)))
-    }))
+        Some(entry.send.poll_flush(waiter, caller, &mut tables.services))
+    })
+}
+
+pub(super) async fn shut_down(handle: &StreamHandle) -> io::Result<()> {
+    flush(handle).await?;
+    end_writing(handle)
+}
+
+/// Sends FIN. A connection that is down has no direction left to end: that is no error, as a second
+/// call is none; what was lost with it, flush and reads tell.
+pub(super) fn end_writing(handle: &StreamHandle) -> io::Result<()> {
+    match call::shutdown(handle.number(), Shutdown::Write) {
+        Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
+        result => result,
+    }
 }
 
 /// Ends what is in flight and takes the stream off its core.
@@ -441,22 +464,22 @@ pub(super) async fn detach(handle: &StreamHandle) -> io::Result<()> {
     flush(handle).await?;
     let mut place = Place::new(Wait::Idle);
     poll_fn(|cx| {
-        flatten(handle.with_place(&mut place, |tables, key, waiter| {
+        handle.poll_in_line(&mut place, cx, |tables, key, waiter, caller| {
             let entry = tables.streams.get_mut(key)?;
             let services = &mut tables.services;
-            if entry.poll_idle(key, waiter, cx, services).is_pending() {
-                return Some(Ok(Poll::Pending));
+            if entry.poll_idle(key, waiter, caller, services).is_pending() {
+                return Some(Poll::Pending);
             }
             let number = entry.number();
             let mut stream = tables.streams.remove(key)?;
-            let unread = stream.take_unread();
+            let remains = stream.remains();
             services.ring.forget(number);
             stream.close(&mut tables.operations, services);
             *waiter = None;
             // Before those who are woken by this look for it.
-            handle.unbind(unread);
-            Some(Ok(Poll::Ready(())))
-        }))
+            handle.unbind(remains);
+            Some(Poll::Ready(Ok(())))
+        })
     })
     .await
 }

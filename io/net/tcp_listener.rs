@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::task::Poll;
 
 use super::futures::Accept;
-use super::handle::ListenerHandle;
+use super::handle::{Bound, ListenerHandle};
 use super::options;
 use super::{TcpSocket, TcpStream, ToSocketAddrs};
 use crate::io::descriptor::Descriptor;
@@ -37,6 +37,14 @@ pub enum Placement {
 ///
 /// Dropping a listener closes the connections that nobody took; [`close`](Self::close) returns
 /// them.
+///
+/// # When its runtime is gone
+///
+/// The socket lives as long as its handle, as tokio's does. So a listener that is kept beyond the
+/// runtime that served it goes on listening: the kernel takes connections into its backlog, nobody
+/// serves them, and their clients wait. What had been taken ahead is closed with the runtime, and
+/// `accept` answers [`NotConnected`](io::ErrorKind::NotConnected). Drop the listener to have
+/// clients refused. One that no runtime has served yet is for any that comes.
 ///
 /// # Examples
 ///
@@ -149,10 +157,11 @@ impl TcpListener {
         let mut closing: Option<Pending<Vec<Descriptor>>> = None;
         let undelivered = std::future::poll_fn(|cx| {
             if closing.is_none() {
+                let mut waker = Some(cx.waker().clone());
                 let opened = self.handle.with(|tables, key| {
                     let entry = tables.listeners.get_mut(key)?;
                     let payload = AnyPayload::plain(Vec::<Descriptor>::new());
-                    let operation = operation::open(&mut tables.operations, payload, cx.waker());
+                    let operation = operation::open(&mut tables.operations, payload, waker.take());
                     entry.release_for(key, operation, &mut tables.services);
                     tables.settle_listener(key);
                     Some(Ok(operation))

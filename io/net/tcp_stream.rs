@@ -12,8 +12,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 pub use self::convert::DetachError;
-use super::futures::{Recv, SendBuffer, flatten, unflatten};
-use super::handle::{Place, StreamHandle};
+use super::futures::{Recv, SendBuffer};
+use super::handle::{Bound, Place, StreamHandle};
 use super::split::{self, OwnedReadHalf, OwnedWriteHalf, ReadHalf, WriteHalf};
 use super::{TcpSocket, ToSocketAddrs};
 use crate::io::buffer::{BufError, IoBuf, IoBufMut};
@@ -25,6 +25,7 @@ use crate::io::operation::{self, Pending, outcome_to_result};
 use crate::io::payload::AnyPayload;
 use crate::io::request::call;
 use crate::io::services::Services;
+use crate::io::waiters::Caller;
 
 /// A TCP connection.
 ///
@@ -44,6 +45,10 @@ use crate::io::services::Services;
 /// closes at once. Bytes that the linger time leaves unsent make it a reset: FIN would tell the
 /// peer that it has everything. [`close`](Self::close) does the same and reports errors;
 /// [`abort`](Self::abort) resets.
+///
+/// A stream that is bound to no core lingers where it is dropped, or on the core that had it last.
+/// Where neither is there, FIN goes out and the input that has come is discarded; input that comes
+/// later is answered by a reset, as nobody is left to take it.
 ///
 /// # Examples
 ///
@@ -196,7 +201,7 @@ impl TcpStream {
         read(&self.handle, as_uninit(into)).await
     }
 
-    /// Fills a slice.
+    /// Fills a slice, and answers its length.
     ///
     /// # Errors
     ///
@@ -208,12 +213,16 @@ impl TcpStream {
     /// Dropped half-way, what it had read goes back to the stream: the next read of any tier
     /// continues at the exact byte. (`AsyncReadExt::read_exact` of other crates has its own loop
     /// and no such promise.)
-    pub async fn read_exact(&self, into: &mut [u8]) -> io::Result<()> {
+    pub async fn read_exact(&self, into: &mut [u8]) -> io::Result<usize> {
         split::read_exact(&self.handle, into).await
     }
 
-    /// Reads up to and with `delimiter`, at most `limit` bytes, and appends them to `into`. Returns
+    /// Reads up to and with `delimiter`, and appends that to `into`: at most `limit` bytes. Returns
     /// the count; without the delimiter at the end, the stream has ended before it came.
+    ///
+    /// As `read_until` of the extension traits, except that it takes a limit, that it needs no
+    /// buffered reader, and what dropping it does. Theirs is called by its trait:
+    /// `AsyncBufReadExt::read_until(&mut stream, ..)`.
     ///
     /// # Errors
     ///
@@ -226,10 +235,10 @@ impl TcpStream {
     pub async fn read_until(
         &self,
         delimiter: u8,
-        limit: usize,
         into: &mut Vec<u8>,
+        limit: usize,
     ) -> io::Result<usize> {
-        split::read_until(&self.handle, delimiter, limit, into).await
+        split::read_until(&self.handle, delimiter, into, limit).await
     }
 
     /// Looks at the next bytes without taking them.
@@ -247,12 +256,11 @@ impl TcpStream {
         }
         let mut place = Place::new(Wait::Read);
         poll_fn(|cx| {
-            flatten(self.handle.with_place(&mut place, |tables, key, waiter| {
+            self.handle.poll_in_line(&mut place, cx, |tables, key, waiter, caller| {
                 let (entry, into) = (tables.streams.get_mut(key)?, as_uninit(into));
                 let (number, services) = (entry.number(), &mut tables.services);
-                let polled = entry.receive.poll_peek(key, number, waiter, into, cx, services);
-                Some(unflatten(polled))
-            }))
+                Some(entry.receive.poll_peek(key, number, waiter, into, caller, services))
+            })
         })
         .await
     }
@@ -322,9 +330,9 @@ impl TcpStream {
     ///
     /// Dropped, it changes nothing.
     pub async fn readable(&self) -> io::Result<()> {
-        self.ready(Wait::Readable, |entry, key, waiter, cx, services| {
+        self.ready(Wait::Readable, |entry, key, waiter, caller, services| {
             let number = entry.number();
-            entry.receive.poll_ready(key, number, waiter, cx, services)
+            entry.receive.poll_ready(key, number, waiter, caller, services)
         })
         .await
     }
@@ -339,23 +347,23 @@ impl TcpStream {
     ///
     /// Dropped, it changes nothing.
     pub async fn writable(&self) -> io::Result<()> {
-        self.ready(Wait::Writable, |entry, key, waiter, cx, services| {
+        self.ready(Wait::Writable, |entry, key, waiter, caller, services| {
             let number = entry.number();
-            entry.send.poll_ready((key, number), waiter, cx, services)
+            entry.send.poll_ready((key, number), waiter, caller, services)
         })
         .await
     }
 
     async fn ready<F>(&self, wait: Wait, poll: F) -> io::Result<()>
     where
-        F: Fn(&mut Stream, Key, &mut Option<WaiterId>, &Context<'_>, &mut Services) -> Poll<()>,
+        F: Fn(&mut Stream, Key, &mut Option<WaiterId>, &mut Caller<'_>, &mut Services) -> Poll<()>,
     {
         let mut place = Place::new(wait);
         poll_fn(|cx| {
-            flatten(self.handle.with_place(&mut place, |tables, key, waiter| {
+            self.handle.poll_in_line(&mut place, cx, |tables, key, waiter, caller| {
                 let entry = tables.streams.get_mut(key)?;
-                Some(Ok(poll(entry, key, waiter, cx, &mut tables.services)))
-            }))
+                Some(poll(entry, key, waiter, caller, &mut tables.services).map(Ok))
+            })
         })
         .await
     }
@@ -391,8 +399,24 @@ impl TcpStream {
         })
     }
 
-    /// Ends one or both directions. Ending the writing one first waits until everything committed
-    /// is taken, then sends FIN.
+    /// Ends writing: waits until everything committed is taken, then sends FIN. Reading goes on.
+    ///
+    /// It is what `shutdown` means in tokio's `AsyncWriteExt`. For that of `std`, which takes a
+    /// direction, see [`shutdown_with`](Self::shutdown_with).
+    ///
+    /// # Errors
+    ///
+    /// That of an earlier write. A connection that is down already is none: reads tell of it.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped while it waits for committed bytes, nothing is ended.
+    pub async fn shutdown(&self) -> io::Result<()> {
+        split::shut_down(&self.handle).await
+    }
+
+    /// Ends one or both directions, as `shutdown` of [`std::net::TcpStream`]. Ending the writing
+    /// one first waits until everything committed is taken, then sends FIN.
     ///
     /// # Errors
     ///
@@ -401,7 +425,8 @@ impl TcpStream {
     /// # Cancel safety
     ///
     /// Dropped while it waits for committed bytes, nothing is ended.
-    pub async fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+    #[doc(alias = "shutdown")]
+    pub async fn shutdown_with(&self, how: Shutdown) -> io::Result<()> {
         if how != Shutdown::Read {
             self.flush().await?;
         }
@@ -421,7 +446,7 @@ impl TcpStream {
     ///
     /// Dropped, the stream closes all the same, as if it had been dropped.
     pub async fn close(self) -> io::Result<()> {
-        if !self.handle.is_bound() && !self.handle.has_unread() && !has_input(&self.handle) {
+        if !self.handle.is_bound() && !self.handle.socket().has_input() {
             return Ok(());
         }
         let mut closing: Option<Pending<()>> = None;
@@ -431,10 +456,11 @@ impl TcpStream {
                     closed.and_then(|(outcome, ())| outcome_to_result(outcome).map(drop))
                 });
             }
+            let mut waker = Some(cx.waker().clone());
             let opened = self.handle.with(|tables, key| {
                 let entry = tables.streams.get_mut(key)?;
                 let operation =
-                    operation::open(&mut tables.operations, AnyPayload::plain(()), cx.waker());
+                    operation::open(&mut tables.operations, AnyPayload::plain(()), waker.take());
                 entry.release_for(key, operation, &mut tables.services);
                 tables.settle_stream(key);
                 Some(Ok(operation))
@@ -457,13 +483,12 @@ impl TcpStream {
     /// `ECONNRESET`.
     pub fn abort(self) {
         let aborted = self.handle.with(|tables, key| {
-            tables.streams.get_mut(key)?.abort(key, &mut tables.services);
-            tables.settle_stream(key);
+            tables.streams.get_mut(key)?;
+            tables.abort_stream(key);
             Some(Ok(()))
         });
         if aborted.is_err() {
-            // Not ours to serve: the close that the drop brings is made a reset.
-            let _ = call::reset_on_close(self.handle.number());
+            self.handle.abort_elsewhere();
         }
     }
 
@@ -494,10 +519,6 @@ impl TcpStream {
     }
 }
 
-fn has_input(handle: &StreamHandle) -> bool {
-    call::unread(handle.number()) > 0
-}
-
 /// One read into a slice.
 pub(super) async fn read(handle: &StreamHandle, into: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
     if into.is_empty() {
@@ -515,12 +536,12 @@ pub(super) fn poll_read(
     into: &mut [MaybeUninit<u8>],
     cx: &Context<'_>,
 ) -> Poll<io::Result<usize>> {
-    flatten(handle.with_place(place, |tables, key, waiter| {
+    handle.poll_in_line(place, cx, |tables, key, waiter, caller| {
         let entry = tables.streams.get_mut(key)?;
         let (number, services) = (entry.number(), &mut tables.services);
         let place = (waiter, keep_place);
-        Some(unflatten(entry.receive.poll_slice(key, number, place, into, cx, services)))
-    }))
+        Some(entry.receive.poll_slice(key, number, place, into, caller, services))
+    })
 }
 
 /// Bytes that are there anyway, as room for new ones.

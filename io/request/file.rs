@@ -9,6 +9,7 @@ use std::ffi::c_char;
 use io_uring::{opcode, squeue, types};
 
 use super::{Attempt, Features, answer, would_block};
+use crate::io::ring::simulated::world;
 
 /// The most that one read or write moves (`MAX_RW_COUNT`, read(2)).
 pub(crate) const LENGTH_MAX: usize = 0x7fff_f000;
@@ -251,6 +252,9 @@ impl Close {
 
 /// The flags of an open file (`F_GETFL`), or none where it cannot tell.
 pub(crate) fn status_flags(descriptor: i32) -> i32 {
+    if let Some(world) = world::of(descriptor) {
+        return world.status_flags(descriptor);
+    }
     // SAFETY: no pointers.
     unsafe { libc::fcntl(descriptor, libc::F_GETFL) }.max(0)
 }
@@ -258,6 +262,9 @@ pub(crate) fn status_flags(descriptor: i32) -> i32 {
 /// Whether reads and writes of a file have positions (lseek(2)). Asked of a pipe or socket anyway,
 /// io_uring ignores the offset where pread(2) fails.
 pub(crate) fn has_positions(descriptor: i32) -> bool {
+    if let Some(world) = world::of(descriptor) {
+        return world.is_file(descriptor);
+    }
     // SAFETY: no pointers, and nothing moves.
     unsafe { libc::lseek(descriptor, 0, libc::SEEK_CUR) >= 0 }
 }

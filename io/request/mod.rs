@@ -282,6 +282,11 @@ impl Request {
         }
     }
 
+    /// Whether its result, unless it is an error, is a new descriptor.
+    pub(crate) fn opens(&self) -> bool {
+        matches!(self, Self::Open(_) | Self::Accept(_))
+    }
+
     /// Which readiness the request waits for; the two directions of a descriptor are independent.
     #[inline]
     pub(crate) fn interest(&self) -> Interest {

@@ -11,6 +11,7 @@
 //! cancellation included. Nobody else matches on the kind of ring.
 
 mod choice;
+mod job;
 pub(crate) mod readiness;
 pub(crate) mod simulated;
 pub(crate) mod uring;
@@ -140,8 +141,8 @@ impl Ring {
         match self {
             // SAFETY: handed on.
             Self::Uring(_) | Self::Readiness(_) => unsafe { read.attempt() },
-            // A simulated world has no files.
-            Self::Simulated(_) => Attempt::Blocking,
+            // SAFETY: handed on.
+            Self::Simulated(ring) => unsafe { ring.try_read(read) },
         }
     }
 
@@ -173,18 +174,17 @@ impl Ring {
             Self::Uring(ring) => ring.turn(waiting, completions),
             Self::Readiness(ring) => ring.turn(waiting, completions),
             Self::Simulated(ring) => {
-                ring.turn(waiting, completions);
+                ring.turn(completions);
                 Ok(())
             }
         }
     }
 
-    /// With a stopped clock and after a turn that brought nothing: how much time passes, in
-    /// nanoseconds, before the ring may bring something by itself. `None`: as much as there is.
-    pub(crate) fn pace(&mut self) -> Option<u64> {
+    /// The simulated ring, for the simulation that drives it.
+    pub(crate) fn as_simulated(&self) -> Option<&Simulated> {
         match self {
             Self::Uring(_) | Self::Readiness(_) => None,
-            Self::Simulated(ring) => ring.pace(),
+            Self::Simulated(ring) => Some(ring),
         }
     }
 
@@ -216,12 +216,12 @@ impl Ring {
         }
     }
 
-    /// Readable when a turn would find something.
-    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
+    /// Readable when a turn would find something. A simulated ring has nothing that a kernel knows.
+    pub(crate) fn as_fd(&self) -> Option<BorrowedFd<'_>> {
         match self {
-            Self::Uring(ring) => ring.as_fd(),
-            Self::Readiness(ring) => ring.as_fd(),
-            Self::Simulated(ring) => ring.as_fd(),
+            Self::Uring(ring) => Some(ring.as_fd()),
+            Self::Readiness(ring) => Some(ring.as_fd()),
+            Self::Simulated(_) => None,
         }
     }
 

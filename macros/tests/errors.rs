@@ -59,6 +59,7 @@ pub mod __private {
         pub name: &'static str,
         pub ring: Option<RingChoice>,
         pub start_paused: bool,
+        pub seeds: u64,
         pub should_panic: Option<Option<&'static str>>,
     }
     pub fn run_main<F: Future>(_: MainOptions, body: impl FnOnce() -> F) -> F::Output {
@@ -99,6 +100,7 @@ fn a_right_use_compiles() {
     );
     accepted("test", "async fn r#try() { let () = std::future::ready(()).await; }");
     accepted("test(ring = \"uring\", start_paused = true)", "#[ignore = \"slow\"] async fn f() {}");
+    accepted("test(seeds = 1_000)", "async fn f() {}");
     accepted("test", "#[should_panic] async fn f() { panic!() }");
     accepted("test", "#[should_panic(expected = \"a\")]\n/// Doc.\nasync fn f() {}");
 }
@@ -140,6 +142,7 @@ fn a_wrong_option_is_named() {
     refused("main(spin_us = 1.5)", "async fn main() {}", "a number of microseconds");
     refused("main(spin_us = 1, spin_us = 2)", "async fn main() {}", "given twice");
     refused("test(spin_us = 1)", "async fn f() {}", "only `ring` and `start_paused`");
+    refused("test(seeds = \"20\")", "async fn f() {}", "a number of seeds");
     refused("test(ring = \"auto\")", "async fn f() {}", "expected one of \"uring\", \"readiness\"");
     refused("test(start_paused = 1)", "async fn f() {}", "`true` or `false`");
     refused("test(start_paused)", "async fn f() {}", "write options as");

@@ -4,8 +4,8 @@ use std::cell::RefCell;
 use std::future::pending;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll};
 use std::thread;
 
@@ -184,4 +184,53 @@ fn what_is_sent_to_a_dead_core_is_cancelled() {
     let task = handle.spawn_with(move || async move { drop(held) });
     assert!(futures::executor::block_on(task).unwrap_err().is_cancelled());
     assert_eq!(Arc::strong_count(&payload), 1);
+}
+
+/// Starts itself again when it is dropped.
+struct Again(Arc<AtomicUsize>, Handle);
+
+impl Drop for Again {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        let next = Self(self.0.clone(), self.1.clone());
+        let start = move || async move {
+            let _next = next;
+            pending::<()>().await;
+        };
+        if Handle::try_current().is_some() {
+            drop(spawn(start()));
+        } else {
+            drop(self.1.spawn_with(start));
+        }
+    }
+}
+
+#[test]
+fn a_destructor_that_starts_itself_again_does_not_hold_up_the_end() {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        let runtime = Runtime::new().unwrap();
+        let drops = Arc::new(AtomicUsize::new(0));
+        let again = Again(drops.clone(), runtime.handle());
+        drop(runtime.spawn(async move {
+            let _again = again;
+            pending::<()>().await;
+        }));
+        let (books, future) = counted(9);
+        drop(runtime.spawn(future));
+        settle(&runtime);
+        let late = Again(drops.clone(), runtime.handle());
+        let report = runtime.shutdown(LONG);
+        let before = drops.load(Ordering::SeqCst);
+        // The core is gone: each is refused within the drop of the one before.
+        drop(late);
+        let after = drops.load(Ordering::SeqCst) - before;
+        sender.send((report, before, after, books.counts())).unwrap();
+    });
+    let ended = receiver.recv_timeout(std::time::Duration::from_secs(20));
+    let (report, before, after, counts) = ended.expect("it ends");
+    assert_eq!((report.tasks_dropped, report.tasks_leaked), (65, 1));
+    assert!(!report.is_clean());
+    assert_eq!((before, after), (64, 9));
+    assert_eq!(counts, (1, 1, 0), "nobody else is leaked");
 }

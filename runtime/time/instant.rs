@@ -7,6 +7,7 @@ use std::ops::{Add, AddAssign, Sub, SubAssign};
 use std::time::Duration;
 
 use crate::io::proactor::Proactor;
+use crate::io::ring::simulated::world;
 use crate::io::system;
 
 /// A moment of the current core's clock, in nanoseconds.
@@ -49,7 +50,7 @@ impl Instant {
     #[must_use]
     pub fn now() -> Self {
         let now = Proactor::with_current(|proactor| proactor.clock().now());
-        Self::from_nanoseconds(now.unwrap_or_else(system::now))
+        Self::from_nanoseconds(now.unwrap_or_else(elsewhere))
     }
 
     /// The same moment of the machine's clock, from a [`std::time::Instant`].
@@ -152,6 +153,12 @@ impl Instant {
     pub(crate) fn nanoseconds(self) -> u64 {
         u64::try_from(self.0).unwrap_or(0)
     }
+}
+
+/// The time where there is no core: the machine's, or that of a simulated world.
+#[cold]
+fn elsewhere() -> u64 {
+    world::current().map_or_else(system::now, |world| world.clock())
 }
 
 impl Add<Duration> for Instant {

@@ -39,6 +39,8 @@ pub use self::sleep::{Sleep, sleep, sleep_until};
 pub use self::timeout::{Elapsed, Timeout, timeout, timeout_at};
 use crate::io::clock::Clock;
 use crate::io::proactor::Proactor;
+use crate::io::ring::simulated::world;
+use crate::io::system::{WallTime, time_of_day_now, wall_time};
 
 /// Stops the clock of the current core.
 ///
@@ -145,6 +147,30 @@ pub async fn advance(duration: Duration) {
     let mut last = sleep_until(Instant::from_nanoseconds(now));
     poll_fn(|cx| last.poll_timer(cx)).await;
 }
+
+/// The time of day.
+///
+/// It is `CLOCK_REALTIME` (clock_gettime(2)), which may jump either way; inside a
+/// [simulation](crate::sim), that of the host. For measuring there is [`Instant`].
+///
+/// # Examples
+///
+/// ```
+/// let now = quoit::time::time_of_day();
+/// assert!(now > std::time::UNIX_EPOCH);
+/// ```
+#[must_use]
+pub fn time_of_day() -> WallTime {
+    match world::current() {
+        Some(world) => {
+            let (seconds, rest) = (world.time_of_day() / SECOND, world.time_of_day() % SECOND);
+            wall_time(seconds as i64, rest as u32).expect("2^64 nanoseconds after 1970 are a time")
+        }
+        None => time_of_day_now(),
+    }
+}
+
+const SECOND: u64 = 1_000_000_000;
 
 #[track_caller]
 fn with_clock<R>(f: impl FnOnce(&Clock) -> R) -> R {

@@ -14,6 +14,8 @@ use std::time::Duration;
 use pin_project_lite::pin_project;
 
 use super::{Instant, Sleep, sleep_until};
+use crate::io::allowance;
+use crate::io::timed::last_chance;
 
 /// Gives `future` `duration` to be ready, and drops it otherwise.
 ///
@@ -88,7 +90,7 @@ pub fn timeout<F: IntoFuture>(duration: Duration, future: F) -> Timeout<F::IntoF
 /// # });
 /// ```
 pub fn timeout_at<F: IntoFuture>(deadline: Instant, future: F) -> Timeout<F::IntoFuture> {
-    Timeout { future: Some(future.into_future()), sleep: sleep_until(deadline) }
+    Timeout { future: Some(future.into_future()), sleep: sleep_until(deadline), put_off: false }
 }
 
 pin_project! {
@@ -100,6 +102,7 @@ pin_project! {
         #[pin]
         future: Option<F>,
         sleep: Sleep,
+        put_off: bool,
     }
 }
 
@@ -111,18 +114,18 @@ impl<F: Future> Future for Timeout<F> {
         let Some(mut future) = this.future.as_mut().as_pin_mut() else {
             panic!("`Timeout` was polled after it was ready");
         };
-        let mut outcome = future.as_mut().poll(cx);
-        if outcome.is_pending() {
-            ready!(Pin::new(this.sleep).poll(cx));
-            // Time has passed since it was asked, and this is its last chance.
-            outcome = future.poll(cx);
-        }
+        let unheard = allowance::is_spent();
+        let outcome = match future.as_mut().poll(cx) {
+            Poll::Ready(output) => Some(output),
+            Poll::Pending => {
+                ready!(Pin::new(this.sleep).poll(cx));
+                // Time has passed since it was asked.
+                ready!(last_chance(unheard, this.put_off, cx, |cx| future.poll(cx)))
+            }
+        };
         // Its drop may free what others wait for; they need not wait for ours too.
         this.future.set(None);
-        match outcome {
-            Poll::Ready(output) => Poll::Ready(Ok(output)),
-            Poll::Pending => Poll::Ready(Err(Elapsed(()))),
-        }
+        Poll::Ready(outcome.ok_or(Elapsed(())))
     }
 }
 

@@ -244,7 +244,7 @@ async fn half_closed_connections_go_on_in_the_other_direction() {
         peer.write_all(&bytes_of(5, 0, bytes.len())).unwrap();
         bytes.len()
     });
-    within("shutdown", stream.shutdown(Shutdown::Write)).await.unwrap();
+    within("shutdown", stream.shutdown()).await.unwrap();
     let mut place = 0;
     loop {
         let lease = within("recv", stream.recv()).await.unwrap();

@@ -78,6 +78,14 @@ pub(crate) fn on_each_runtime(
     });
 }
 
+/// Runs `body` on another core, on the same kind of ring, in a thread of its own.
+pub(crate) fn elsewhere<R: Send>(builder: &Builder, body: impl AsyncFnOnce() -> R + Send) -> R {
+    thread::scope(|scope| {
+        let builder = builder.clone();
+        scope.spawn(move || builder.build().unwrap().block_on(body())).join().unwrap()
+    })
+}
+
 /// A listener, and its address.
 pub(crate) async fn listen() -> (TcpListener, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");

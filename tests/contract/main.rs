@@ -7,6 +7,7 @@
 mod accept;
 mod close;
 mod common;
+mod handover;
 mod many;
 mod odd;
 mod off_core;

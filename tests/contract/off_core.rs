@@ -10,7 +10,7 @@ use std::time::Duration;
 use quoit::Runtime;
 use quoit::buffer::Lease;
 use quoit::net::{OwnedReadHalf, OwnedWriteHalf, TcpListener, TcpStream};
-use quoit::{Builder, task, time};
+use quoit::{task, time};
 
 use crate::common::*;
 
@@ -34,20 +34,12 @@ fn handles_and_the_futures_that_hold_them_are_send() {
         let lease = time::timeout(Duration::from_secs(1), stream.recv()).await??;
         other.send(lease).timeout(Duration::from_secs(1)).await?;
         other.read_exact(&mut [0; 4]).await?;
-        other.read_until(0, 10, &mut Vec::new()).await?;
+        other.read_until(0, &mut Vec::new(), 10).await?;
         other.write_all(b"x").await?;
         stream.detach().await?;
         stream.close().await?;
         listener.close().await
     }));
-}
-
-/// Runs `body` on another core, on the same kind of ring, in a thread of its own.
-fn elsewhere<R: Send>(builder: &Builder, body: impl AsyncFnOnce() -> R + Send) -> R {
-    thread::scope(|scope| {
-        let builder = builder.clone();
-        scope.spawn(move || builder.build().unwrap().block_on(body())).join().unwrap()
-    })
 }
 
 #[test]

@@ -135,6 +135,37 @@ fn starved_streams_do_not_wait_for_an_unrelated_event() {
     );
 }
 
+/// A stream that found no buffer tries again when there is one for it, not whenever there is any.
+#[test]
+fn starved_streams_do_not_all_try_for_the_same_buffer() {
+    const CONNECTIONS: usize = 64;
+    const CHUNKS: usize = 40;
+    on_each_runtime(
+        |builder| builder.buffers(2, 1024, 2),
+        async |runtime| {
+            let (mut readers, mut peers) = (Vec::new(), Vec::new());
+            for _ in 0..CONNECTIONS {
+                let (stream, mut peer) = pair().await;
+                peer.write_all(&[7; 1024 * CHUNKS]).unwrap();
+                peers.push(peer);
+                readers.push(quoit::spawn(async move {
+                    let mut count = 0;
+                    while count < 1024 * CHUNKS {
+                        count += within("recv", stream.recv()).await.unwrap().len();
+                        quoit::task::yield_now().await;
+                    }
+                }));
+            }
+            for reader in readers {
+                within("a reader", reader).await.unwrap();
+            }
+            let books = runtime.metrics().resources;
+            let leases = (CONNECTIONS * CHUNKS) as u64;
+            assert!(books.buffers_exhausted <= 2 * leases, "{leases} leases, {books:?}");
+        },
+    );
+}
+
 #[test]
 fn busy_streams_share_a_small_pool_fairly() {
     const CONNECTIONS: usize = 12;
@@ -180,6 +211,69 @@ fn busy_streams_share_a_small_pool_fairly() {
             }
             let (least, most) = (bytes.iter().min().unwrap(), bytes.iter().max().unwrap());
             assert!(*least > 0 && most / least < 8, "{bytes:?}");
+        },
+    );
+}
+
+/// A stream that always has more to bring than the pool has room for, and others that bring little:
+/// what comes back to the pool goes to whoever has waited longest, not to who is quickest.
+#[test]
+fn a_flood_leaves_buffers_for_the_others() {
+    on_each_runtime(
+        |builder| builder.buffers(4, 1024, 4),
+        async |runtime| {
+            let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+            let (flooded, mut source) = pair().await;
+            let flooding = stop.clone();
+            let flood = thread::spawn(move || {
+                while !flooding.load(std::sync::atomic::Ordering::Relaxed) {
+                    source.write_all(&[1; 100_000]).unwrap();
+                }
+            });
+            let drain = quoit::spawn(async move {
+                let mut count = 0;
+                loop {
+                    match flooded.recv().await.unwrap() {
+                        lease if lease.is_empty() => return count,
+                        lease => count += lease.len(),
+                    }
+                }
+            });
+            let mut echoes = Vec::new();
+            for connection in 0..4_u8 {
+                let (stream, mut peer) = pair().await;
+                quoit::spawn(async move {
+                    loop {
+                        match stream.recv().await.unwrap() {
+                            lease if lease.is_empty() => return,
+                            lease => stream.send_all(lease).await.unwrap(),
+                        }
+                    }
+                });
+                echoes.push(thread::spawn(move || {
+                    let mut worst = Duration::ZERO;
+                    for _ in 0..50 {
+                        let (start, mut answer) = (Instant::now(), [0]);
+                        peer.write_all(&[connection]).unwrap();
+                        peer.read_exact(&mut answer).unwrap();
+                        assert_eq!(answer, [connection]);
+                        worst = worst.max(start.elapsed());
+                        thread::sleep(Duration::from_millis(1));
+                    }
+                    worst
+                }));
+            }
+            for echo in echoes {
+                until("an echo", || echo.is_finished()).await;
+                let worst = echo.join().unwrap();
+                println!("worst {worst:?}");
+                assert!(worst < Duration::from_millis(500), "a stall of {worst:?}");
+            }
+            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+            let count = within("the flood ends", drain).await.unwrap();
+            flood.join().unwrap();
+            println!("{count} {:?}", runtime.metrics().resources);
+            assert!(count > 100_000, "the flood goes on, too: {count}");
         },
     );
 }

@@ -72,11 +72,11 @@ async fn any_read(stream: &TcpStream, random: &mut Random) -> io::Result<Option<
         5 => match dropped_at(moment, stream.read_exact(&mut slice)).await.transpose() {
             // Near the end: what there is stays for the others.
             Err(error) if error.kind() == ErrorKind::UnexpectedEof => None,
-            read => read?.map(|()| slice),
+            read => read?.map(|_| slice),
         },
         6 => {
             let (mut line, delimiter) = (Vec::new(), random.next() as u8);
-            let read = dropped_at(moment, stream.read_until(delimiter, 1 << 20, &mut line)).await;
+            let read = dropped_at(moment, stream.read_until(delimiter, &mut line, 1 << 20)).await;
             if let Some(count) = read.transpose()? {
                 assert_eq!(count, line.len());
                 let found = line.iter().position(|byte| *byte == delimiter);
@@ -161,7 +161,7 @@ async fn timeouts_around_reads_lose_nothing() {
             }
             _ => match time::timeout(limit, stream.read_exact(&mut slice)).await.ok() {
                 Some(Err(error)) if error.kind() == ErrorKind::UnexpectedEof => None,
-                read => read.map(|done| done.map(|()| slice.to_vec())),
+                read => read.map(|done| done.map(|_| slice.to_vec())),
             },
         };
         let Some(bytes) = read else {
@@ -212,12 +212,12 @@ async fn concurrent_reads_are_served_in_the_order_of_their_first_poll() {
             quoit::spawn(async move {
                 let mut bytes = vec![0; 3];
                 match reader % 3 {
-                    0 => stream.read_exact(&mut bytes).await.unwrap(),
+                    0 => assert_eq!(stream.read_exact(&mut bytes).await.unwrap(), 3),
                     1 => {
                         bytes.clear();
-                        stream.read_until(100 + reader, 10, &mut bytes).await.unwrap();
+                        stream.read_until(100 + reader, &mut bytes, 10).await.unwrap();
                     }
-                    _ => stream.read_exact(&mut bytes[..1]).await.unwrap(),
+                    _ => assert_eq!(stream.read_exact(&mut bytes[..1]).await.unwrap(), 1),
                 }
                 assert_eq!(bytes, written_for(reader));
             })
@@ -281,13 +281,13 @@ async fn a_dropped_read_until_gives_back_what_it_had() {
     let (stream, mut peer) = pair().await;
     let mut line = Vec::from("kept ");
     peer.write_all(b"half a li").unwrap();
-    let waiting = time::timeout(Duration::from_millis(20), stream.read_until(b'\n', 99, &mut line));
+    let waiting = time::timeout(Duration::from_millis(20), stream.read_until(b'\n', &mut line, 99));
     assert!(waiting.await.is_err());
     assert_eq!(line, b"kept ");
     peer.write_all(b"ne\nrest").unwrap();
-    assert_eq!(within("a line", stream.read_until(b'\n', 99, &mut line)).await.unwrap(), 12);
+    assert_eq!(within("a line", stream.read_until(b'\n', &mut line, 99)).await.unwrap(), 12);
     assert_eq!(line, b"kept half a line\n");
-    let error = stream.read_until(b'\n', 3, &mut line).await.unwrap_err();
+    let error = stream.read_until(b'\n', &mut line, 3).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidData);
     let mut rest = [0; 4];
     within("the rest", stream.read_exact(&mut rest)).await.unwrap();

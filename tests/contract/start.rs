@@ -196,3 +196,20 @@ fn child_has_few_descriptors() {
 fn a_start_without_descriptors_says_so_and_leaves_nothing_open() {
     in_a_child("start::child_has_few_descriptors");
 }
+
+/// epoll's waits are as coarse as the thread allows; a runtime borrows the thread and leaves it as
+/// it was.
+#[test]
+fn a_thread_has_its_timer_slack_back() {
+    // SAFETY: the option returns a plain number.
+    let slack = || unsafe { libc::prctl(libc::PR_GET_TIMERSLACK) };
+    let before = slack();
+    assert!(before > 1, "the test needs a thread of the default kind");
+    on_each_ring(|builder| {
+        let runtime = builder.build().unwrap();
+        let within = runtime.block_on(async { slack() });
+        let readiness = runtime.ring().kind() == RingKind::Readiness;
+        assert_eq!(within, if readiness { 1 } else { before });
+        assert_eq!(slack(), before);
+    });
+}

@@ -3,7 +3,7 @@
 
 use std::future::Future;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream as Peer};
+use std::net::TcpStream as Peer;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -286,7 +286,7 @@ async fn owned_and_slice_writes_mixed_keep_their_order() {
             },
         };
     }
-    within("shutdown", stream.shutdown(Shutdown::Write)).await.unwrap();
+    within("shutdown", stream.shutdown()).await.unwrap();
     let bytes = reader.join().unwrap();
     assert_eq!(bytes.len(), place);
     check_bytes(2, 0, &bytes);
@@ -329,7 +329,7 @@ async fn after_a_failure_every_write_says_so_and_reads_go_on_to_the_end() {
     fails("write_all", stream.write_all(b"x")).await;
     fails("flush", stream.flush()).await;
     fails("try_write", async { stream.try_write(b"x") }).await;
-    fails("shutdown", stream.shutdown(Shutdown::Write)).await;
+    fails("shutdown", stream.shutdown()).await;
     // The kernel's own end: the reset, or the end if the write has been told of the reset.
     match within("recv", stream.recv()).await {
         Ok(lease) => assert!(lease.is_empty()),

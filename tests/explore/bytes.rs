@@ -1,6 +1,5 @@
 //! The books of the bytes: a counter is sent, and every byte that arrives has its place in it.
 
-use std::net::Shutdown;
 use std::ops::Range;
 
 use quoit::net::TcpStream;
@@ -28,7 +27,7 @@ pub(crate) fn feed(stream: TcpStream, length: usize, explore: &Explore) -> JoinH
             stream.send_all(counter(sent..end)).await.unwrap();
             sent = end;
         }
-        stream.shutdown(Shutdown::Write).await.unwrap();
+        stream.shutdown().await.unwrap();
         // The other side ends it: what it has not read is not reset.
         assert!(stream.recv().await.unwrap().is_empty());
     })

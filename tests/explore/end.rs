@@ -2,7 +2,6 @@
 //! same; what was committed arrives before the end.
 
 use std::future::{Future, poll_fn};
-use std::net::Shutdown;
 use std::rc::Rc;
 use std::task::Poll;
 
@@ -33,7 +32,7 @@ fn shutdown() {
         drop(sending);
         let mut rest = Some(counter(half..length));
         loop {
-            let ending = client.shutdown(Shutdown::Write);
+            let ending = client.shutdown();
             match explore.cancellable("shutdown", ending).await {
                 Some(ended) => {
                     ended.unwrap();

@@ -88,6 +88,18 @@ fn a_wait_for_nobody() {
     assert_found(&found, "nothing can ever happen");
 }
 
+/// It asks again and again whether somebody is there.
+#[test]
+fn a_wait_that_comes_to_no_end() {
+    let found = Explorer::new("a spin").seeds(1).drop_root(|_| async {
+        loop {
+            quoit::task::yield_now().await;
+        }
+    });
+    assert_eq!(found.failures().len(), 1, "{found}");
+    assert!(found.failures()[0].what().contains("comes to no end"), "{found}");
+}
+
 /// Each call is made to fail, and this one does not expect it.
 #[test]
 fn an_error_that_nobody_expects() {

@@ -48,12 +48,12 @@ async fn read(stream: &TcpStream, tier: Tier, explore: &Explore) -> Read {
         Exact => match stream.read_exact(&mut into).await {
             // What it had read went back.
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
-            read => read.map(|()| into)?,
+            read => read.map(|_| into)?,
         },
         Until => {
             let mut line = Vec::new();
             let delimiter = explore.below(MOST) as u8;
-            match stream.read_until(delimiter, into.len(), &mut line).await {
+            match stream.read_until(delimiter, &mut line, into.len()).await {
                 Err(error) if error.kind() == io::ErrorKind::InvalidData => return Ok(None),
                 read => read.map(|_| line)?,
             }

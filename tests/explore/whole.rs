@@ -3,7 +3,7 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::net::{Shutdown, SocketAddr};
+use std::net::SocketAddr;
 use std::rc::Rc;
 
 use quoit::net::{TcpListener, TcpStream};
@@ -64,7 +64,7 @@ async fn write(stream: &TcpStream, length: usize, explore: &Explore) -> io::Resu
     dawdle(explore).await;
     stream.write_all(&counter(middle..length)).await?;
     stream.flush().await?;
-    stream.shutdown(Shutdown::Write).await
+    stream.shutdown().await
 }
 
 async fn read_back(stream: &TcpStream, length: usize, explore: &Explore) -> io::Result<()> {

@@ -2,7 +2,6 @@
 //! and everything in order.
 
 use std::io;
-use std::net::Shutdown;
 use std::rc::Rc;
 
 use quoit::net::TcpStream;
@@ -39,7 +38,7 @@ async fn in_parts(explore: &Explore, send: impl AsyncFn(&TcpStream, Vec<u8>) -> 
         parts.push(places, fate);
         dawdle(explore).await;
     }
-    client.shutdown(Shutdown::Write).await.unwrap();
+    client.shutdown().await.unwrap();
     parts.check(&draining.await.unwrap());
 }
 
@@ -210,7 +209,7 @@ fn writes_at_once() {
         for writer in writers {
             fates.push(writer.await.unwrap());
         }
-        client.shutdown(Shutdown::Write).await.unwrap();
+        client.shutdown().await.unwrap();
         let got = draining.await.unwrap();
         for (id, sent, unknown) in fates {
             let count = got.iter().filter(|byte| **byte == id).count();

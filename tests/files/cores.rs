@@ -135,7 +135,7 @@ fn outside_a_runtime_the_buffer_comes_back() {
     assert_eq!(failed.into_parts().1.unwrap(), [1, 2, 3]);
 }
 
-fn rings() -> Vec<(RingChoice, Runtime)> {
+pub(crate) fn rings() -> Vec<(RingChoice, Runtime)> {
     let choices = [RingChoice::Uring, RingChoice::Readiness];
     let built = choices.map(|ring| Some((ring, Runtime::builder().ring(ring).build().ok()?)));
     built.into_iter().flatten().collect()

@@ -6,7 +6,7 @@ use quoit::buffer::{AlignedBuf, IoBuf, IoBufMut};
 use quoit::fs::{File, OpenOptions};
 use quoit::{RingChoice, Runtime};
 
-use crate::{Scratch, drop_after};
+use crate::{Scratch, contents, drop_after};
 
 const BLOCK: usize = 4096;
 
@@ -28,7 +28,7 @@ fn block(fill: u8, blocks: usize) -> AlignedBuf {
     block
 }
 
-#[quoit::test]
+#[quoit::test(seeds = 10)]
 async fn aligned_blocks_go_to_the_disk_and_back() -> io::Result<()> {
     let scratch = Scratch::new();
     let path = scratch.path("file");
@@ -52,12 +52,12 @@ async fn aligned_blocks_go_to_the_disk_and_back() -> io::Result<()> {
         let read = file.read_exact_at(block(0, 1), u64::from(number) * BLOCK as u64).await?;
         assert!(read.iter().all(|byte| *byte == number), "block {number}");
     }
-    let all = std::fs::read(&path)?;
+    let all = contents(&path);
     assert!(all.chunks(BLOCK).zip(0..).all(|(chunk, number)| chunk == [number; BLOCK]));
     Ok(())
 }
 
-#[quoit::test]
+#[quoit::test(seeds = 10)]
 async fn the_end_of_a_file_needs_no_alignment() -> io::Result<()> {
     let scratch = Scratch::new();
     let path = scratch.file("file", &[6; BLOCK + 100]);
@@ -69,7 +69,7 @@ async fn the_end_of_a_file_needs_no_alignment() -> io::Result<()> {
     Ok(())
 }
 
-#[quoit::test]
+#[quoit::test(seeds = 10)]
 async fn what_is_not_aligned_is_refused_with_the_alignment() -> io::Result<()> {
     let scratch = Scratch::new();
     let path = scratch.file("file", &[6; 4 * BLOCK]);
@@ -92,7 +92,7 @@ async fn what_is_not_aligned_is_refused_with_the_alignment() -> io::Result<()> {
     refused(file.read_at(block(0, 2).slice_mut(1..=BLOCK), 0).await.unwrap_err().error());
     refused(file.write_at(block(0, 1).slice(1..), 0).await.unwrap_err().error());
     refused(file.write_at(block(0, 1), 3).await.unwrap_err().error());
-    assert_eq!(std::fs::read(&path)?, [6; 4 * BLOCK]);
+    assert_eq!(contents(&path), [6; 4 * BLOCK]);
 
     // As little as the kernel says is enough.
     let buffer = AlignedBuf::new(alignment, alignment);
@@ -117,7 +117,7 @@ async fn a_descriptor_brings_its_flags() -> io::Result<()> {
     Ok(())
 }
 
-#[quoit::test]
+#[quoit::test(seeds = 10)]
 async fn dropped_direct_writes_keep_the_contract() -> io::Result<()> {
     let scratch = Scratch::new();
     let path = scratch.file("file", &[0; 64 * BLOCK]);

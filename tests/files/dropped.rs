@@ -6,16 +6,17 @@ use std::path::Path;
 use std::pin::pin;
 use std::time::Duration;
 
+use quoit::__private::with_disk;
 use quoit::fs::File;
 
-use crate::{Census, SCRIBBLE, Scratch, drop_after, poll_once};
+use crate::{Census, SCRIBBLE, Scratch, contents, drop_after, poll_once};
 
 const LENGTH: usize = 256 * 1024;
 
 /// How far the dropped operations get before they are dropped.
 const TURNS: [usize; 4] = [0, 1, 2, 5];
 
-async fn read_write(path: &Path) -> io::Result<File> {
+pub(crate) async fn read_write(path: &Path) -> io::Result<File> {
     File::options().read(true).write(true).create(true).truncate(true).open(path).await
 }
 
@@ -29,7 +30,7 @@ fn assert_all_or_nothing(bytes: &[u8], value: u8) {
     assert!(written == 0 || untouched == 0, "{written} bytes written, {untouched} not");
 }
 
-#[quoit::test]
+#[quoit::test(seeds = 4)]
 async fn a_dropped_write_never_follows_a_sync() -> io::Result<()> {
     let (scratch, census) = (Scratch::new(), Census::default());
     let path = scratch.path("file");
@@ -38,16 +39,16 @@ async fn a_dropped_write_never_follows_a_sync() -> io::Result<()> {
         file.set_len(LENGTH as u64).await?;
         drop_after(file.write_at(census.buffer(LENGTH, 7), 0), TURNS[round % 4]).await;
         file.sync_data().await?;
-        let after = std::fs::read(&path)?;
+        let after = contents(&path);
         assert_all_or_nothing(&after, 7);
         assert_eq!(census.alive(), 0, "the kernel is done with the buffer");
         quoit::time::sleep(Duration::from_millis(1)).await;
-        assert!(after == std::fs::read(&path)?, "it changed after the sync");
+        assert!(after == contents(&path), "it changed after the sync");
     }
     Ok(())
 }
 
-#[quoit::test]
+#[quoit::test(seeds = 4)]
 async fn a_dropped_write_never_follows_a_set_len() -> io::Result<()> {
     let (scratch, census) = (Scratch::new(), Census::default());
     for round in 0..40 {
@@ -58,15 +59,15 @@ async fn a_dropped_write_never_follows_a_set_len() -> io::Result<()> {
             drop_after(write, TURNS[round % 4]).await;
         }
         file.set_len(0).await?;
-        assert_eq!(std::fs::metadata(&path)?.len(), 0);
+        assert_eq!(contents(&path).len(), 0);
         quoit::time::sleep(Duration::from_millis(1)).await;
-        assert_eq!(std::fs::metadata(&path)?.len(), 0, "written after it was cut off");
+        assert_eq!(contents(&path).len(), 0, "written after it was cut off");
     }
     assert_eq!(census.alive(), 0);
     Ok(())
 }
 
-#[quoit::test]
+#[quoit::test(seeds = 4)]
 async fn a_dropped_write_never_follows_a_write_over_it() -> io::Result<()> {
     let (scratch, census) = (Scratch::new(), Census::default());
     let path = scratch.path("file");
@@ -91,7 +92,7 @@ async fn a_dropped_write_never_follows_a_write_over_it() -> io::Result<()> {
     Ok(())
 }
 
-#[quoit::test]
+#[quoit::test(seeds = 4)]
 async fn a_dropped_set_len_never_follows_a_write() -> io::Result<()> {
     let scratch = Scratch::new();
     let path = scratch.path("file");
@@ -101,12 +102,12 @@ async fn a_dropped_set_len_never_follows_a_write() -> io::Result<()> {
         drop_after(file.allocate(0, 1 << 16), TURNS[round % 4]).await;
         file.write_all_at(vec![3; 1000], 100_000).await?;
         quoit::time::sleep(Duration::from_millis(1)).await;
-        assert_eq!(std::fs::read(&path)?[100_000..], [3; 1000]);
+        assert_eq!(contents(&path)[100_000..], [3; 1000]);
     }
     Ok(())
 }
 
-#[quoit::test]
+#[quoit::test(seeds = 4)]
 async fn writes_that_do_not_overlap_do_not_wait() -> io::Result<()> {
     let (scratch, census) = (Scratch::new(), Census::default());
     let file = read_write(&scratch.path("file")).await?;
@@ -127,7 +128,7 @@ async fn writes_that_do_not_overlap_do_not_wait() -> io::Result<()> {
     Ok(())
 }
 
-#[quoit::test]
+#[quoit::test(seeds = 4)]
 async fn close_waits_for_what_was_dropped() -> io::Result<()> {
     let (scratch, census) = (Scratch::new(), Census::default());
     let path = scratch.file("file", &[5; LENGTH]);
@@ -138,11 +139,11 @@ async fn close_waits_for_what_was_dropped() -> io::Result<()> {
         file.close().await?;
         assert_eq!(census.alive(), 0, "closed with an operation in flight");
     }
-    assert_eq!(std::fs::read(&path)?, [5; LENGTH]);
+    assert_eq!(contents(&path), [5; LENGTH]);
     Ok(())
 }
 
-#[quoit::test]
+#[quoit::test(seeds = 4)]
 async fn dropping_a_file_waits_for_nothing_and_closes_in_the_end() -> io::Result<()> {
     let (scratch, census) = (Scratch::new(), Census::default());
     let path = scratch.path("file");
@@ -151,13 +152,13 @@ async fn dropping_a_file_waits_for_nothing_and_closes_in_the_end() -> io::Result
         drop_after(file.write_at(census.buffer(LENGTH, 9), 0), TURNS[round % 4]).await;
         drop(file);
         until(|| census.alive() == 0 && open_descriptors_of(&path) == 0).await;
-        let bytes = std::fs::read(&path)?;
+        let bytes = contents(&path);
         assert!(bytes.is_empty() || bytes == [9; LENGTH]);
     }
     Ok(())
 }
 
-#[quoit::test]
+#[quoit::test(seeds = 4)]
 async fn a_dropped_open_closes_what_it_opened() -> io::Result<()> {
     let scratch = Scratch::new();
     for round in 0..40 {
@@ -172,7 +173,7 @@ async fn a_dropped_open_closes_what_it_opened() -> io::Result<()> {
     Ok(())
 }
 
-#[quoit::test]
+#[quoit::test(seeds = 4)]
 async fn a_dropped_close_closes() -> io::Result<()> {
     let scratch = Scratch::new();
     let path = scratch.file("file", b"bytes");
@@ -187,7 +188,7 @@ async fn a_dropped_close_closes() -> io::Result<()> {
     Ok(())
 }
 
-#[quoit::test]
+#[quoit::test(seeds = 4)]
 async fn a_forgotten_read_keeps_its_buffer_until_the_kernel_is_done() -> io::Result<()> {
     let (scratch, census) = (Scratch::new(), Census::default());
     let file = File::open(scratch.file("file", &[5; LENGTH])).await?;
@@ -206,7 +207,7 @@ async fn a_forgotten_read_keeps_its_buffer_until_the_kernel_is_done() -> io::Res
     Ok(())
 }
 
-#[quoit::test]
+#[quoit::test(seeds = 4)]
 async fn buffers_of_dropped_reads_are_dropped_once() -> io::Result<()> {
     let (scratch, census) = (Scratch::new(), Census::default());
     let file = File::open(scratch.file("file", &[5; LENGTH])).await?;
@@ -223,7 +224,7 @@ async fn buffers_of_dropped_reads_are_dropped_once() -> io::Result<()> {
     Ok(())
 }
 
-#[quoit::test]
+#[quoit::test(seeds = 4)]
 async fn a_select_that_drops_reads_loses_nothing_else() -> io::Result<()> {
     let scratch = Scratch::new();
     let file = File::open(scratch.file("file", &[5; LENGTH])).await?;
@@ -251,8 +252,11 @@ async fn until(holds: impl Fn() -> bool) {
     panic!("it does not come true");
 }
 
-/// How many descriptors of this process name a file in this place.
-fn open_descriptors_of(path: &Path) -> usize {
+/// How many descriptors of this process name a file in this place; of a simulation, any file.
+pub(crate) fn open_descriptors_of(path: &Path) -> usize {
+    if let Some(count) = with_disk(|disk| disk.open_files()) {
+        return count;
+    }
     let entries = std::fs::read_dir("/proc/self/fd").expect("/proc is mounted");
     let targets = entries.filter_map(|entry| read_link(entry.ok()?.path()).ok());
     targets.filter(|target| target.starts_with(path)).count()

@@ -1,9 +1,10 @@
-//! Files, on both rings: what they read and write, and what is left of an operation that is
-//! dropped.
+//! Files, on every ring: what they read and write, and what is left of an operation that is
+//! dropped. What is only the machine's, such as `/proc`, is not simulated.
 //!
 //! ```text
 //!   plain.rs     opening, reading, writing, metadata, conversions, errors
 //!   dropped.rs   the contract of dropped operations, and the conservation of their buffers
+//!   forgotten.rs operations that nobody asks about any more
 //!   direct.rs    O_DIRECT
 //!   cores.rs     one file on several cores; what the rings do for it
 //! ```
@@ -11,6 +12,8 @@
 mod cores;
 mod direct;
 mod dropped;
+mod forgotten;
+mod limits;
 mod plain;
 
 use std::future::{Future, poll_fn};
@@ -20,15 +23,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 
+use quoit::__private::with_disk;
 use quoit::buffer::{AlignedBuf, IoBuf, IoBufMut};
 
-/// A folder of its own on a real file system, gone when the test is over.
+/// A folder of its own, gone when the test is over: on a real file system, or on the disk of the
+/// simulation that runs here.
 struct Scratch(PathBuf);
 
 impl Scratch {
     fn new() -> Self {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        if with_disk(|disk| disk.make_directory("/scratch")).is_some() {
+            return Self(PathBuf::from("/scratch"));
+        }
         let name = format!("files-{}-{number}", std::process::id());
         let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
         std::fs::create_dir_all(&path).expect("the target folder can be written");
@@ -42,15 +50,29 @@ impl Scratch {
     /// A file with these bytes.
     fn file(&self, name: &str, bytes: &[u8]) -> PathBuf {
         let path = self.path(name);
-        std::fs::write(&path, bytes).expect("the target folder can be written");
+        if with_disk(|disk| disk.put(text(&path), bytes)).is_none() {
+            std::fs::write(&path, bytes).expect("the target folder can be written");
+        }
         path
     }
 }
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
+        if with_disk(|_| ()).is_none() {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
     }
+}
+
+/// The bytes of a file, asked of somebody else than quoit.
+fn contents(path: &Path) -> Vec<u8> {
+    let simulated = with_disk(|disk| disk.contents(text(path)).expect("the file is there"));
+    simulated.unwrap_or_else(|| std::fs::read(path).expect("the file is there"))
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("our own names are text")
 }
 
 /// Counts buffers: made ones in `Census::made`, ended ones in `Census::gone`.
@@ -118,7 +140,7 @@ unsafe impl IoBufMut for Counted {
 }
 
 /// Polls once, with the waker of the test.
-async fn poll_once<F: Future>(mut future: Pin<&mut F>) -> Poll<F::Output> {
+async fn poll_once<F: Future + ?Sized>(mut future: Pin<&mut F>) -> Poll<F::Output> {
     poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await
 }
 

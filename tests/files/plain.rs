@@ -7,9 +7,9 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use quoit::buffer::{IoBuf, IoBufMut};
 use quoit::fs::{self, File, OpenOptions};
 
-use crate::{Scratch, drop_after};
+use crate::{Scratch, contents, drop_after};
 
-#[quoit::test]
+#[quoit::test(seeds = 20)]
 async fn what_is_written_is_read() -> io::Result<()> {
     let scratch = Scratch::new();
     let path = scratch.path("file");
@@ -18,7 +18,7 @@ async fn what_is_written_is_read() -> io::Result<()> {
     assert_eq!((count, &buffer[..]), (12, &b"hello, world"[..]));
     let tail = file.write_all_at("<0123456789>".slice(1..11), 12).await?;
     assert_eq!(tail.into_inner(), "<0123456789>");
-    assert_eq!(std::fs::read(&path)?, b"hello, world0123456789");
+    assert_eq!(contents(&path), b"hello, world0123456789");
 
     let (count, buffer) = file.read_at(Vec::with_capacity(5), 7).await?;
     assert_eq!((count, &buffer[..]), (5, &b"world"[..]));
@@ -29,7 +29,7 @@ async fn what_is_written_is_read() -> io::Result<()> {
     file.close().await
 }
 
-#[quoit::test]
+#[quoit::test(seeds = 20)]
 async fn the_end_of_the_file_is_a_short_count() -> io::Result<()> {
     let scratch = Scratch::new();
     let file = File::open(scratch.file("file", &[7; 5000])).await?;
@@ -48,7 +48,7 @@ async fn the_end_of_the_file_is_a_short_count() -> io::Result<()> {
     Ok(())
 }
 
-#[quoit::test]
+#[quoit::test(seeds = 20)]
 async fn far_offsets_are_reached() -> io::Result<()> {
     let scratch = Scratch::new();
     let path = scratch.path("sparse");
@@ -59,11 +59,11 @@ async fn far_offsets_are_reached() -> io::Result<()> {
         assert_eq!(digits, offset.to_string().as_bytes());
         assert_eq!(file.read_exact_at(vec![1; 3], offset - 3).await?, [0; 3], "a hole");
     }
-    assert!(std::fs::metadata(&path)?.blocks() < 1024, "it is sparse");
+    assert!(file.metadata().await?.blocks() < 1024, "it is sparse");
     Ok(())
 }
 
-#[quoit::test]
+#[quoit::test(seeds = 20)]
 async fn offsets_that_no_file_has_are_errors() -> io::Result<()> {
     let scratch = Scratch::new();
     let path = scratch.file("file", b"0123456789");
@@ -76,11 +76,11 @@ async fn offsets_that_no_file_has_are_errors() -> io::Result<()> {
         let failed = file.write_at("xxxx", offset).await.unwrap_err();
         assert_eq!(failed.error().kind(), ErrorKind::InvalidInput);
     }
-    assert_eq!(std::fs::read(&path)?, b"0123456789");
+    assert_eq!(contents(&path), b"0123456789");
     Ok(())
 }
 
-#[quoit::test]
+#[quoit::test(seeds = 20)]
 async fn opening_says_what_is_wrong() -> io::Result<()> {
     let scratch = Scratch::new();
     let kind = |result: io::Result<File>| result.unwrap_err().kind();
@@ -91,6 +91,13 @@ async fn opening_says_what_is_wrong() -> io::Result<()> {
     let path = scratch.file("there", b"bytes");
     let new = File::options().write(true).create_new(true).open(&path).await;
     assert_eq!(kind(new), ErrorKind::AlreadyExists);
+    Ok(())
+}
+
+#[quoit::test]
+async fn a_link_is_not_followed_against_the_callers_will() -> io::Result<()> {
+    let scratch = Scratch::new();
+    let path = scratch.file("there", b"bytes");
     std::os::unix::fs::symlink(&path, scratch.path("link"))?;
     let mut options = File::options();
     options.read(true).custom_flags(libc::O_NOFOLLOW);
@@ -99,17 +106,17 @@ async fn opening_says_what_is_wrong() -> io::Result<()> {
     Ok(())
 }
 
-#[quoit::test]
+#[quoit::test(seeds = 20)]
 async fn options_do_what_they_say() -> io::Result<()> {
     let scratch = Scratch::new();
     let path = scratch.path("file");
     let file = File::options().write(true).create_new(true).mode(0o600).open(&path).await?;
-    assert_eq!(std::fs::metadata(&path)?.permissions().mode() & 0o777, 0o600);
+    assert_eq!(file.metadata().await?.permissions().mode() & 0o777, 0o600);
     file.write_all_at("first", 0).await?;
 
     let append = File::options().append(true).open(&path).await?;
     append.write_all_at(", second", 0).await?;
-    assert_eq!(std::fs::read(&path)?, b"first, second", "appended, whatever the offset");
+    assert_eq!(contents(&path), b"first, second", "appended, whatever the offset");
 
     let reader = File::open(&path).await?;
     let refused = reader.write_at("x", 0).await.unwrap_err();
@@ -118,7 +125,7 @@ async fn options_do_what_they_say() -> io::Result<()> {
     assert_eq!(refused.error().raw_os_error(), Some(libc::EBADF));
 
     File::create(&path).await?.close().await?;
-    assert_eq!(std::fs::metadata(&path)?.len(), 0, "create empties");
+    assert_eq!(contents(&path), b"", "create empties");
     Ok(())
 }
 
@@ -151,15 +158,15 @@ async fn metadata_is_that_of_std() -> io::Result<()> {
     Ok(())
 }
 
-#[quoit::test]
+#[quoit::test(seeds = 20)]
 async fn lengths_are_set_and_space_is_reserved() -> io::Result<()> {
     let scratch = Scratch::new();
     let path = scratch.file("file", b"0123456789");
     let file = File::options().write(true).open(&path).await?;
     file.set_len(4).await?;
-    assert_eq!(std::fs::read(&path)?, b"0123");
+    assert_eq!(contents(&path), b"0123");
     file.set_len(6).await?;
-    assert_eq!(std::fs::read(&path)?, b"0123\0\0");
+    assert_eq!(contents(&path), b"0123\0\0");
     file.allocate(0, 1 << 20).await?;
     let metadata = file.metadata().await?;
     assert_eq!(metadata.len(), 1 << 20);
@@ -192,7 +199,7 @@ async fn pipes_have_no_positions() -> io::Result<()> {
     Ok(())
 }
 
-#[quoit::test]
+#[quoit::test(seeds = 20)]
 async fn whole_files_are_read_and_written() -> io::Result<()> {
     let scratch = Scratch::new();
     let path = scratch.path("file");
@@ -203,15 +210,20 @@ async fn whole_files_are_read_and_written() -> io::Result<()> {
     assert_eq!(fs::read(&path).await?, b"short", "what was there is gone");
     fs::write(&path, "").await?;
     assert_eq!(fs::read(&path).await?, b"");
-    let status = fs::read("/proc/self/status").await?;
-    assert!(status.starts_with(b"Name:"), "a file that does not know its length");
-    let version = fs::read("/proc/version").await?;
-    assert_eq!(version, std::fs::read("/proc/version")?);
     assert_eq!(fs::read(scratch.path("none")).await.unwrap_err().kind(), ErrorKind::NotFound);
     Ok(())
 }
 
 #[quoit::test]
+async fn files_that_do_not_know_their_length_are_read_to_their_end() -> io::Result<()> {
+    let status = fs::read("/proc/self/status").await?;
+    assert!(status.starts_with(b"Name:"), "a file that does not know its length");
+    let version = fs::read("/proc/version").await?;
+    assert_eq!(version, std::fs::read("/proc/version")?);
+    Ok(())
+}
+
+#[quoit::test(seeds = 2)]
 async fn many_reads_are_in_flight_at_once() -> io::Result<()> {
     let scratch = Scratch::new();
     let blocks = 512_u64;

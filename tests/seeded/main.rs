@@ -10,6 +10,7 @@ mod connect;
 mod detach;
 mod dice;
 mod end;
+mod files;
 mod listen;
 mod order;
 mod talk;

@@ -4,7 +4,6 @@
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::Shutdown;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
@@ -74,7 +73,7 @@ fn buffers_go_out_whole_and_in_the_order_of_their_first_polls() {
         for sender in senders {
             sender.await.unwrap();
         }
-        client.shutdown(Shutdown::Write).await.unwrap();
+        client.shutdown().await.unwrap();
         let got = reading.await.unwrap();
         let whole = got.chunks(3).all(|part| part == [part[0]; 3]);
         assert!(whole, "a buffer was cut or torn: {got:?}");

@@ -3,7 +3,6 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::net::Shutdown;
 use std::rc::Rc;
 
 use quoit::buffer::Lease;
@@ -168,7 +167,7 @@ async fn read_some(stream: &TcpStream, got: &mut Got, dice: &Dice) -> Option<io:
             match dice.maybe(stream.read_exact(&mut into)).await? {
                 // What it had read went back.
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => None,
-                read => Some(read.map(|()| {
+                read => Some(read.map(|_| {
                     got.extend(&into);
                     into.len()
                 })),
@@ -176,7 +175,7 @@ async fn read_some(stream: &TcpStream, got: &mut Got, dice: &Dice) -> Option<io:
         }
         5 => {
             let mut line = Vec::new();
-            match dice.maybe(stream.read_until(7, dice.up_to(40), &mut line)).await? {
+            match dice.maybe(stream.read_until(7, &mut line, dice.up_to(40))).await? {
                 Err(error) if error.kind() == io::ErrorKind::InvalidData => None,
                 read => Some(read.inspect(|_| got.extend(&line))),
             }
@@ -193,7 +192,7 @@ async fn read_some(stream: &TcpStream, got: &mut Got, dice: &Dice) -> Option<io:
             let read = stream.read_exact(&mut same).await;
             assert_eq!(same, into[..count], "another look saw something else");
             got.extend(&same);
-            (count > 0).then_some(read.map(|()| count))
+            (count > 0).then_some(read.map(|_| count))
         }
         7 => {
             let into = Vec::with_capacity(dice.up_to(40));
@@ -244,7 +243,7 @@ async fn side(stream: TcpStream, dice: Dice) -> (Vec<Fate>, Vec<u8>) {
     let (writer, writers_dice) = (stream.clone(), dice.clone());
     let writing = quoit::spawn(async move {
         let fates = write(&writer, &writers_dice).await;
-        writer.shutdown(Shutdown::Write).await.unwrap();
+        writer.shutdown().await.unwrap();
         fates
     });
     let got = read(&stream, &dice).await;
@@ -310,7 +309,7 @@ fn concurrent_reads_are_served_in_the_order_of_their_first_poll() {
                     dice.dawdle().await;
                     stream.send_all(part.to_vec()).await.unwrap();
                 }
-                stream.shutdown(Shutdown::Write).await.unwrap();
+                stream.shutdown().await.unwrap();
                 stream.close().await.unwrap();
             })
         };
@@ -363,7 +362,7 @@ async fn read_beside_others(
             let mut into = vec![0; dice.up_to(40)];
             let read = async {
                 match stream.read_exact(&mut into).await {
-                    Ok(()) => got.borrow_mut().extend(&into),
+                    Ok(_) => got.borrow_mut().extend(&into),
                     // It gave back what it had: others take that.
                     Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {}
                     Err(error) => return Err(error),

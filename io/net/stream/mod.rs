@@ -18,80 +18,23 @@
 
 mod receive;
 mod send;
+mod socket;
 
 use std::net::Shutdown;
 use std::os::fd::RawFd;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
-use std::time::Duration;
+use std::sync::Arc;
+use std::task::Poll;
 
 pub(crate) use self::receive::Receiving;
 pub(crate) use self::send::{Commit, SendNow, Sending};
+pub(crate) use self::socket::{Farewell, Remains, Socket};
 use crate::io::buffer::Lease;
-use crate::io::descriptor::Descriptor;
 use crate::io::mailbox::{Key, Wait, WaiterId};
 use crate::io::operation::{self, Operations};
 use crate::io::request::{Completion, call};
-use crate::io::services::{Kind, LINGER, Services};
+use crate::io::services::{Kind, Services};
 use crate::io::timers::TimerKey;
-use crate::io::waiters::Waiters;
-
-/// What handle and table share of a connection.
-#[derive(Debug)]
-pub(crate) struct Socket {
-    pub(crate) descriptor: Descriptor,
-    linger_ms: AtomicU32,
-    /// Received bytes that outlive their entry in a table: of a detached stream, for the next core;
-    /// or lent by `poll_fill` when the core ended, for whoever still looks at them.
-    unread: Mutex<Option<Box<Lease>>>,
-}
-
-impl Socket {
-    pub(crate) fn new(descriptor: Descriptor) -> Self {
-        let linger_ms = AtomicU32::new(LINGER.as_millis() as u32);
-        Self { descriptor, linger_ms, unread: Mutex::default() }
-    }
-
-    pub(crate) fn has_unread(&self) -> bool {
-        self.lock_unread().is_some()
-    }
-
-    pub(crate) fn keep_unread(&self, lease: Lease) {
-        *self.lock_unread() = (!lease.is_empty()).then(|| Box::new(lease));
-    }
-
-    fn take_unread(&self) -> Lease {
-        self.lock_unread().take().map_or_else(Lease::empty, |lease| *lease)
-    }
-
-    fn lock_unread(&self) -> MutexGuard<'_, Option<Box<Lease>>> {
-        self.unread.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Bytes of a detached stream that a read had taken go before those that it had not.
-    pub(crate) fn put_back(&self, mut bytes: Vec<u8>) {
-        let mut unread = self.lock_unread();
-        if let Some(rest) = unread.take() {
-            bytes.extend_from_slice(&rest);
-        }
-        *unread = (!bytes.is_empty()).then(|| Box::new(Lease::from_vec(bytes)));
-    }
-
-    #[inline]
-    pub(crate) fn number(&self) -> RawFd {
-        self.descriptor.number()
-    }
-
-    pub(crate) fn linger(&self) -> Duration {
-        Duration::from_millis(self.linger_ms.load(Ordering::Relaxed).into())
-    }
-
-    pub(crate) fn set_linger(&self, linger: Duration) {
-        let milliseconds = u32::try_from(linger.as_millis()).unwrap_or(u32::MAX);
-        self.linger_ms.store(milliseconds, Ordering::Relaxed);
-    }
-}
+use crate::io::waiters::{Caller, HOLDER, Waiters};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Phase {
@@ -124,12 +67,11 @@ struct Closing {
 }
 
 impl Stream {
+    /// To be followed by `collect`, once the handle says that the stream is here.
     pub(crate) fn new(socket: Arc<Socket>) -> Self {
-        let mut receive = Receiving::default();
-        receive.unread(socket.take_unread());
         Self {
             socket,
-            receive,
+            receive: Receiving::default(),
             send: Sending::default(),
             phase: Phase::Open,
             movers: None,
@@ -151,21 +93,41 @@ impl Stream {
         self.receive.is_idle() && self.send.is_idle()
     }
 
-    pub(crate) fn unread(&mut self, bytes: Vec<u8>) {
+    /// A read ends and gives back what it had taken: it leaves the line, at `waiter` or, if the
+    /// stream has moved since, at the place that was kept for it.
+    pub(crate) fn give_back(
+        &mut self,
+        waiter: Option<WaiterId>,
+        bytes: Vec<u8>,
+        services: &mut Services,
+    ) {
         self.receive.unread(Lease::from_vec(bytes));
+        self.receive.withdraw(HOLDER, services);
+        match waiter {
+            Some(waiter) => self.receive.withdraw(waiter, services),
+            // It stood in no line: others may be waiting for bytes.
+            None => self.receive.nudge(services),
+        }
     }
 
-    /// As `unread`, from a read that stands in no line here: others may be waiting for bytes.
-    pub(crate) fn put_back(&mut self, bytes: Vec<u8>, services: &mut Services) {
-        self.unread(bytes);
-        self.receive.nudge(services);
+    /// Takes over what the socket has kept: from another core, or given back elsewhere.
+    pub(crate) fn collect(&mut self, waiter: Option<WaiterId>, services: &mut Services) {
+        let (Remains { unread, received, sent }, held) = self.socket.take();
+        self.receive.take_over(received);
+        self.send.take_over(sent);
+        if held {
+            self.receive.unread(Lease::from_vec(unread));
+            self.receive.hold();
+        } else {
+            self.give_back(waiter, unread, services);
+        }
     }
 
     /// Before received bytes are dropped: a slice may still point to those that were lent, for as
     /// long as the handle lives. It shares the socket with us.
     fn keep_lent(&mut self) {
         if let Some(lease) = self.receive.take_lent() {
-            self.socket.keep_unread(lease);
+            self.socket.keep_lent(lease);
         }
     }
 
@@ -344,7 +306,7 @@ impl Stream {
         &mut self,
         key: Key,
         waiter: &mut Option<WaiterId>,
-        cx: &Context<'_>,
+        caller: &mut Caller<'_>,
         services: &mut Services,
     ) -> Poll<()> {
         self.receive.pause(key, services);
@@ -353,13 +315,14 @@ impl Stream {
             return Poll::Ready(());
         }
         let id = services.waiter(waiter);
-        let old = self.movers.get_or_insert_default().enrol(id, cx.waker());
+        let old = self.movers.get_or_insert_default().enrol(id, caller);
         services.effects.discard(old);
         Poll::Pending
     }
 
-    /// Takes what was received and not read, for the handle to keep.
-    pub(crate) fn take_unread(&mut self) -> Vec<u8> {
-        self.receive.take_unread()
+    /// What the handle keeps of a stream that leaves this core.
+    pub(crate) fn remains(&mut self) -> Remains {
+        let received = self.receive.failure();
+        Remains { unread: self.receive.take_unread(), received, sent: self.send.error() }
     }
 }

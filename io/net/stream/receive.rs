@@ -5,7 +5,7 @@
 //!   Idle ───────────────► Armed ───────────────────────► Cancelling
 //!    ▲                      │ ENOBUFS                        │
 //!    │                      ▼                                │
-//!    │                   Starved ── buffer, or private ──►   │
+//!    │                   Starved ── see `starved` ──►       │
 //!    └──────────────── terminal completion ◄─────────────────┘
 //! ```
 //!
@@ -17,17 +17,19 @@
 mod direct;
 #[cfg(any(feature = "tokio-io", feature = "futures-io"))]
 mod lend;
+mod starved;
 
 use std::collections::VecDeque;
 use std::os::fd::RawFd;
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::{io, mem};
 
+use super::socket::Failure;
 use crate::io::buffer::Lease;
 use crate::io::mailbox::{Key, WaiterId};
 use crate::io::request::{self, Completion, Interest, ReceiveMany, Request, call};
 use crate::io::services::{Kind, Services};
-use crate::io::waiters::Waiters;
+use crate::io::waiters::{Caller, Waiters};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 enum State {
@@ -54,9 +56,6 @@ pub(super) enum Watch {
     Cancelling,
 }
 
-/// The size of a private receive when every provided buffer is lent.
-const PRIVATE: usize = 16 * 1024;
-
 pub(crate) struct Receiving {
     first: Option<Lease>,
     #[expect(clippy::box_collection, reason = "a pointer, not four words, while it is empty")]
@@ -67,6 +66,8 @@ pub(crate) struct Receiving {
     bytes: usize,
     waiters: Waiters,
     end: Option<End>,
+    /// A reader has heard of the end.
+    told: bool,
     state: State,
     watch: Watch,
     /// A direct receive may find something.
@@ -80,6 +81,8 @@ pub(crate) struct Receiving {
     discarding: bool,
     /// The stream is about to leave this core: nothing new is armed.
     paused: bool,
+    /// The receive has brought something since it was armed.
+    fed: bool,
 }
 
 impl Default for Receiving {
@@ -91,6 +94,7 @@ impl Default for Receiving {
             bytes: 0,
             waiters: Waiters::default(),
             end: None,
+            told: false,
             state: State::Idle,
             watch: Watch::Idle,
             ready: true,
@@ -98,6 +102,7 @@ impl Default for Receiving {
             ahead: false,
             discarding: false,
             paused: false,
+            fed: false,
         }
     }
 }
@@ -109,7 +114,7 @@ impl Receiving {
         key: Key,
         number: RawFd,
         waiter: &mut Option<WaiterId>,
-        cx: &Context<'_>,
+        caller: &mut Caller<'_>,
         services: &mut Services,
     ) -> Poll<io::Result<Lease>> {
         if self.waiters.may_go(*waiter) {
@@ -123,11 +128,11 @@ impl Receiving {
             }
             if let Some(end) = self.end {
                 self.served(waiter, services);
-                return Poll::Ready(end.answer().map(|()| Lease::empty()));
+                return Poll::Ready(self.tell(end).map(|()| Lease::empty()));
             }
             self.arm(key, number, services);
         }
-        self.wait(waiter, cx, services)
+        self.wait(waiter, caller, services)
     }
 
     /// A completion of the multishot receive.
@@ -156,7 +161,7 @@ impl Receiving {
                 // A cancelled receive may end in this, too: then it is not wanted any more.
                 if wanted {
                     self.state = State::Starved;
-                    services.starved.push_back(key);
+                    services.starved.push(key, self.fed);
                 }
             }
             // Cancelled, interrupted, or not now: nothing is wrong with the stream.
@@ -185,51 +190,6 @@ impl Receiving {
                 self.arm(key, number, services);
             }
             _ => {}
-        }
-    }
-
-    /// The stream found no provided buffer. Now: from the pool if it has some again or may grow,
-    /// else by a direct receive into private memory, so that exhaustion is never the user's error.
-    pub(crate) fn feed(&mut self, key: Key, number: RawFd, services: &mut Services) {
-        if self.state != State::Starved {
-            return;
-        }
-        if services.buffers.outstanding() < services.buffers.len() || services.grow_buffers() {
-            self.state = State::Idle;
-            self.arm(key, number, services);
-            return;
-        }
-        if !self.ready && self.watch == Watch::Armed {
-            // The watch will tell; until then only a returned buffer can help.
-            services.starved.push_back(key);
-            return;
-        }
-        let mut memory = Vec::with_capacity(PRIVATE);
-        services.direct_calls += 1;
-        match call::receive(number, memory.spare_capacity_mut(), false) {
-            error if request::would_block(error) => {
-                self.ready = false;
-                self.arm_watch(key, number, services);
-                services.starved.push_back(key);
-            }
-            count if count > 0 => {
-                // SAFETY: the kernel has just written that many bytes.
-                unsafe { memory.set_len(count as usize) };
-                memory.shrink_to_fit();
-                services.counters.private_receives += 1;
-                self.push(Lease::from_vec(memory));
-                if self.bytes < services.limits.receive_ahead {
-                    services.starved.push_back(key);
-                } else {
-                    self.state = State::Idle;
-                }
-                services.effects.wake(self.waiters.notify_first());
-            }
-            end => {
-                self.state = State::Idle;
-                self.end = Some(if end == 0 { End::Eof } else { End::Error(-end) });
-                services.effects.wake(self.waiters.notify_first());
-            }
         }
     }
 
@@ -344,6 +304,7 @@ impl Receiving {
             return;
         }
         self.state = State::Armed;
+        self.fed = false;
         if self.watch == Watch::Armed {
             self.watch = Watch::Cancelling;
             services.cancel(Kind::WatchReadable, key);
@@ -354,14 +315,14 @@ impl Receiving {
         unsafe { services.submit(Kind::Receive, key, &request) };
     }
 
-    fn wait<T>(
+    pub(crate) fn wait<T>(
         &mut self,
         waiter: &mut Option<WaiterId>,
-        cx: &Context<'_>,
+        caller: &mut Caller<'_>,
         services: &mut Services,
     ) -> Poll<T> {
         let id = services.waiter(waiter);
-        let old = self.waiters.enrol(id, cx.waker());
+        let old = self.waiters.enrol(id, caller);
         services.effects.discard(old);
         Poll::Pending
     }
@@ -375,6 +336,7 @@ impl Receiving {
     }
 
     fn push(&mut self, lease: Lease) {
+        self.fed = true;
         if lease.is_empty() || self.discarding {
             return;
         }
@@ -394,6 +356,35 @@ impl Receiving {
         Some(lease)
     }
 
+    /// Answers a reader.
+    fn tell(&mut self, end: End) -> io::Result<()> {
+        self.told = true;
+        match end {
+            End::Eof => Ok(()),
+            End::Error(number) => Err(io::Error::from_raw_os_error(number)),
+        }
+    }
+
+    /// The error that has ended receiving, for another core. The end of the stream itself is told
+    /// by the kernel again.
+    pub(super) fn failure(&self) -> Option<Failure> {
+        let Some(End::Error(number)) = self.end else { return None };
+        Some(Failure { number, told: self.told })
+    }
+
+    /// An error that has ended receiving on another core.
+    pub(super) fn take_over(&mut self, failure: Option<Failure>) {
+        if let Some(Failure { number, told }) = failure {
+            self.end = Some(End::Error(number));
+            self.told = told;
+        }
+    }
+
+    /// A read that has taken a part on another core comes before all others.
+    pub(super) fn hold(&mut self) {
+        self.waiters.hold();
+    }
+
     fn clear(&mut self) {
         self.first = None;
         self.rest = None;
@@ -407,15 +398,6 @@ impl Drop for Receiving {
         // sound answer.
         if self.lent {
             mem::forget(self.first.take());
-        }
-    }
-}
-
-impl End {
-    fn answer(self) -> io::Result<()> {
-        match self {
-            Self::Eof => Ok(()),
-            Self::Error(number) => Err(io::Error::from_raw_os_error(number)),
         }
     }
 }

@@ -14,14 +14,14 @@
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::os::fd::RawFd;
-use std::task::{Context, Poll};
+use std::task::Poll;
 
 use super::receive::{Watch, submit_watch};
 use crate::io::mailbox::{Key, WaiterId};
 use crate::io::operation::{self, Operations};
 use crate::io::request::{self, Completion, Request, SendBytes, call};
 use crate::io::services::{Kind, Services};
-use crate::io::waiters::Waiters;
+use crate::io::waiters::{Caller, Waiters};
 
 /// The most that one send offers; the rest follows when it is taken.
 const OFFER_MAX: usize = 1 << 30;
@@ -137,7 +137,7 @@ impl Sending {
         (key, number): (Key, RawFd),
         waiter: &mut Option<WaiterId>,
         parts: &[IoSlice<'_>],
-        cx: &Context<'_>,
+        caller: &mut Caller<'_>,
         services: &mut Services,
     ) -> Poll<io::Result<usize>> {
         if self.waiters.may_go(*waiter) {
@@ -149,7 +149,7 @@ impl Sending {
                 }
             }
         }
-        self.wait(waiter, cx, services)
+        self.wait(waiter, caller, services)
     }
 
     /// Writes what the socket takes at once, if nobody stands in line: writes go out in call order.
@@ -200,7 +200,7 @@ impl Sending {
     pub(crate) fn poll_flush(
         &mut self,
         waiter: &mut Option<WaiterId>,
-        cx: &Context<'_>,
+        caller: &mut Caller<'_>,
         services: &mut Services,
     ) -> Poll<io::Result<()>> {
         let done = self.check().and_then(|()| {
@@ -208,7 +208,7 @@ impl Sending {
         });
         match done {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                self.wait(waiter, cx, services)
+                self.wait(waiter, caller, services)
             }
             result => {
                 self.served(waiter, services);
@@ -222,7 +222,7 @@ impl Sending {
         &mut self,
         (key, number): (Key, RawFd),
         waiter: &mut Option<WaiterId>,
-        cx: &Context<'_>,
+        caller: &mut Caller<'_>,
         services: &mut Services,
     ) -> Poll<()> {
         let there = self.error != 0 || (!self.has_unsent() && !self.full);
@@ -233,18 +233,18 @@ impl Sending {
         if self.full {
             self.arm_watch(key, number, services);
         }
-        self.wait(waiter, cx, services)
+        self.wait(waiter, caller, services)
     }
 
     /// Waits for room.
     pub(crate) fn wait<T>(
         &mut self,
         waiter: &mut Option<WaiterId>,
-        cx: &Context<'_>,
+        caller: &mut Caller<'_>,
         services: &mut Services,
     ) -> Poll<T> {
         let id = services.waiter(waiter);
-        let old = self.waiters.enrol(id, cx.waker());
+        let old = self.waiters.enrol(id, caller);
         services.effects.discard(old);
         Poll::Pending
     }
@@ -389,6 +389,13 @@ impl Sending {
 
     pub(super) fn error(&self) -> i32 {
         self.error
+    }
+
+    /// How sending has failed on another core; 0: it has not.
+    pub(super) fn take_over(&mut self, error: i32) {
+        if error != 0 {
+            self.error = error;
+        }
     }
 
     /// Asks for everything in flight to end, for good.

@@ -6,7 +6,7 @@
 use std::io;
 use std::task::{Context, Poll};
 
-use super::super::futures::{flatten, unflatten};
+use super::super::handle::Bound;
 use super::{Handle, OwnedReadHalf, TcpStream};
 
 /// A handle whose mutable borrow keeps every other reader of the stream away.
@@ -28,14 +28,14 @@ pub(super) fn fill<'a, R: SoleReader>(
     reader: &'a mut R,
     cx: &Context<'_>,
 ) -> Poll<io::Result<&'a [u8]>> {
-    let polled = reader.handle().with(|tables, key| {
+    let polled = reader.handle().poll(cx, |tables, key, caller| {
         let entry = tables.streams.get_mut(key)?;
         let (number, services) = (entry.number(), &mut tables.services);
-        Some(unflatten(entry.receive.poll_fill(key, number, cx, services)))
+        Some(entry.receive.poll_fill(key, number, caller, services))
     });
     // SAFETY: the bytes stay until somebody reads, and nobody can while `reader` is borrowed;
     // should the core end meanwhile, they are kept with the socket, which `reader` shares.
-    flatten(polled).map_ok(|lent| unsafe { &*lent })
+    polled.map_ok(|lent| unsafe { &*lent })
 }
 
 /// Takes what `fill` has lent.

@@ -6,12 +6,10 @@
 
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
-use std::net::Shutdown;
 use std::task::{Context, Poll, ready};
 
-use super::super::futures::{flatten, unflatten};
-use super::super::handle::StreamHandle;
-use crate::io::request::call;
+use super::super::handle::{Bound, StreamHandle};
+use super::super::split::end_writing;
 use crate::io::waiters::POLLER;
 
 /// Reads what is there, at least a byte; 0 is the end, or a slice without room. Nothing of the
@@ -24,12 +22,12 @@ pub(super) fn read(
     if into.is_empty() {
         return Poll::Ready(Ok(0));
     }
-    flatten(handle.with(|tables, key| {
+    handle.poll(cx, |tables, key, caller| {
         let entry = tables.streams.get_mut(key)?;
         let (number, services) = (entry.number(), &mut tables.services);
         let place = (&mut Some(POLLER), false);
-        Some(unflatten(entry.receive.poll_slice(key, number, place, into, cx, services)))
-    }))
+        Some(entry.receive.poll_slice(key, number, place, into, caller, services))
+    })
 }
 
 /// Writes as much as the socket takes at once. What is reported taken, the kernel has.
@@ -41,11 +39,11 @@ pub(super) fn write(
     if parts.iter().all(|part| part.is_empty()) {
         return Poll::Ready(Ok(0));
     }
-    flatten(handle.with(|tables, key| {
+    handle.poll(cx, |tables, key, caller| {
         let entry = tables.streams.get_mut(key)?;
         let (place, services) = ((key, entry.number()), &mut tables.services);
-        Some(unflatten(entry.send.poll_write(place, &mut Some(POLLER), parts, cx, services)))
-    }))
+        Some(entry.send.poll_write(place, &mut Some(POLLER), parts, caller, services))
+    })
 }
 
 /// Waits until the kernel has what native sends have committed; slices never wait.
@@ -53,19 +51,15 @@ pub(super) fn flush(handle: &StreamHandle, cx: &Context<'_>) -> Poll<io::Result<
     if !handle.is_bound() {
         return Poll::Ready(Ok(()));
     }
-    flatten(handle.with(|tables, key| {
+    handle.poll(cx, |tables, key, caller| {
         let entry = tables.streams.get_mut(key)?;
         let services = &mut tables.services;
-        Some(unflatten(entry.send.poll_flush(&mut Some(POLLER), cx, services)))
-    }))
+        Some(entry.send.poll_flush(&mut Some(POLLER), caller, services))
+    })
 }
 
-/// Sends FIN behind all that is committed. A connection that is down has no direction left to end:
-/// that is no error, as a second call is none; what was lost with it, flush and reads tell.
+/// Sends FIN behind all that is committed.
 pub(super) fn shut_down(handle: &StreamHandle, cx: &Context<'_>) -> Poll<io::Result<()>> {
     ready!(flush(handle, cx))?;
-    match call::shutdown(handle.number(), Shutdown::Write) {
-        Err(error) if error.kind() == io::ErrorKind::NotConnected => Poll::Ready(Ok(())),
-        result => Poll::Ready(result),
-    }
+    Poll::Ready(end_writing(handle))
 }

@@ -26,7 +26,6 @@
 
 mod buffers;
 mod epoll;
-mod job;
 mod pending;
 mod sources;
 #[cfg(test)]
@@ -41,9 +40,9 @@ use std::sync::Arc;
 
 use self::buffers::Provisions;
 use self::epoll::{EDGES_OF_DOORBELL, EVENTS_MAX, Epoll};
-use self::job::Job;
 use self::pending::{List, Place, Requests};
 use self::sources::{Side, Sources};
+use super::job::Job;
 use super::{Provided, RingCounters, Waiting};
 use crate::io::mailbox::Mailbox;
 use crate::io::pool::Pool;
@@ -349,7 +348,7 @@ impl Readiness {
         let token = pending.token;
         // SAFETY: the submitter keeps what the request names until its terminal completion, and
         // that is made of the job's answer.
-        let job = unsafe { Job::new(token, pending.request, &self.mailbox) };
+        let job = unsafe { Job::new(token, pending.request, &self.mailbox, libc::ECANCELED) };
         self.refused.push_back((token, Box::new(move || job.run())));
         self.retry_refused();
     }

@@ -114,7 +114,7 @@ impl Bench {
             }
             self.mailbox.doorbell().awake();
             match message {
-                Some(Message::Complete { token, result }) => {
+                Some(Message::Complete { token, result, .. }) => {
                     return self.ring.complete_from_pool(Token(token), result);
                 }
                 Some(other) => panic!("{other:?}"),

@@ -6,40 +6,57 @@
 //! ```
 //!
 //! A pipe is the sender's and the receiver's buffer in one, so a reader that does not read stops
-//! the writer. What is sent becomes visible when it *arrives*, some bytes at a time, by chance;
-//! then FIN does. A reset drops what is still on the way. The answers are those of Linux's
-//! `tcp_sendmsg`, `tcp_recvmsg`, `tcp_poll` and `tcp_reset`, each error told once.
+//! the writer; what was read is room again when the sender has heard of it. When bytes, FIN and
+//! resets arrive, the network decides (`network`): here stands what they do. The answers are those
+//! of Linux's `tcp_sendmsg`, `tcp_recvmsg`, `tcp_poll` and `tcp_reset`, each error told once.
 
 use std::collections::VecDeque;
 use std::net::{Shutdown, SocketAddr};
-
-use super::random::Chance;
-use super::trace::{Event, Trace};
 
 /// Which end of a connection: 0 connected, 1 accepted.
 pub(super) type Side = usize;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-enum Fin {
+pub(super) enum Fin {
     #[default]
     No,
     Sent,
     Arrived,
 }
 
+/// Bytes that travel together, and when they are due.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Segment {
+    pub(super) count: usize,
+    pub(super) due: u64,
+}
+
 /// One direction, named by its sender.
 #[derive(Debug, Default)]
-struct Pipe {
+pub(super) struct Pipe {
     bytes: VecDeque<u8>,
     /// How many of them the receiver can see.
     arrived: usize,
+    /// Bytes that the receiver has taken, as long as the sender has not heard of it.
+    unheard: usize,
     capacity: usize,
-    fin: Fin,
+    pub(super) fin: Fin,
+    pub(super) fin_due: u64,
+    /// What is on the way, in order.
+    pub(super) segments: VecDeque<Segment>,
+    /// The arrival of the front is a coming event.
+    pub(super) is_scheduled: bool,
+    /// An acknowledgement is a coming event.
+    pub(super) is_answered: bool,
+    /// Nothing gets through since then.
+    pub(super) stalled_at: Option<u64>,
+    /// Bytes that nobody will ever receive.
+    lost: u64,
 }
 
 impl Pipe {
     fn free(&self) -> usize {
-        self.capacity - self.bytes.len()
+        self.capacity.saturating_sub(self.bytes.len() + self.unheard)
     }
 
     /// The kernel tells of room only when there is a good part of it (`sk_stream_is_writeable`).
@@ -47,39 +64,77 @@ impl Pipe {
         self.free() * 3 >= self.capacity
     }
 
+    /// Whether the receiver has taken bytes of which the sender has not heard.
+    pub(super) fn has_unheard(&self) -> bool {
+        self.unheard > 0
+    }
+
     fn on_the_way(&self) -> usize {
         self.bytes.len() - self.arrived
+    }
+
+    /// When the last of what was sent is due, at the earliest.
+    pub(super) fn last_due(&self) -> u64 {
+        self.segments.back().map_or(0, |segment| segment.due)
+    }
+
+    /// What stands at the front of the way, if anything does: when it is due.
+    pub(super) fn front_due(&self) -> Option<u64> {
+        match self.segments.front() {
+            Some(segment) => Some(segment.due),
+            None => (self.fin == Fin::Sent).then_some(self.fin_due),
+        }
+    }
+
+    /// Drops what is on the way.
+    fn cut_off(&mut self) {
+        self.lost += self.on_the_way() as u64;
+        self.bytes.truncate(self.arrived);
+        self.segments.clear();
+    }
+
+    /// Drops everything.
+    fn clear(&mut self) {
+        self.lost += self.bytes.len() as u64;
+        self.bytes.clear();
+        self.segments.clear();
+        self.arrived = 0;
     }
 }
 
 #[derive(Debug)]
-struct End {
-    address: SocketAddr,
-    is_open: bool,
+pub(super) struct End {
+    pub(super) address: SocketAddr,
+    pub(super) host: usize,
+    /// The life of the host that the end belongs to.
+    pub(super) boot: usize,
+    pub(super) is_open: bool,
+    /// Its host went down without a word: there is no kernel left that knows of it.
+    pub(super) is_gone: bool,
     /// The error that the next call answers (`sk_err`).
     error: i32,
     /// Reset: nothing goes in or out any more (`TCP_CLOSE`).
-    is_dead: bool,
+    pub(super) is_dead: bool,
     reads_no_more: bool,
     /// A send found the pipe full, so room will be told (`SOCK_NOSPACE`).
     wants_room: bool,
-    /// A reset is on the way to this end.
-    reset_comes: bool,
     /// Events so far; a watch answers those that come after it.
     readable: u64,
     writable: u64,
 }
 
 impl End {
-    fn new(address: SocketAddr) -> Self {
+    pub(super) fn new(address: SocketAddr, host: usize, boot: usize) -> Self {
         Self {
             address,
+            host,
+            boot,
             is_open: true,
+            is_gone: false,
             error: 0,
             is_dead: false,
             reads_no_more: false,
             wants_room: false,
-            reset_comes: false,
             readable: 0,
             writable: 0,
         }
@@ -92,20 +147,26 @@ impl End {
     }
 }
 
+/// What a close tells the other side.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Farewell {
+    Nothing,
+    Fin,
+    Reset,
+}
+
 #[derive(Debug)]
 pub(super) struct Connection {
-    pipes: [Pipe; 2],
-    ends: [End; 2],
+    pub(super) pipes: [Pipe; 2],
+    pub(super) ends: [End; 2],
+    /// The listener that waits for the handshake's last part.
+    pub(super) half_open: Option<u64>,
 }
 
 impl Connection {
-    pub(super) fn new(addresses: [SocketAddr; 2], capacities: [usize; 2]) -> Self {
+    pub(super) fn new(ends: [End; 2], capacities: [usize; 2], listener: u64) -> Self {
         let pipe = |capacity| Pipe { capacity, ..Pipe::default() };
-        Self { pipes: capacities.map(pipe), ends: addresses.map(End::new) }
-    }
-
-    pub(super) fn address(&self, side: Side) -> SocketAddr {
-        self.ends[side].address
+        Self { pipes: capacities.map(pipe), ends, half_open: Some(listener) }
     }
 
     /// Whether the handshakes of both directions are over, or a reset came: no call on the
@@ -143,14 +204,8 @@ impl Connection {
                 return Ok(pipe.bytes.range(..count).copied().collect());
             }
             pipe.arrived -= count;
-            let bytes = pipe.bytes.drain(..count).collect();
-            let has_room = pipe.has_room();
-            let sender = &mut self.ends[1 - side];
-            if sender.wants_room && has_room {
-                sender.wants_room = false;
-                sender.writable += 1;
-            }
-            return Ok(bytes);
+            pipe.unheard += count;
+            return Ok(pipe.bytes.drain(..count).collect());
         }
         if pipe.fin == Fin::Arrived {
             return Ok(Vec::new());
@@ -162,6 +217,19 @@ impl Connection {
             return Ok(Vec::new());
         }
         Err(-libc::EAGAIN)
+    }
+
+    /// The sender hears what the receiver has taken. `true`: so it has room again, and waits for
+    /// some.
+    pub(super) fn hear(&mut self, sender: Side) -> bool {
+        let (end, pipe) = (&mut self.ends[sender], &mut self.pipes[sender]);
+        pipe.unheard = 0;
+        let tells = end.wants_room && pipe.has_room();
+        if tells {
+            end.wants_room = false;
+            end.writable += 1;
+        }
+        tells
     }
 
     pub(super) fn unread(&self, side: Side) -> usize {
@@ -209,6 +277,7 @@ impl Connection {
         }
     }
 
+    /// Ends a direction, or both. A negative answer is an error.
     pub(super) fn shut_down(&mut self, side: Side, how: Shutdown) -> i32 {
         if self.is_over(side) {
             return -libc::ENOTCONN;
@@ -224,94 +293,88 @@ impl Connection {
     }
 
     /// Closes an end. Unread input, or the wish, makes it a reset (RFC 2525, 2.17); what had been
-    /// sent is then lost as far as it has not arrived.
-    pub(super) fn close(&mut self, side: Side, resets: bool) {
+    /// sent is then lost as far as it arrives after that.
+    pub(super) fn close(&mut self, side: Side, resets: bool) -> Farewell {
         let end = &mut self.ends[side];
         end.is_open = false;
-        end.reset_comes = false;
         if end.is_dead {
-            return;
+            return Farewell::Nothing;
         }
-        if resets || self.pipes[1 - side].arrived > 0 {
-            self.ends[1 - side].reset_comes = self.ends[1 - side].is_open;
-        } else if self.pipes[side].fin == Fin::No {
-            self.pipes[side].fin = Fin::Sent;
+        let into = &mut self.pipes[1 - side];
+        let unread = into.arrived;
+        into.lost += unread as u64;
+        into.bytes.drain(..unread);
+        into.arrived = 0;
+        if resets || unread > 0 {
+            // A kernel that was told to reset sends no FIN, and knows nothing of the rest.
+            end.is_dead = true;
+            return Farewell::Reset;
         }
-        self.pipes[1 - side].arrived = 0;
+        if self.pipes[side].fin != Fin::No {
+            return Farewell::Nothing;
+        }
+        self.pipes[side].fin = Fin::Sent;
+        Farewell::Fin
     }
 
-    /// Resets the connection and keeps the end open (`tcp_disconnect`).
-    pub(super) fn disconnect(&mut self, side: Side) {
-        let other = 1 - side;
-        self.ends[other].reset_comes = self.ends[other].is_open && !self.ends[side].is_dead;
-        self.pipes[other].bytes.clear();
-        self.pipes[other].arrived = 0;
+    /// Resets the connection and keeps the end open (`tcp_disconnect`). `true`: the other side will
+    /// hear of it.
+    pub(super) fn disconnect(&mut self, side: Side) -> bool {
+        let tells = !self.ends[side].is_dead;
+        self.pipes[1 - side].clear();
         let end = &mut self.ends[side];
-        (end.is_dead, end.reset_comes) = (true, false);
+        end.is_dead = true;
         end.changed();
+        tells
+    }
+
+    /// The end's host is no more: nobody answers for it.
+    pub(super) fn vanish(&mut self, side: Side) {
+        let end = &mut self.ends[side];
+        (end.is_open, end.is_gone) = (false, true);
+        let into = &mut self.pipes[1 - side];
+        into.lost += into.arrived as u64;
+        into.bytes.drain(..into.arrived);
+        into.arrived = 0;
     }
 
     pub(super) fn is_closed(&self) -> bool {
         self.ends.iter().all(|end| !end.is_open)
     }
 
-    /// Whether something is on its way to an end that would notice.
-    pub(super) fn is_moving(&self) -> bool {
-        (0..2).any(|side| {
-            let (end, pipe) = (&self.ends[side], &self.pipes[1 - side]);
-            let sender_is_open = self.ends[1 - side].is_open;
-            end.reset_comes
-                || (end.is_open || sender_is_open) && pipe.on_the_way() > 0 && !end.is_dead
-                || end.is_open && pipe.fin == Fin::Sent && !end.is_dead
-        })
+    /// Bytes sent and neither received nor lost, and those that are lost.
+    pub(super) fn balance(&self) -> (u64, u64) {
+        let waiting = self.pipes.iter().map(|pipe| pipe.bytes.len() as u64).sum();
+        (waiting, self.pipes.iter().map(|pipe| pipe.lost).sum())
     }
 
-    /// Some of what is on the way arrives, by chance.
-    pub(super) fn step(&mut self, chance: &mut Chance, trace: &mut Trace) {
-        for side in 0..2 {
-            if self.ends[side].reset_comes {
-                if chance.one_in(2) {
-                    trace.note(Event::ResetArrived { at: self.ends[side].address });
-                    self.reset(side);
-                }
-            } else if !self.ends[side].is_dead {
-                self.step_towards(side, chance, trace);
-            }
-        }
-    }
-
-    fn step_towards(&mut self, side: Side, chance: &mut Chance, trace: &mut Trace) {
+    /// Bytes come to an end of the connection. `false`: nobody is there to take them.
+    pub(super) fn arrive(&mut self, side: Side, count: usize) -> bool {
         let (end, pipe) = (&mut self.ends[side], &mut self.pipes[1 - side]);
-        let at = end.address;
-        if pipe.on_the_way() > 0 && chance.one_in(2) {
-            let count = chance.up_to(pipe.on_the_way());
-            trace.note(Event::Arrived { at, count });
-            if end.is_open {
-                pipe.arrived += count;
-                end.readable += 1;
-            } else {
-                // Nobody is there to take it: the sender hears of that.
-                pipe.bytes.drain(..count);
-                self.ends[1 - side].reset_comes = self.ends[1 - side].is_open;
-            }
-        } else if pipe.on_the_way() == 0 && pipe.fin == Fin::Sent && chance.one_in(2) {
-            trace.note(Event::FinArrived { at });
-            pipe.fin = Fin::Arrived;
-            end.changed();
+        if end.is_open && !end.is_dead {
+            pipe.arrived += count;
+            end.readable += 1;
+            return true;
         }
+        pipe.bytes.drain(pipe.arrived..pipe.arrived + count);
+        pipe.lost += count as u64;
+        false
     }
 
-    fn reset(&mut self, side: Side) {
+    pub(super) fn arrive_fin(&mut self, side: Side) {
+        self.pipes[1 - side].fin = Fin::Arrived;
+        self.ends[side].changed();
+    }
+
+    /// A reset comes to an end, or the end gives up waiting for an answer.
+    pub(super) fn fail(&mut self, side: Side, error: i32) {
         let has_fin = self.pipes[1 - side].fin == Fin::Arrived;
         let end = &mut self.ends[side];
-        end.reset_comes = false;
         // The peer had finished and now refuses: writing is what went wrong (`tcp_reset`).
-        end.error = if has_fin { libc::EPIPE } else { libc::ECONNRESET };
+        end.error = if has_fin && error == libc::ECONNRESET { libc::EPIPE } else { error };
         end.is_dead = true;
         end.changed();
-        self.pipes[side].bytes.clear();
-        self.pipes[side].arrived = 0;
-        let into = &mut self.pipes[1 - side];
-        into.bytes.truncate(into.arrived);
+        self.pipes[side].clear();
+        self.pipes[1 - side].cut_off();
     }
 }

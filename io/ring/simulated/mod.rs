@@ -3,7 +3,7 @@
 //! ```text
 //!   submit ──► pending ── work: by chance, now or later ──► answers ── by chance ──► Completion
 //!   cancel ──►    │                    │
-//!                 └── nobody's turn    └── world: descriptors, listeners, connections
+//!                 └── nobody's turn    └── world: descriptors, listeners, connections, a disk
 //! ```
 //!
 //! It gives every answer that the kernel may give, and the rare ones as often as the others:
@@ -18,44 +18,48 @@
 //! A turn that shall wait while nothing can ever happen is a deadlock of the program, and panics.
 
 mod connection;
+mod disk;
+mod files;
+mod host;
 mod listening;
+mod network;
 mod pending;
 mod plan;
 mod random;
+mod state;
 mod trace;
 pub(crate) mod world;
 
 use std::collections::VecDeque;
-use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
-use std::sync::Arc;
 
+pub use self::disk::{Disk, DiskOptions, Survival, with_disk};
+pub use self::host::Crash;
+pub(crate) use self::network::{Link, Weather};
 use self::pending::{Kernel, Pending};
-pub(crate) use self::plan::{Fault, Plan, Site};
+pub(crate) use self::plan::{Fault, FaultPlan, Site};
 pub use self::random::Chance;
-use self::trace::Event;
+use self::trace::{Event, name_of};
 pub use self::world::Books;
 use self::world::World;
-use super::{Provided, RingCounters, Waiting};
+use super::{Provided, RingCounters};
 use crate::io::mailbox::Mailbox;
-use crate::io::request::{Completion, Flags, Request, Token};
+use crate::io::request::{Attempt, Completion, Flags, ReadAt, Request, Token};
 
 /// How often in a row a request is passed over, at most: then it gets what it can.
 const PASSED_OVER_MAX: u32 = 6;
 
-/// The longest that one step of the network takes, in nanoseconds.
-const STEP_MAX: usize = 200_000;
-
 /// One core's simulated ring.
 pub(crate) struct Simulated {
     world: Rc<World>,
+    /// The life of the host whose core this is.
+    boot: usize,
     chance: Chance,
     pending: Vec<Pending>,
     /// Buffers to lend, in the order in which they were provided.
     provided: VecDeque<Provided>,
-    /// The state of the world in which nothing can happen before the program or the clock goes on.
+    /// The host's changes after which nothing could go on here.
     settled_at: Option<u64>,
-    mailbox: Arc<Mailbox>,
     counters: RingCounters,
 }
 
@@ -63,15 +67,17 @@ impl Simulated {
     /// # Panics
     ///
     /// When no simulation runs on this thread.
-    pub(super) fn new(mailbox: &Arc<Mailbox>) -> Self {
+    pub(super) fn new(mailbox: &Mailbox) -> Self {
         let world = world::current().expect("a simulated ring is made inside a simulation");
+        // The lower half of a simulated core's id counts the cores of its world.
+        let core = mailbox.core() & u64::from(u32::MAX);
         Self {
-            chance: Chance::of(world.seed(), 2),
+            chance: Chance::of(world.seed(), 1 << 32 | core),
+            boot: world.here(),
             world,
             pending: Vec::new(),
             provided: VecDeque::new(),
             settled_at: None,
-            mailbox: mailbox.clone(),
             counters: RingCounters::default(),
         }
     }
@@ -84,19 +90,43 @@ impl Simulated {
         assert!(!taken, "{request:?} was submitted with the token of a request in flight");
         self.counters.submissions += 1;
         self.settled_at = None;
+        let mut request = *request;
         let fault = self.world.with(|state| {
-            state.note(Event::Submitted { token: token.0, request });
-            if let Some(number) = request.descriptor() {
+            let named = pending::descriptor_of(&request);
+            let (what, number) = (name_of(&request), named.unwrap_or(-1));
+            state.note_on(self.boot, Event::Submitted { token: token.0, what, number });
+            if let Some(number) = named {
                 state.hold(number, true);
             }
-            state.ask(Site::of(request))
+            let fault = state.ask(self.boot, Site::of(&request));
+            if fault == Some(Fault::Short) {
+                state.shorten(&mut request);
+            }
+            fault
         });
-        // SAFETY: handed on.
-        self.pending.push(unsafe { Pending::new(token, *request, fault) });
+        // SAFETY: handed on; a shorter one names less.
+        self.pending.push(unsafe { Pending::new(token, request, fault) });
+    }
+
+    /// Tries a read at once, without submitting it.
+    ///
+    /// # Safety
+    ///
+    /// The memory is writable for this call.
+    pub(super) unsafe fn try_read(&self, read: ReadAt) -> Attempt {
+        match self.world.with(|state| state.try_read(self.boot, read)) {
+            None => Attempt::Blocking,
+            Some(Err(result)) => Attempt::Done { result },
+            Some(Ok(bytes)) => {
+                // SAFETY: writable, says the caller, and no more bytes than were asked for.
+                unsafe { read.address.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+                Attempt::Done { result: bytes.len() as i32 }
+            }
+        }
     }
 
     pub(super) fn cancel(&mut self, token: Token) {
-        self.world.with(|state| state.note(Event::Cancelled { token: token.0 }));
+        self.world.with(|state| state.note_on(self.boot, Event::Cancelled { token: token.0 }));
         if let Some(pending) = self.pending.iter_mut().find(|pending| pending.token == token) {
             pending.cancel();
             self.settled_at = None;
@@ -112,25 +142,21 @@ impl Simulated {
         }
     }
 
-    /// # Panics
-    ///
-    /// When it shall wait without a deadline and nothing can ever happen.
-    pub(super) fn turn(&mut self, waiting: Waiting, completions: &mut Vec<Completion>) {
+    /// One step: some requests go on, and some of their answers are posted. It never waits: the
+    /// simulation gives the next turn when something may have happened.
+    pub(super) fn turn(&mut self, completions: &mut Vec<Completion>) {
         self.counters.enters += 1;
-        loop {
+        if self.world.with(|state| state.is_up(self.boot)) {
             self.step(completions);
-            if !completions.is_empty() || waiting == Waiting::No {
-                return;
-            }
-            if self.is_settled() {
-                assert!(
-                    waiting != Waiting::Until(None),
-                    "nothing can ever happen: the program waits for what nobody does; in flight: \
-                     {:?}",
-                    self.pending
-                );
-                return;
-            }
+        } else {
+            self.end(completions);
+        }
+    }
+
+    /// The host is down, so nothing is in flight any more.
+    fn end(&mut self, completions: &mut Vec<Completion>) {
+        for pending in self.pending.drain(..) {
+            completions.push(Completion::done(pending.token, -libc::ECANCELED));
         }
     }
 
@@ -142,29 +168,33 @@ impl Simulated {
         self.pending.iter().any(Pending::has_answers)
     }
 
-    pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
-        self.mailbox.doorbell().as_fd()
-    }
-
     pub(super) fn counters(&self) -> RingCounters {
         self.counters
     }
 
-    /// How long it takes until something may happen here; `None` if nothing does by itself.
-    pub(super) fn pace(&mut self) -> Option<u64> {
-        (!self.is_settled()).then(|| self.chance.up_to(STEP_MAX) as u64)
+    /// Whether nothing can go on before the program, the network or the clock does.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.settled_at == Some(self.world.with(|state| state.changes(self.boot)))
     }
 
-    fn is_settled(&self) -> bool {
-        self.settled_at == Some(self.world.trace())
+    /// When a disk gets on with a request, if that is what the next is waited for.
+    pub(crate) fn next_due(&self) -> Option<u64> {
+        self.pending.iter().filter_map(Pending::due).min()
     }
 
-    /// The network goes on, and so do some of the requests, in some order.
+    /// What is in flight, for whoever asks why nothing happens.
+    pub(crate) fn describe(&self) -> String {
+        let mut lines: Vec<String> = self.pending.iter().map(|one| format!("{one:?}")).collect();
+        lines.sort();
+        lines.join(", ")
+    }
+
+    /// Some of the requests go on, in some order.
     fn step(&mut self, completions: &mut Vec<Completion>) {
+        let boot = self.boot;
         self.world.with(|state| {
-            state.step();
-            let mut kernel =
-                Kernel { state, chance: &mut self.chance, provided: &mut self.provided };
+            let (chance, provided) = (&mut self.chance, &mut self.provided);
+            let mut kernel = Kernel { state, boot, chance, provided };
             let mut order: Vec<usize> = (0..self.pending.len()).collect();
             kernel.chance.shuffle(&mut order);
             let mut quiet = true;
@@ -178,8 +208,7 @@ impl Simulated {
                     quiet = false;
                 }
             }
-            let settled = quiet && !kernel.state.is_moving();
-            self.settled_at = settled.then(|| kernel.state.trace());
+            self.settled_at = quiet.then(|| kernel.state.changes(boot));
         });
         self.post(completions);
         self.scribble();
@@ -201,7 +230,9 @@ impl Simulated {
                 self.world.with(|state| {
                     let Completion { token: Token(token), result, flags: Flags(flags) } =
                         completion;
-                    state.note(Event::Completed { token, result, flags });
+                    let what = pending.name();
+                    let event = Event::Completed { token, what, result, flags };
+                    state.note_on(self.boot, event);
                     if let (true, Some(number)) = (completion.is_terminal(), pending.descriptor()) {
                         state.hold(number, false);
                     }

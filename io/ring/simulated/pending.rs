@@ -9,9 +9,12 @@
 
 use std::collections::VecDeque;
 
-use super::plan::{Fault, LATE_TURNS, breaks_connection};
+use super::disk::Work;
+use super::files::Progress;
+use super::plan::{Fault, LATE_TURNS};
 use super::random::{Chance, mix};
-use super::world::State;
+use super::state::State;
+use super::trace::name_of;
 use crate::io::request::{
     Accept, Completion, Connect, Flags, Interest, Poll, ReceiveMany, Request, SendBytes, Token,
 };
@@ -27,6 +30,8 @@ const SHORT_SEND: usize = 16;
 /// What a request may reach.
 pub(super) struct Kernel<'a> {
     pub(super) state: &'a mut State,
+    /// The life of the host whose program asks.
+    pub(super) boot: usize,
     pub(super) chance: &'a mut Chance,
     pub(super) provided: &'a mut VecDeque<Provided>,
 }
@@ -53,6 +58,12 @@ pub(super) struct Pending {
     digest: u64,
     /// The events that a watch has told of.
     seen: Option<u64>,
+    /// A connect has sent its first word.
+    has_begun: bool,
+    /// What a disk does about it.
+    work: Option<Work>,
+    /// The disk is busy until then.
+    due: Option<u64>,
     /// What shall go wrong with it.
     fault: Option<Fault>,
     /// How often it is passed over yet because it shall be late.
@@ -61,13 +72,11 @@ pub(super) struct Pending {
 
 impl std::fmt::Debug for Pending {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "{:?} of {:#x}{}",
-            self.request,
-            self.token.0,
-            if self.is_cancelled { ", cancelled" } else { "" }
-        )
+        f.write_str(self.name())?;
+        if let Some(number) = self.descriptor() {
+            write!(f, " on {number:#x}")?;
+        }
+        if self.is_cancelled { f.write_str(", cancelled") } else { Ok(()) }
     }
 }
 
@@ -92,13 +101,25 @@ impl Pending {
             taken: 0,
             digest,
             seen: None,
+            has_begun: false,
+            // SAFETY: handed on.
+            work: unsafe { Work::new(&request) },
+            due: None,
             fault,
             late: if fault == Some(Fault::Late) { LATE_TURNS } else { 0 },
         }
     }
 
+    pub(super) fn due(&self) -> Option<u64> {
+        self.due
+    }
+
+    pub(super) fn name(&self) -> &'static str {
+        name_of(&self.request)
+    }
+
     pub(super) fn descriptor(&self) -> Option<i32> {
-        self.request.descriptor()
+        descriptor_of(&self.request)
     }
 
     pub(super) fn has_answers(&self) -> bool {
@@ -124,6 +145,9 @@ impl Pending {
         }
         if completion.is_terminal() {
             self.is_posted = true;
+            if let Some(work) = &mut self.work {
+                work.land(&self.request);
+            }
             if let Request::SendBytes(send) = &self.request {
                 // SAFETY: readable until this answer is posted.
                 let now = digest(unsafe { bytes_of(send) });
@@ -144,6 +168,9 @@ impl Pending {
         }
         if let Some(Fault::Fails(error)) = self.fault {
             return self.fail(error, kernel);
+        }
+        if self.work.is_some() {
+            return self.on_disk(kernel);
         }
         if !self.is_cancelled {
             return self.work(kernel);
@@ -173,10 +200,16 @@ impl Pending {
             self.work(kernel);
             return true;
         }
-        if let (true, Some(number)) = (breaks_connection(error), self.descriptor()) {
-            kernel.state.break_connection(number);
-        }
-        self.end(-error)
+        let result = match (self.request, self.descriptor()) {
+            // The number is gone, whatever the answer (close(2)).
+            (Request::Close(close), _) => match kernel.state.close(close.descriptor) {
+                0 => -error,
+                other => other,
+            },
+            (_, Some(number)) => kernel.state.fail_call(number, error),
+            (_, None) => -error,
+        };
+        self.end(result)
     }
 
     fn work(&mut self, kernel: &mut Kernel<'_>) -> bool {
@@ -194,8 +227,25 @@ impl Pending {
             | Request::SetLength(_)
             | Request::Allocate(_)
             | Request::Metadata(_)
-            | Request::Close(_) => self.end(-libc::ENOSYS),
+            | Request::Close(_) => unreachable!("a disk works on it"),
         }
+    }
+
+    /// A disk decides itself how long it takes, and what a cancel does to it.
+    fn on_disk(&mut self, kernel: &mut Kernel<'_>) -> bool {
+        let work = self.work.as_mut().expect("just seen");
+        match kernel.state.work(kernel.boot, work, &self.request, self.is_cancelled) {
+            Progress::Until(due) => {
+                self.due = Some(due);
+                return false;
+            }
+            Progress::GoesOn => self.due = None,
+            Progress::Over(result) => {
+                self.due = None;
+                self.end(result);
+            }
+        }
+        true
     }
 
     /// The terminal answer.
@@ -225,6 +275,9 @@ impl Pending {
 
     /// Looks at once, and then at each event: readiness that stays is not told again.
     fn poll(&mut self, request: Poll, kernel: &mut Kernel<'_>) -> bool {
+        if kernel.state.is_connecting(request.descriptor) {
+            return false;
+        }
         let (count, events) = match kernel.state.stream(request.descriptor) {
             Ok((connection, side)) => {
                 let writable = request.interest == Interest::Writable;
@@ -264,7 +317,7 @@ impl Pending {
         }
         if kernel.chance.one_in(SHORTAGE) {
             // The connection stays queued.
-            let is_out = kernel.state.has_shortages() && kernel.chance.one_in(2);
+            let is_out = kernel.state.plan.has_shortages && kernel.chance.one_in(2);
             let error = if is_out { libc::EMFILE } else { libc::ECONNABORTED };
             return self.end(-error);
         }
@@ -276,7 +329,14 @@ impl Pending {
         // SAFETY: the submitter keeps the address until the terminal completion.
         let address = unsafe { *request.address };
         let Some(to) = address.to_std() else { return self.end(-libc::EAFNOSUPPORT) };
-        match kernel.state.connect(request.descriptor, to) {
+        if !self.has_begun {
+            self.has_begun = true;
+            return match kernel.state.connect(request.descriptor, to) {
+                Ok(()) => true,
+                Err(error) => self.end(error),
+            };
+        }
+        match kernel.state.connected(request.descriptor) {
             // The handshake went through, and its waiter did not wait for it.
             Some(0) if self.is_cancelled && kernel.chance.one_in(2) => self.end(-libc::ECANCELED),
             Some(result) => self.end(result),
@@ -349,8 +409,25 @@ unsafe fn bytes_of<'a>(send: &SendBytes) -> &'a [u8] {
     unsafe { std::slice::from_raw_parts(send.address, send.length as usize) }
 }
 
-fn digest(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(bytes.len() as u64, |digest, byte| mix(digest ^ u64::from(*byte)))
+/// The number that a request names and that must stay open for it: a close does not mind.
+pub(super) fn descriptor_of(request: &Request) -> Option<i32> {
+    match request {
+        Request::ReadAt(request) => Some(request.descriptor),
+        Request::WriteAt(request) => Some(request.descriptor),
+        Request::Synchronize(request) => Some(request.descriptor),
+        Request::SetLength(request) => Some(request.descriptor),
+        Request::Allocate(request) => Some(request.descriptor),
+        Request::Metadata(request) => Some(request.descriptor),
+        _ => request.descriptor(),
+    }
+}
+
+pub(super) fn digest(bytes: &[u8]) -> u64 {
+    bytes.chunks(8).fold(bytes.len() as u64, |digest, chunk| {
+        let mut word = [0; 8];
+        word[..chunk.len()].copy_from_slice(chunk);
+        mix(digest ^ u64::from_le_bytes(word))
+    })
 }
 
 /// Writes noise to the front of a buffer, where bytes are expected first.

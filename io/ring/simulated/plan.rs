@@ -14,9 +14,6 @@ use std::io;
 
 use crate::io::request::Request;
 
-/// More steps of the network than any scenario takes: a program that goes on for ever.
-const STEPS_MAX: u64 = 1_000_000;
-
 /// How many times a late request is passed over.
 pub(super) const LATE_TURNS: u32 = 60;
 
@@ -54,6 +51,8 @@ pub(crate) enum Site {
     ReceiveNow,
     /// send(2), tried at once.
     SendNow,
+    /// preadv2(2) with `RWF_NOWAIT`.
+    ReadNow,
     /// A request that does nothing.
     Nop,
     /// A watch for readiness.
@@ -103,7 +102,15 @@ impl Site {
 
     /// Whether it is a request, which may take its time. A direct call is answered at once.
     fn is_request(self) -> bool {
-        !matches!(self, Self::Socket | Self::Bind | Self::Listen | Self::ReceiveNow | Self::SendNow)
+        !matches!(
+            self,
+            Self::Socket
+                | Self::Bind
+                | Self::Listen
+                | Self::ReceiveNow
+                | Self::SendNow
+                | Self::ReadNow
+        )
     }
 
     /// Whether less than was asked for is a plausible answer. Not to a receive that is tried at
@@ -111,7 +118,13 @@ impl Site {
     fn may_be_short(self) -> bool {
         matches!(
             self,
-            Self::SendNow | Self::Accept | Self::Receive | Self::Send | Self::Read | Self::Write
+            Self::SendNow
+                | Self::ReadNow
+                | Self::Accept
+                | Self::Receive
+                | Self::Send
+                | Self::Read
+                | Self::Write
         )
     }
 
@@ -135,7 +148,7 @@ impl Site {
             Self::Connect => &[ECONNREFUSED, ETIMEDOUT, ENETUNREACH, EADDRNOTAVAIL, EPERM],
             Self::Receive => &[ECONNRESET, ETIMEDOUT, ENOMEM],
             Self::Open => &[ENOENT, EACCES, EMFILE, ENFILE, ENOSPC, ENOMEM],
-            Self::Read => &[EIO, ENOMEM],
+            Self::ReadNow | Self::Read => &[EIO, ENOMEM],
             Self::Write => &[EIO, ENOSPC, EDQUOT],
             Self::Synchronize => &[EIO, ENOSPC],
             Self::Allocate => &[ENOSPC, EIO, EOPNOTSUPP],
@@ -150,6 +163,7 @@ impl Site {
         use libc::{EAGAIN, ECANCELED, ECONNABORTED, EINTR, ENOBUFS, EPERM, EPROTO};
         match self {
             Self::Poll => &[ECANCELED],
+            Self::ReadNow => &[EAGAIN],
             Self::Accept => &[ECONNABORTED, EPROTO, EPERM, EINTR, EAGAIN, ECANCELED],
             Self::Receive => &[ENOBUFS, EINTR, EAGAIN, ECANCELED],
             Self::Send => &[EINTR, EAGAIN, ECANCELED],
@@ -177,18 +191,17 @@ pub(super) fn breaks_connection(error: i32) -> bool {
 
 /// What shall go wrong, and the sites that a run has come to.
 #[derive(Clone, Debug)]
-pub(crate) struct Plan {
+pub(crate) struct FaultPlan {
     at: Option<(usize, Fault)>,
     /// Now and then, by chance, the world is out of descriptors.
     pub(super) has_shortages: bool,
     pub(crate) sites: Vec<Site>,
-    steps_left: u64,
 }
 
-impl Plan {
+impl FaultPlan {
     /// Nothing goes wrong but what a seed decides.
     pub(crate) fn none() -> Self {
-        Self { at: None, has_shortages: true, sites: Vec::new(), steps_left: STEPS_MAX }
+        Self { at: None, has_shortages: true, sites: Vec::new() }
     }
 
     /// This fault at the site of this number, and none that a seed decides.
@@ -201,16 +214,5 @@ impl Plan {
         let number = self.sites.len();
         self.sites.push(site);
         self.at.filter(|(at, _)| *at == number).map(|(_, fault)| fault)
-    }
-
-    /// # Panics
-    ///
-    /// Once, when the program comes to no end.
-    pub(super) fn step(&mut self) {
-        if self.steps_left == 1 {
-            self.steps_left = 0;
-            panic!("the program comes to no end: {STEPS_MAX} steps of its network");
-        }
-        self.steps_left = self.steps_left.saturating_sub(1);
     }
 }

@@ -16,7 +16,7 @@ impl Chance {
     }
 
     /// The generator of one subsystem of a seed.
-    pub(super) fn of(seed: u64, subsystem: u64) -> Self {
+    pub(crate) fn of(seed: u64, subsystem: u64) -> Self {
         let mut chance = Self(seed ^ mix(subsystem));
         chance.bits();
         chance

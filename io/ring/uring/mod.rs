@@ -26,8 +26,9 @@ use io_uring::{EnterFlags, IoUring, opcode, squeue, types};
 use self::buffers::BufferRing;
 use self::enter::{Entrance, WaitArgument};
 use self::setup::Setup;
+use super::job::Job;
 use super::{Provided, RingCounters, Waiting};
-use crate::io::mailbox::{Mailbox, Message};
+use crate::io::mailbox::Mailbox;
 use crate::io::pool::Pool;
 use crate::io::request::{Completion, Features, Flags, Request, Token};
 use crate::io::trace::{self, SpanKind};
@@ -124,18 +125,11 @@ impl Uring {
     /// For the few operations that an older kernel's ring lacks.
     fn submit_to_pool(&mut self, token: Token, request: Request) {
         self.counters.pool_jobs += 1;
-        let lent = Lent(request);
-        let mailbox = self.mailbox.clone();
-        let job = Box::new(move || {
-            let lent = lent;
-            // SAFETY: the submitter keeps all that the request names until the completion, which is
-            // the message below.
-            let result = unsafe { lent.0.perform() };
-            mailbox.push(Message::Complete { token: token.0, result });
-        });
-        if self.pool.submit(job).is_err() {
-            self.mailbox.push(Message::Complete { token: token.0, result: -libc::EAGAIN });
-        }
+        // SAFETY: the submitter keeps all that the request names until the completion, which is the
+        // job's answer.
+        let job = unsafe { Job::new(token, request, &self.mailbox, libc::EAGAIN) };
+        // One that the pool has no room for answers when it is dropped.
+        drop(self.pool.submit(Box::new(move || job.run())));
     }
 
     pub(super) fn complete_from_pool(&mut self, token: Token, result: i32) -> Completion {
@@ -298,10 +292,3 @@ impl Uring {
         }
     }
 }
-
-/// A request on its way to a pool thread.
-pub(super) struct Lent(pub(super) Request);
-
-// SAFETY: a request is plain data, and its submitter keeps everything it names valid until the
-// terminal completion, from whichever thread that comes.
-unsafe impl Send for Lent {}

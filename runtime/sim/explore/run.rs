@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use super::cancel::{Cancellable, Explore, Questions};
-use crate::io::ring::simulated::{Chance, Fault, Plan, Site};
+use crate::io::ring::simulated::{Chance, Fault, FaultPlan, Site};
 use crate::runtime::Builder;
 use crate::runtime::simulate::{Simulation, simulate_under};
 use crate::runtime::time;
@@ -74,7 +74,7 @@ where
     let questions = Questions::new(at, goes_on.then(|| Chance::new(!seed)));
     let root_questions = Questions::new(root_at, None);
     let outcome = catch_unwind(AssertUnwindSafe(|| {
-        simulate_under(Plan::only(fault_at), seed, builder, |chance| {
+        simulate_under(FaultPlan::only(fault_at), seed, builder, |chance| {
             let root = scenario(Explore::new(questions.clone(), chance));
             let root = Cancellable::new(&root_questions, "the root", root);
             async move {

@@ -16,12 +16,13 @@
 use std::io;
 use std::mem::{self, MaybeUninit};
 use std::os::fd::RawFd;
-use std::task::{Context, Poll};
+use std::task::Poll;
 
 use super::{End, Receiving, State, Watch, submit_watch};
 use crate::io::mailbox::{Key, WaiterId};
 use crate::io::request::{self, Completion, call};
 use crate::io::services::{Kind, Services};
+use crate::io::waiters::Caller;
 
 impl Receiving {
     /// Reads into a slice. With `keep_place` the reader stays first in line, for reads that want
@@ -32,7 +33,7 @@ impl Receiving {
         number: RawFd,
         (waiter, keep_place): (&mut Option<WaiterId>, bool),
         into: &mut [MaybeUninit<u8>],
-        cx: &Context<'_>,
+        caller: &mut Caller<'_>,
         services: &mut Services,
     ) -> Poll<io::Result<usize>> {
         if self.waiters.may_go(*waiter) {
@@ -40,9 +41,8 @@ impl Receiving {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 result => {
                     if keep_place && result.is_ok() {
-                        let id = services.waiter(waiter);
-                        let old = self.waiters.enrol(id, cx.waker());
-                        services.effects.discard(old);
+                        // Not to wait: it will ask again, or end.
+                        self.waiters.keep(services.waiter(waiter));
                     } else {
                         self.served(waiter, services);
                     }
@@ -50,7 +50,7 @@ impl Receiving {
                 }
             }
         }
-        self.wait(waiter, cx, services)
+        self.wait(waiter, caller, services)
     }
 
     /// Reads what is there, if nobody stands in line: a `read_exact` that has taken a part may
@@ -88,7 +88,7 @@ impl Receiving {
             return Ok(count);
         }
         if let Some(end) = self.end {
-            return end.answer().map(|()| 0);
+            return self.tell(end).map(|()| 0);
         }
         if self.state != State::Idle {
             return Err(io::ErrorKind::WouldBlock.into());
@@ -109,14 +109,14 @@ impl Receiving {
         number: RawFd,
         waiter: &mut Option<WaiterId>,
         into: &mut [MaybeUninit<u8>],
-        cx: &Context<'_>,
+        caller: &mut Caller<'_>,
         services: &mut Services,
     ) -> Poll<io::Result<usize>> {
         if self.waiters.may_go(*waiter) {
             let peeked = if self.bytes > 0 {
                 Ok(self.copy(into, false))
             } else if let Some(end) = self.end {
-                end.answer().map(|()| 0)
+                self.tell(end).map(|()| 0)
             } else if self.state == State::Idle && self.ready {
                 services.direct_calls += 1;
                 match call::receive(number, into, true) {
@@ -136,7 +136,7 @@ impl Receiving {
                 return Poll::Ready(peeked);
             }
         }
-        self.wait(waiter, cx, services)
+        self.wait(waiter, caller, services)
     }
 
     /// Waits until a read would not wait.
@@ -145,7 +145,7 @@ impl Receiving {
         key: Key,
         number: RawFd,
         waiter: &mut Option<WaiterId>,
-        cx: &Context<'_>,
+        caller: &mut Caller<'_>,
         services: &mut Services,
     ) -> Poll<()> {
         let direct = self.state == State::Idle && self.ready && self.watch == Watch::Armed;
@@ -160,7 +160,7 @@ impl Receiving {
             self.arm_watch(key, number, services);
         }
         let id = services.waiter(waiter);
-        let old = self.waiters.enrol(id, cx.waker());
+        let old = self.waiters.enrol(id, caller);
         services.effects.discard(old);
         Poll::Pending
     }
@@ -214,8 +214,8 @@ impl Receiving {
                 Ok(count)
             }
             error => {
-                self.end = Some(End::Error(-error));
-                Err(io::Error::from_raw_os_error(-error))
+                let end = *self.end.insert(End::Error(-error));
+                self.tell(end).map(|()| 0)
             }
         }
     }

@@ -13,12 +13,12 @@
 
 use std::io;
 use std::os::fd::RawFd;
-use std::task::{Context, Poll};
+use std::task::Poll;
 
 use super::Receiving;
 use crate::io::mailbox::Key;
 use crate::io::services::Services;
-use crate::io::waiters::POLLER;
+use crate::io::waiters::{Caller, POLLER};
 
 impl Receiving {
     /// Lends the first of what came, and leaves it where it is; empty at the end of the stream.
@@ -28,7 +28,7 @@ impl Receiving {
         &mut self,
         key: Key,
         number: RawFd,
-        cx: &Context<'_>,
+        caller: &mut Caller<'_>,
         services: &mut Services,
     ) -> Poll<io::Result<*const [u8]>> {
         let mut poller = Some(POLLER);
@@ -45,10 +45,10 @@ impl Receiving {
             }
             if let Some(end) = self.end {
                 self.served(&mut poller, services);
-                return Poll::Ready(end.answer().map(|()| std::ptr::from_ref::<[u8]>(&[])));
+                return Poll::Ready(self.tell(end).map(|()| std::ptr::from_ref::<[u8]>(&[])));
             }
         }
-        self.wait(&mut poller, cx, services)
+        self.wait(&mut poller, caller, services)
     }
 
     /// Takes what was lent, as far as it was used.

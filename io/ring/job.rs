@@ -2,10 +2,12 @@
 //!
 //! Whatever becomes of a job, it answers exactly once, when it goes: with the result if it was run,
 //! with `ECANCELED` if it was dropped before (cancelled while the pool had no room, or left behind
-//! by a pool that shut down). So no request is left without its terminal completion.
+//! by a pool that shut down). So no request is left without its terminal completion, and what it
+//! has opened is closed with the answer if nobody reads that any more.
 
 use std::sync::Arc;
 
+use crate::io::descriptor::Descriptor;
 use crate::io::mailbox::{Mailbox, Message};
 use crate::io::request::{Request, Token};
 
@@ -22,11 +24,18 @@ pub(super) struct Job {
 unsafe impl Send for Job {}
 
 impl Job {
+    /// A job that answers with the error `unless_run` if nobody runs it.
+    ///
     /// # Safety
     ///
     /// What the request names stays valid until the job has answered.
-    pub(super) unsafe fn new(token: Token, request: Request, mailbox: &Arc<Mailbox>) -> Self {
-        Self { request, token, result: -libc::ECANCELED, mailbox: mailbox.clone() }
+    pub(super) unsafe fn new(
+        token: Token,
+        request: Request,
+        mailbox: &Arc<Mailbox>,
+        unless_run: i32,
+    ) -> Self {
+        Self { request, token, result: -unless_run, mailbox: mailbox.clone() }
     }
 
     /// Does the work, on a thread that may block.
@@ -39,6 +48,9 @@ impl Job {
 
 impl Drop for Job {
     fn drop(&mut self) {
-        self.mailbox.push(Message::Complete { token: self.token.0, result: self.result });
+        let opened = self.request.opens() && self.result >= 0;
+        // SAFETY: the kernel has just opened it, and the answer owns it.
+        let opened = opened.then(|| unsafe { Descriptor::from_raw(self.result) });
+        self.mailbox.push(Message::Complete { token: self.token.0, result: self.result, opened });
     }
 }
