@@ -199,8 +199,9 @@ impl<'a> Explorer<'a> {
     /// async fn hello() -> io::Result<()> {
     ///     let listener = TcpListener::bind("127.0.0.1:0").await?;
     ///     let client = TcpStream::connect(listener.local_addr()?).await?;
+    ///     // Its buffers may be smaller than the message: somebody has to read meanwhile.
+    ///     quoit::spawn(async move { client.send_all("hello").await });
     ///     let (server, _) = listener.accept().await?;
-    ///     client.send_all("hello").await?;
     ///     let mut message = [0; 5];
     ///     server.read_exact(&mut message).await?;
     ///     assert_eq!(&message, b"hello");
@@ -231,7 +232,7 @@ impl<'a> Explorer<'a> {
     /// let found = Explorer::new("hello").seeds(5).hinder(|_| async {
     ///     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     ///     let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-    ///     client.send_all("hello").await.unwrap();
+    ///     quoit::spawn(async move { client.send_all("hello").await });
     ///     let (server, _) = listener.accept().await.unwrap();
     ///     let mut message = [0; 5];
     ///     server.read_exact(&mut message).await.unwrap();
