@@ -63,6 +63,7 @@
 
 mod check;
 pub(crate) mod driver;
+pub mod explore;
 mod failure;
 mod machine;
 mod settings;
