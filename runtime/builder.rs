@@ -402,6 +402,7 @@ impl Runtime {
         Metrics {
             tasks_alive: self.core.tasks().living(),
             tasks_spawned: counts.spawned,
+            tasks_panicked: counts.panicked,
             task_polls: counts.polls,
             remote_wakes: counts.mail,
             turns: self.core.turns(),

@@ -18,6 +18,7 @@ mod bytes;
 mod connect;
 mod end;
 mod faults;
+mod file;
 mod planted;
 mod read;
 mod whole;

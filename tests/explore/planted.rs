@@ -113,6 +113,19 @@ fn an_error_that_nobody_expects() {
     assert!(found.failures().iter().any(|failure| failure.disturbed().contains("Connect")));
 }
 
+/// A task whose handle nobody asks.
+#[test]
+fn a_panic_that_nobody_hears_of() {
+    let found = Explorer::new("an unheard panic").cancel(|explore| async move {
+        let (client, server) = pair().await;
+        quoit::spawn(async move { client.send_all("one").await });
+        let is_lost = explore.cancellable("recv", server.recv()).await.is_none();
+        quoit::spawn(async move { assert!(!is_lost) });
+        quoit::task::yield_now().await;
+    });
+    assert_found(&found, "tasks that panicked: 1, not 0");
+}
+
 /// A short write is taken for a whole one.
 #[test]
 fn a_write_whose_count_nobody_looks_at() {
