@@ -135,6 +135,12 @@ struct TaskCell<F: Future> {
     stage: UnsafeCell<Stage<F>>,
 }
 
+/// The bytes of a task whose future `spawned` makes.
+#[cfg(test)]
+pub(super) fn cell_size<A, F: Future>(_spawned: fn(A) -> F) -> usize {
+    size_of::<TaskCell<F>>()
+}
+
 /// A pointer to a task. It owns nothing; see [`Reference`] for one that does.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RawTask(NonNull<Header>);

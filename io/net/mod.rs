@@ -3,6 +3,8 @@
 mod binding;
 mod handle;
 pub(crate) mod listener;
+#[cfg(test)]
+pub(crate) mod sizes;
 pub(crate) mod stream;
 
 mod futures;
