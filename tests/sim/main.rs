@@ -6,5 +6,6 @@
 mod common;
 mod crash;
 mod echo;
+mod faults;
 mod network;
 mod sandbox;
