@@ -8,9 +8,9 @@
 //! ```
 //!
 //! Any two of three replicas share one, so what two have kept, any two can tell of. That holds
-//! while hosts crash, links break and disks fail. With `--bug` a replica trusts what it reads in its
-//! journal after an error: it was written, but is it on the disk? A seed finds a deposit that was
-//! confirmed and is gone. It prints what was drawn, the last events, and how to see it again.
+//! while hosts crash, links break and disks fail. With `--bug` a replica trusts what it reads in
+//! its journal after an error: it was written, but is it on the disk? A seed finds a deposit that
+//! was confirmed and is gone. It prints what was drawn, the last events, and how to see it again.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;

@@ -12,7 +12,7 @@ use crate::common::{echo_once, serve_echo};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-fn with_faults(sim: &mut Sim) {
+pub(crate) fn with_faults(sim: &mut Sim) {
     for server in ["one", "two"] {
         sim.host(server, || serve_echo(7));
     }
@@ -60,7 +60,7 @@ fn drawn_faults_are_told_and_end() {
 fn only_what_is_asked_for_is_drawn() {
     for seed in 0..20 {
         let mut sim = Sim::new(seed);
-        sim.host("server", || std::future::pending::<()>());
+        sim.host("server", std::future::pending::<()>);
         sim.client("client", sleep(SECOND));
         let before = sim.options();
         sim.faults(Faults::until(SECOND).partitions(0).resets(0).crashes(0));

@@ -9,3 +9,4 @@ mod echo;
 mod faults;
 mod network;
 mod sandbox;
+mod seeds;
