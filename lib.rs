@@ -84,6 +84,10 @@ pub mod rt {
 #[doc(hidden)]
 pub mod __private {
     pub use crate::io::operation::nop;
+    #[cfg(feature = "planted")]
+    pub mod planted {
+        pub use crate::io::planted::{Bug, Planted, plant};
+    }
     pub use crate::io::ring::simulated::{Disk, DiskOptions, Survival, with_disk};
     pub use crate::io::trace;
     pub use crate::runtime::macro_support::*;

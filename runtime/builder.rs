@@ -218,7 +218,8 @@ impl Builder {
     ///
     /// What the kernel refuses, with the likely remedy: memory (`memlock`), descriptors, or an
     /// io_uring that was asked for by name. With [`RingChoice::Auto`] a missing io_uring is no
-    /// error.
+    /// error. Inside a [simulation](crate::sim) it is
+    /// [`Unsupported`](std::io::ErrorKind::Unsupported).
     pub fn build(self) -> io::Result<Runtime> {
         if self.cores != Cores::One {
             let text = "`build` makes a runtime of one core; `Builder::run` runs several";

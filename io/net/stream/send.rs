@@ -19,6 +19,7 @@ use std::task::Poll;
 use super::receive::{Watch, submit_watch};
 use crate::io::mailbox::{Key, WaiterId};
 use crate::io::operation::{self, Operations};
+use crate::io::planted::{self, Bug};
 use crate::io::request::{self, Completion, Request, SendBytes, call};
 use crate::io::services::{Kind, Services};
 use crate::io::waiters::{Caller, Waiters};
@@ -104,7 +105,9 @@ impl Sending {
         if !self.waiters.may_go(waiter) || self.bytes >= services.limits.send_ahead {
             return SendNow::Wait;
         }
-        if self.bytes > 0 || self.in_flight || !services.limits.send_inline {
+        let overtakes = planted::is(Bug::SendOutOfOrder);
+        let is_behind = (self.bytes > 0 || self.in_flight) && !overtakes;
+        if is_behind || !services.limits.send_inline {
             return SendNow::Room { taken: 0 };
         }
         services.direct_calls += 1;

@@ -20,6 +20,7 @@
 mod connection;
 mod disk;
 mod files;
+mod handshake;
 mod host;
 mod listening;
 mod network;

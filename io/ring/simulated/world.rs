@@ -11,6 +11,7 @@
 //! numbers of its own go to it. What a program does is done by the host whose turn it is (`on`).
 
 use std::cell::{Cell, RefCell};
+use std::io;
 use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -108,6 +109,21 @@ pub(crate) fn of(number: i32) -> Option<Rc<World>> {
         return None;
     }
     Some(current().expect("a simulated descriptor is used on its simulation's thread"))
+}
+
+/// What belongs to the process and not to a host is not there while a simulation runs.
+///
+/// # Errors
+///
+/// `Unsupported`, on the thread of a simulation.
+pub(crate) fn refuse(what: &str) -> io::Result<()> {
+    match current() {
+        None => Ok(()),
+        Some(_) => {
+            let text = format!("inside a simulation there are no {what}");
+            Err(io::Error::new(io::ErrorKind::Unsupported, text))
+        }
+    }
 }
 
 /// Keeps a world the current one of this thread.
