@@ -22,7 +22,8 @@
 //! those of the simulated kernel, which watches over memory that is lent to it, over descriptor
 //! numbers that are closed too soon, over programs that wait for what can never happen, and over
 //! those that come to no end. So does a panic of a task, whether or not anybody awaits its handle;
-//! only a run whose root was dropped leaves tasks behind that lose whom they talk to, and may panic.
+//! only a run whose root was dropped leaves tasks behind that lose whom they talk to, and may
+//! panic.
 //!
 //! That the bytes are right only the scenario can know. Let it send what it can recognise, like a
 //! counter, so that a byte that is lost, repeated or out of place shows.
@@ -37,9 +38,9 @@
 //! # What a scenario may use
 //!
 //! It is one program on one core that talks to itself over TCP and has files, like the one in the
-//! example below. Its host is called `host`, so `sim::world().disk("host", ..)` looks into its disk.
-//! What it may not use is what [no simulation](super#what-must-not-leak-in) may, like the order of a
-//! `HashMap`.
+//! example below. Its host is called `host`, so `sim::world().disk("host", ..)` looks into its
+//! disk. What it may not use is what [no simulation](super#what-must-not-leak-in) may, like the
+//! order of a `HashMap`.
 //!
 //! # Examples
 //!
