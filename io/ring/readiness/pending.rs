@@ -270,7 +270,7 @@ mod tests {
     #[test]
     fn each_is_found_by_its_token_and_only_as_long_as_it_is_there() {
         let kinds = [1_u64, 3, 6];
-        let token = |index: u64| Token(kinds[index as usize % 3] << 56 | index % 7 << 32 | index);
+        let token = |index: u64| Token(kinds[index as usize % 3] << 56 | (index % 7) << 32 | index);
         let mut requests = Requests::default();
         assert_eq!(requests.find(token(0)), None);
         let indices: Vec<_> = (0..1000)
