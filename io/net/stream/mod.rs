@@ -50,14 +50,14 @@ pub(crate) struct Stream {
     socket: Arc<Socket>,
     pub(crate) receive: Receiving,
     pub(crate) send: Sending,
-    /// `None`: it is open, and stays where it is.
     parting: Option<Box<Parting>>,
 }
 
-/// What only a stream knows that is about to end or to leave its core. It stands apart, so that an
-/// idle connection does not pay for it.
+/// What only a stream knows whose end takes time, or that is about to leave its core. It stands
+/// apart, so that an idle connection does not pay for it.
 #[derive(Default)]
 struct Parting {
+    /// As long as the sending half has not ended: see `Stream::phase`.
     phase: Phase,
     /// Who waits to take the stream off this core. Meanwhile nothing new is armed.
     movers: Waiters,
@@ -81,6 +81,9 @@ impl Stream {
     }
 
     fn phase(&self) -> Phase {
+        if self.send.has_ended() {
+            return Phase::Ending;
+        }
         self.parting.as_ref().map_or(Phase::Open, |parting| parting.phase)
     }
 
@@ -169,11 +172,12 @@ impl Stream {
             Wait::Read | Wait::Readable => self.receive.withdraw(waiter, services),
             Wait::Write | Wait::Writable | Wait::Accept => self.send.withdraw(waiter, services),
             Wait::Idle => {
+                let phase = self.phase();
                 let Some(parting) = &mut self.parting else { return };
                 let (waker, _) = parting.movers.strike(waiter);
                 services.effects.discard(waker);
                 if parting.movers.is_empty() {
-                    if parting.phase == Phase::Open {
+                    if phase == Phase::Open {
                         self.parting = None;
                     }
                     self.receive.resume(services);
@@ -188,8 +192,7 @@ impl Stream {
     /// The last handle is gone: send what is committed, tell the peer, and close.
     pub(crate) fn release(&mut self, key: Key, services: &mut Services) {
         if self.phase() == Phase::Open {
-            self.parting().phase = Phase::Sending;
-            self.advance(key, services);
+            self.advance(Phase::Sending, key, services);
         }
     }
 
@@ -206,15 +209,16 @@ impl Stream {
         self.end(key, services);
     }
 
-    /// The next step of closing, as far as it goes now.
-    fn advance(&mut self, key: Key, services: &mut Services) {
-        if self.phase() == Phase::Sending {
+    /// The next step of closing from this phase, as far as it goes now.
+    fn advance(&mut self, phase: Phase, key: Key, services: &mut Services) {
+        if phase == Phase::Sending {
             let unsent = self.send.has_unsent();
             if (unsent || self.receive.has_unread(self.number())) && !self.send.has_failed() {
                 if self.parting().linger.is_none() {
                     let linger = self.socket.linger();
                     let timer = services.start_timer(Kind::Linger, key, linger);
-                    self.parting().linger = Some(timer);
+                    let parting = self.parting();
+                    (parting.phase, parting.linger) = (phase, Some(timer));
                 }
                 if unsent {
                     return;
@@ -239,12 +243,10 @@ impl Stream {
     }
 
     fn end(&mut self, key: Key, services: &mut Services) {
-        let parting = self.parting();
-        if parting.phase == Phase::Ending {
+        if self.phase() == Phase::Ending {
             return;
         }
-        parting.phase = Phase::Ending;
-        services.stop_timer(parting.linger.take());
+        services.stop_timer(self.parting.as_mut().and_then(|parting| parting.linger.take()));
         self.keep_lent();
         self.receive.end(key, services);
         self.send.end(key, services);
@@ -266,14 +268,15 @@ impl Stream {
 
     /// After any event: takes the next step of closing. `true` when the stream can go.
     pub(crate) fn settle(&mut self, key: Key, services: &mut Services) -> bool {
-        let Some(parting) = &mut self.parting else { return false };
-        if parting.phase == Phase::Open {
+        let phase = self.phase();
+        if phase == Phase::Open {
+            let Some(parting) = &mut self.parting else { return false };
             if self.receive.is_idle() && self.send.is_idle() {
                 services.effects.wake(parting.movers.notify_first());
             }
             return false;
         }
-        self.advance(key, services);
+        self.advance(phase, key, services);
         let is_idle =
             self.is_idle() || (planted::is(Bug::DescriptorClosedTooSoon) && self.send.is_idle());
         self.phase() == Phase::Ending && is_idle

@@ -389,6 +389,12 @@ impl Sending {
         self.error == 0 && (self.bytes > 0 || self.in_flight)
     }
 
+    /// Nothing will be sent any more, and what is in flight was asked to end.
+    #[inline]
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended
+    }
+
     pub(super) fn has_failed(&self) -> bool {
         self.error != 0
     }
