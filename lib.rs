@@ -84,9 +84,12 @@ pub mod rt {
 #[doc(hidden)]
 pub mod __private {
     pub use crate::io::operation::nop;
-    pub use crate::io::ring::simulated::{Disk, DiskOptions, Survival, with_disk};
+    pub use crate::io::ring::simulated::{
+        Disk, DiskOptions, Outsider, Survival, is_simulated, with_disk,
+    };
     pub use crate::io::trace;
     pub use crate::runtime::macro_support::*;
+    pub use crate::runtime::metrics::books_here;
     pub use crate::runtime::simulate::{Books, Chance, Simulation, simulate};
 }
 
