@@ -11,6 +11,7 @@ mod handover;
 mod many;
 mod odd;
 mod off_core;
+mod peer;
 mod pool;
 mod read;
 mod reuse;
