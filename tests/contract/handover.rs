@@ -80,7 +80,7 @@ fn a_read_that_is_half_way_keeps_its_place_when_the_stream_moves() {
     });
 }
 
-#[quoit::test]
+#[quoit::test(seeds = 8)]
 async fn a_read_that_is_half_way_goes_on_when_the_stream_comes_back() {
     for taken_up in [false, true] {
         let (stream, mut peer) = pair().await;

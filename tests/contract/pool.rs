@@ -9,6 +9,8 @@ use quoit::time::{self, Instant};
 
 use crate::common::*;
 
+const SEEDS: u64 = 6;
+
 /// Takes `count` leases and keeps them.
 async fn hoard(count: usize) -> (Vec<Lease>, TcpStream, Peer) {
     let (stream, mut peer) = pair().await;
@@ -24,19 +26,20 @@ async fn hoard(count: usize) -> (Vec<Lease>, TcpStream, Peer) {
 
 #[test]
 fn streams_go_on_while_a_user_holds_more_leases_than_there_are_buffers() {
-    const LENGTH: usize = 1_000_000;
-    on_each_runtime(
+    on_all_rings(
+        SEEDS,
         |builder| builder.buffers(16, 4096, 16),
         async |runtime| {
+            let length = fewer(1_000_000, 40);
             let (leases, _stream, _peer) = hoard(40).await;
             let mut readers = Vec::new();
             let mut writers = Vec::new();
             for seed in 0..6 {
                 let (stream, peer) = pair().await;
-                writers.push(write_aside(peer, seed, LENGTH));
+                writers.push(write_aside(peer, seed, length));
                 readers.push(quoit::spawn(async move {
                     let (mut place, mut random) = (0, Random(seed));
-                    while place < LENGTH {
+                    while place < length {
                         if random.below(2) == 0 {
                             let lease = within("recv", stream.recv()).await.unwrap();
                             check_bytes(seed, place, &lease);
@@ -70,7 +73,8 @@ fn streams_go_on_while_a_user_holds_more_leases_than_there_are_buffers() {
 
 #[test]
 fn the_pool_grows_up_to_its_limit_before_memory_is_private() {
-    on_each_runtime(
+    on_all_rings(
+        SEEDS,
         |builder| builder.buffers(16, 4096, 64),
         async |runtime| {
             let (mut leases, stream, mut peer) = hoard(60).await;
@@ -277,7 +281,7 @@ fn a_flood_leaves_buffers_for_the_others() {
     );
 }
 
-#[quoit::test]
+#[quoit::test(seeds = 6)]
 async fn a_lease_of_a_kept_connection_survives_everything_else() {
     let (leases, stream, peer) = hoard(3).await;
     drop((stream, peer));
@@ -290,4 +294,31 @@ async fn a_lease_of_a_kept_connection_survives_everything_else() {
     for (byte, lease) in leases.iter().enumerate() {
         assert_eq!(*lease, [byte as u8]);
     }
+}
+
+/// Buffers that come back in another order than they went out are lent again, each to one only.
+#[test]
+fn leases_come_back_in_any_order() {
+    on_all_rings(
+        SEEDS,
+        |builder| builder.buffers(8, 256, 8),
+        async |runtime| {
+            let (stream, mut peer) = pair().await;
+            let (mut random, mut held, mut place) = (Random(5), Vec::new(), 0);
+            for round in 0..400_usize {
+                peer.write_all(&bytes_of(9, round, 1)).await.unwrap();
+                let lease = within("recv", stream.recv()).await.unwrap();
+                held.push((place, lease));
+                place += 1;
+                // Some of them, from anywhere in the line; each still holds its own byte.
+                while held.len() > 7 || (random.below(3) == 0 && !held.is_empty()) {
+                    let (at, lease) = held.swap_remove(random.below(held.len()));
+                    check_bytes(9, at, &lease);
+                }
+            }
+            held.iter().for_each(|(at, lease)| check_bytes(9, *at, lease));
+            drop(held);
+            until("all come back", || runtime.metrics().leases_out == 0).await;
+        },
+    );
 }

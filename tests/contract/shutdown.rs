@@ -319,3 +319,46 @@ fn a_peer_sees_the_end_of_a_stream_whose_handle_outlives_the_runtime() {
         drop(stream);
     });
 }
+
+/// A thread that ends with requests in flight, and whose runtime is dropped by the thread's own end,
+/// after other thread-locals may be gone: nothing hangs, and peers see an end.
+#[test]
+fn a_thread_that_ends_takes_its_requests_along() {
+    on_each_ring(|builder| {
+        let [mut reading, mut writing] = thread::scope(|scope| {
+            let builder = &builder;
+            let core = scope.spawn(move || {
+                let runtime = builder.clone().build().unwrap();
+                let peers = runtime.block_on(async {
+                    let (reading, one) = pair().await;
+                    assert!(dropped_at(Moment::Waiting, reading.recv()).await.is_none());
+                    let (writing, two) = narrow_pair().await;
+                    writing.set_linger(Duration::from_millis(50));
+                    let send = writing.send(bytes_of(1, 0, LONG));
+                    assert!(dropped_at(Moment::Waiting, send).await.is_none());
+                    let (listener, _) = listen().await;
+                    assert!(dropped_at(Moment::Waiting, listener.accept()).await.is_none());
+                    quoit::spawn(async move {
+                        let _kept = (reading, writing, listener);
+                        std::future::pending::<()>().await;
+                    });
+                    some_turns().await;
+                    [one, two]
+                });
+                assert!(runtime.metrics().requests_in_flight >= 2, "{:?}", runtime.metrics());
+                thread_local! {
+                    static KEPT: std::cell::RefCell<Option<Runtime>> = const {
+                        std::cell::RefCell::new(None)
+                    };
+                }
+                KEPT.set(Some(runtime));
+                peers
+            });
+            core.join().unwrap()
+        });
+        let (bytes, error) = futures::executor::block_on(read_to_end(&mut reading));
+        assert!(bytes.is_empty() && error.is_none(), "{bytes:?} {error:?}");
+        let (bytes, error) = futures::executor::block_on(read_to_end(&mut writing));
+        assert!(bytes.len() == LONG || error.is_some_and(|error| is_reset(&error)));
+    });
+}
