@@ -84,6 +84,10 @@ pub mod rt {
 #[doc(hidden)]
 pub mod __private {
     pub use crate::io::operation::nop;
+    #[cfg(feature = "planted")]
+    pub mod planted {
+        pub use crate::io::planted::{Bug, Planted, plant};
+    }
     pub use crate::io::ring::simulated::{
         Disk, DiskOptions, Outsider, Survival, is_simulated, with_disk,
     };

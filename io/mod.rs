@@ -28,6 +28,7 @@ pub(crate) mod mailbox;
 pub(crate) mod net;
 pub(crate) mod operation;
 mod payload;
+pub(crate) mod planted;
 pub(crate) mod pool;
 pub(crate) mod proactor;
 mod request;

@@ -23,6 +23,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use crate::io::pool::{SignalsBlocked, contain};
+use crate::io::ring::simulated::world;
 use crate::io::system::{self, signals};
 
 pub(crate) use crate::io::system::signals::Signal;
@@ -44,6 +45,7 @@ pub(crate) use crate::io::system::signals::Signal;
 /// # Errors
 ///
 /// When the thread cannot be started (pthread_create(3)); the signal then does what it did before.
+/// Inside a [simulation](crate::sim), [`Unsupported`](io::ErrorKind::Unsupported).
 ///
 /// # Cancel safety
 ///
@@ -130,6 +132,7 @@ impl Future for Delivery {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let signal = self.signal;
         let Some(waiting) = &mut self.waiting else {
+            world::refuse("signals, which belong to the process")?;
             let waker = cx.waker().clone();
             let (entry, seen) = lock().enter(signal, waker.clone())?;
             self.waiting = Some(Waiting { entry, seen, waker });

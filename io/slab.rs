@@ -23,6 +23,10 @@ pub(crate) struct Slab<T> {
 }
 
 impl<T> Slab<T> {
+    /// The bytes of one entry.
+    #[cfg(test)]
+    pub(crate) const ENTRY: usize = size_of::<(u32, Entry<T>)>();
+
     pub(crate) const fn new() -> Self {
         Self { entries: Vec::new(), vacant: NONE, len: 0 }
     }

@@ -41,6 +41,7 @@ const POOL_KEEP_ALIVE: Duration = Duration::from_secs(10);
 ///     })?
 /// }
 /// ```
+#[track_caller]
 pub fn run<F: Future>(future: F) -> io::Result<F::Output> {
     Ok(Runtime::new()?.block_on(future))
 }
@@ -56,6 +57,7 @@ pub fn run<F: Future>(future: F) -> io::Result<F::Output> {
 /// ```
 /// assert_eq!(quoit::block_on(async { 6 * 7 }), 42);
 /// ```
+#[track_caller]
 pub fn block_on<F: Future>(future: F) -> F::Output {
     match Runtime::new() {
         Ok(runtime) => runtime.block_on(future),
@@ -148,6 +150,7 @@ impl Builder {
     /// # Panics
     ///
     /// When it is zero.
+    #[track_caller]
     pub fn task_budget(mut self, polls: usize) -> Self {
         assert!(polls > 0, "a budget of zero polls would never run a task");
         self.pace.task_budget = polls;
@@ -160,6 +163,7 @@ impl Builder {
     /// # Panics
     ///
     /// When it is zero.
+    #[track_caller]
     pub fn max_blocking_threads(mut self, threads: usize) -> Self {
         assert!(threads > 0, "blocking work needs at least one thread");
         self.max_blocking_threads = threads;
@@ -200,6 +204,7 @@ impl Builder {
     /// # Panics
     ///
     /// When `count` or `size` is zero, or `limit` is below `count` or above 32768.
+    #[track_caller]
     pub fn buffers(mut self, count: u16, size: u32, limit: u16) -> Self {
         assert!(count > 0 && size > 0, "a pool needs buffers of some size");
         assert!(limit >= count && limit <= 32768, "the limit lies between the count and 32768");
@@ -213,7 +218,8 @@ impl Builder {
     ///
     /// What the kernel refuses, with the likely remedy: memory (`memlock`), descriptors, or an
     /// io_uring that was asked for by name. With [`RingChoice::Auto`] a missing io_uring is no
-    /// error.
+    /// error. Inside a [simulation](crate::sim) it is
+    /// [`Unsupported`](std::io::ErrorKind::Unsupported).
     pub fn build(self) -> io::Result<Runtime> {
         if self.cores != Cores::One {
             let text = "`build` makes a runtime of one core; `Builder::run` runs several";
@@ -313,6 +319,7 @@ impl Runtime {
     /// assert_eq!(runtime.block_on(async { text.len() }), 8);
     /// # std::io::Result::Ok(())
     /// ```
+    #[track_caller]
     pub fn block_on<F: Future>(&self, future: F) -> F::Output {
         self.core.block_on(future)
     }
@@ -352,6 +359,7 @@ impl Runtime {
     /// assert!(task.is_finished());
     /// # std::io::Result::Ok(())
     /// ```
+    #[track_caller]
     pub fn turn(&self, wait: Option<Duration>) -> bool {
         let park = match wait {
             Some(Duration::ZERO) => Park::No,

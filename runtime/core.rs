@@ -94,6 +94,7 @@ impl Core {
     }
 
     /// THE LOOP, until the root future is ready.
+    #[track_caller]
     pub(crate) fn block_on<F: Future>(&self, future: F) -> F::Output {
         assert!(
             tasks::with_current(|_| ()).is_none(),
@@ -119,6 +120,7 @@ impl Core {
 
     /// One round of the loop without a root future, for those who bring a loop of their own. Waits
     /// until `deadline` at most. True: there is more to do right now.
+    #[track_caller]
     pub(crate) fn turn(&self, park: Park) -> bool {
         let _running = self.enter_loop();
         self.tasks.read_inbox();
@@ -259,6 +261,7 @@ impl Core {
 
     /// Makes this core the thread's current one, for its tasks and for its I/O, and keeps its loop
     /// from being entered a second time.
+    #[track_caller]
     fn enter_loop(&self) -> Running<'_> {
         assert!(!self.looping.get(), "a runtime was driven from inside one of its own tasks");
         self.looping.set(true);

@@ -259,9 +259,10 @@ impl Builder {
         F: Future,
         F::Output: Send + 'static,
     {
+        // First, because it refuses to look at the machine from inside a simulation.
+        let ring = prepare(self.ring)?;
         let count = self.cores.count()?;
         let cpus = if self.pins(count)? { system::allowed_cpus()? } else { Vec::new() };
-        let ring = prepare(self.ring)?;
         let pool = self.pool();
         let mut starting = Starting::new(count);
         for index in 0..count {

@@ -311,6 +311,7 @@ impl JoinError {
     ///
     /// When the task did not panic.
     #[must_use]
+    #[track_caller]
     pub fn into_panic(self) -> Box<dyn Any + Send> {
         self.try_into_panic().expect("the task did not panic")
     }

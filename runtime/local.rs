@@ -87,6 +87,7 @@ impl<T: 'static> LocalKey<T> {
     /// quoit::task_local! { static DEPTH: u32; }
     /// assert_eq!(DEPTH.sync_scope(1, || DEPTH.get()), 1);
     /// ```
+    #[track_caller]
     pub fn sync_scope<R>(&'static self, value: T, action: impl FnOnce() -> R) -> R {
         let mut value = Some(value);
         self.swapped(&mut value, action)
@@ -141,6 +142,7 @@ impl<T: 'static> LocalKey<T> {
     }
 
     /// Runs `action` while the thread's slot and `value` are exchanged.
+    #[track_caller]
     fn swapped<R>(&'static self, value: &mut Option<T>, action: impl FnOnce() -> R) -> R {
         struct Restore<'a, T: 'static>(Slot<T>, &'a mut Option<T>);
         impl<T> Drop for Restore<'_, T> {
@@ -148,10 +150,11 @@ impl<T: 'static> LocalKey<T> {
                 self.0.with(|slot| mem::swap(self.1, &mut *slot.borrow_mut()));
             }
         }
-        self.slot.with(|slot| match slot.try_borrow_mut() {
-            Ok(mut slot) => mem::swap(value, &mut *slot),
-            Err(_) => panic!("a scope of a task-local was entered inside its own `with`"),
+        // The panic stands outside the closure, which would name itself and not the caller.
+        let free = self.slot.with(|slot| {
+            slot.try_borrow_mut().map(|mut slot| mem::swap(value, &mut *slot)).is_ok()
         });
+        assert!(free, "a scope of a task-local was entered inside its own `with`");
         let _restore = Restore(self.slot, value);
         action()
     }

@@ -15,7 +15,7 @@ use crate::runtime::tasks::{self, Tasks};
 /// });
 /// let metrics = runtime.metrics();
 /// assert_eq!((metrics.tasks_spawned, metrics.tasks_alive), (1, 0));
-/// assert_eq!(metrics.task_polls, 1);
+/// assert_eq!((metrics.task_polls, metrics.tasks_panicked), (1, 0));
 /// # std::io::Result::Ok(())
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -25,6 +25,8 @@ pub struct Metrics {
     pub tasks_alive: usize,
     /// Tasks spawned, on this core or sent to it.
     pub tasks_spawned: u64,
+    /// Tasks whose future has panicked, whether or not anybody asks their handle.
+    pub tasks_panicked: u64,
     /// Polls of tasks.
     pub task_polls: u64,
     /// Tasks that other threads woke, aborted or sent here.
@@ -58,6 +60,7 @@ impl Metrics {
         Self {
             tasks_alive: tasks.living(),
             tasks_spawned: counts.spawned,
+            tasks_panicked: counts.panicked,
             task_polls: counts.polls,
             remote_wakes: counts.mail,
             turns: 0,

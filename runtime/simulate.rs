@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use crate::io::ring::simulated::world::World;
 pub use crate::io::ring::simulated::{Books, Chance};
-use crate::io::ring::simulated::{Link, Weather};
+use crate::io::ring::simulated::{FaultPlan, Link, Weather};
 use crate::runtime::builder::Report;
 use crate::runtime::sim::driver::{Driver, Plan, Step};
 use crate::runtime::{Builder, Metrics};
@@ -31,9 +31,14 @@ pub struct Simulation<T> {
     pub report: Report,
     /// The simulated kernel when the core was gone.
     pub books: Books,
+    /// What could have gone wrong, or did.
+    pub(crate) plan: FaultPlan,
     /// A hash of all that happened, in order: the same seed gives the same.
     pub trace: u64,
 }
+
+/// More steps than any of these programs takes: one that goes on for ever.
+const STEPS_MAX: u64 = 1_000_000;
 
 /// Small buffers and a quick loopback.
 fn weather(seed: u64) -> Weather {
@@ -50,14 +55,26 @@ fn weather(seed: u64) -> Weather {
 ///
 /// # Panics
 ///
-/// When the program waits for what can never happen, and when it breaks a rule of the kernel's.
+/// When the program waits for what can never happen, or comes to no end, and when it breaks a rule
+/// of the kernel's.
 pub fn simulate<F: Future>(
+    seed: u64,
+    builder: Builder,
+    body: impl FnOnce(Chance) -> F,
+) -> Simulation<F::Output> {
+    simulate_under(FaultPlan::none(), seed, builder, body)
+}
+
+/// As `simulate`, with a fault that is planned.
+pub(crate) fn simulate_under<F: Future>(
+    plan: FaultPlan,
     seed: u64,
     builder: Builder,
     body: impl FnOnce(Chance) -> F,
 ) -> Simulation<F::Output> {
     const GRACE: Duration = Duration::from_secs(60);
     let world = World::new(seed, weather(seed));
+    world.set_plan(plan);
     let _entered = world.enter();
     let output = Rc::new(Cell::new(None));
     let mut driver = Driver::new(world.clone());
@@ -83,13 +100,14 @@ pub fn simulate<F: Future>(
             "nothing can ever happen: the program waits for what nobody does\n{}",
             driver.describe()
         );
+        assert!(driver.steps < STEPS_MAX, "the program comes to no end: {STEPS_MAX} steps");
     }
     driver.end_all();
     let core = driver.cores.pop().expect("it is there until it is dropped");
     let metrics = core.metrics.expect("its program has returned");
     let (report, after) = core.result().expect("it has ended");
     drop(core);
-    let (books, trace) = (world.books(), world.trace());
+    let (books, plan, trace) = (world.books(), world.plan(), world.trace());
     let output = output.take().expect("the body has returned");
-    Simulation { output, metrics, after, report, books, trace }
+    Simulation { output, metrics, after, report, books, plan, trace }
 }

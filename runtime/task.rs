@@ -114,8 +114,8 @@ impl Header {
 
 /// What the core and the handle do with a stage whose type they do not know.
 struct Vtable {
-    poll: unsafe fn(RawTask) -> Poll<()>,
-    cancel: unsafe fn(RawTask),
+    poll: unsafe fn(RawTask) -> Poll<bool>,
+    cancel: unsafe fn(RawTask) -> bool,
     leak: unsafe fn(RawTask),
     take: unsafe fn(RawTask, *mut ()),
     drop_outcome: unsafe fn(RawTask),
@@ -133,6 +133,12 @@ enum Stage<F: Future> {
 struct TaskCell<F: Future> {
     header: Header,
     stage: UnsafeCell<Stage<F>>,
+}
+
+/// The bytes of a task whose future `spawned` makes.
+#[cfg(test)]
+pub(super) fn cell_size<A, F: Future>(_spawned: fn(A) -> F) -> usize {
+    size_of::<TaskCell<F>>()
 }
 
 /// A pointer to a task. It owns nothing; see [`Reference`] for one that does.
@@ -198,23 +204,24 @@ impl RawTask {
         Self(unsafe { NonNull::new_unchecked(pointer.cast_mut().cast()) })
     }
 
-    /// Polls the future. Ready: the outcome (or the panic) is stored and the future is gone.
+    /// Polls the future. Ready: the outcome (or, when true, the panic) is stored and the future is
+    /// gone.
     ///
     /// # Safety
     ///
     /// Rules 3 and 4: on the core, which is current, and the task is not DONE and not being polled.
     #[inline]
-    pub(crate) unsafe fn poll(self) -> Poll<()> {
+    pub(crate) unsafe fn poll(self) -> Poll<bool> {
         // SAFETY: handed on.
         unsafe { (self.header().vtable.poll)(self) }
     }
 
-    /// Drops the future and stores that it was cancelled, or the panic of its drop.
+    /// Drops the future and stores that it was cancelled, or, when true, the panic of its drop.
     ///
     /// # Safety
     ///
     /// As `poll`; or rule 7.
-    pub(crate) unsafe fn cancel(self) {
+    pub(crate) unsafe fn cancel(self) -> bool {
         // SAFETY: handed on.
         unsafe { (self.header().vtable.cancel)(self) }
     }
@@ -346,7 +353,7 @@ unsafe fn stage<'a, F: Future>(task: RawTask) -> &'a UnsafeCell<Stage<F>> {
     unsafe { &(*task.0.cast::<TaskCell<F>>().as_ptr()).stage }
 }
 
-unsafe fn poll<F: Future>(task: RawTask) -> Poll<()> {
+unsafe fn poll<F: Future>(task: RawTask) -> Poll<bool> {
     // SAFETY: the vtable belongs to `F`.
     let stage = unsafe { stage::<F>(task) };
     let waker = waker::borrowed(task);
@@ -365,15 +372,16 @@ unsafe fn poll<F: Future>(task: RawTask) -> Poll<()> {
         Ok(Poll::Ready(output)) => Ok(output),
         Err(payload) => Err(Failure::Panicked(payload)),
     };
+    let has_panicked = outcome.is_err();
     // The value stands even if dropping what is left of the future panics.
     // SAFETY: as above, and the poll is over.
     quietly(|| unsafe { drop_future(stage) });
     // SAFETY: as above.
     stage.with_mut(|stage| unsafe { ptr::write(stage, Stage::Finished(outcome)) });
-    Poll::Ready(())
+    Poll::Ready(has_panicked)
 }
 
-unsafe fn cancel<F: Future>(task: RawTask) {
+unsafe fn cancel<F: Future>(task: RawTask) -> bool {
     // SAFETY: the vtable belongs to `F`.
     let stage = unsafe { stage::<F>(task) };
     // SAFETY: rule 4 (or 7): the stage is the caller's.
@@ -382,8 +390,10 @@ unsafe fn cancel<F: Future>(task: RawTask) {
         Ok(()) => Failure::Cancelled,
         Err(payload) => Failure::Panicked(payload),
     };
+    let has_panicked = matches!(failure, Failure::Panicked(_));
     // SAFETY: as above.
     stage.with_mut(|stage| unsafe { ptr::write(stage, Stage::Finished(Err(failure))) });
+    has_panicked
 }
 
 unsafe fn leak<F: Future>(task: RawTask) {

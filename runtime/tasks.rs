@@ -13,6 +13,7 @@ use std::cell::{Cell, RefCell};
 use std::panic::Location;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
 
 use crate::io::allowance;
 use crate::io::ring::simulated::world;
@@ -59,6 +60,7 @@ fn refusing(drop: impl FnOnce()) -> bool {
 pub(crate) struct Counts {
     pub(crate) spawned: u64,
     pub(crate) polls: u64,
+    pub(crate) panicked: u64,
     pub(crate) mail: u64,
 }
 
@@ -309,7 +311,8 @@ impl Tasks {
         // SAFETY: as above.
         let polled = unsafe { task.poll() };
         self.running.set(before);
-        if polled.is_ready() {
+        if let Poll::Ready(has_panicked) = polled {
+            self.count_end(has_panicked);
             // SAFETY: its outcome was just stored.
             unsafe { self.end(task) };
         }
@@ -321,8 +324,15 @@ impl Tasks {
     unsafe fn cancel(&self, task: RawTask) {
         // SAFETY: handed on.
         unsafe {
-            task.cancel();
+            self.count_end(task.cancel());
             self.end(task);
+        }
+    }
+
+    #[inline]
+    fn count_end(&self, has_panicked: bool) {
+        if has_panicked {
+            self.count(|counts| counts.panicked += 1);
         }
     }
 
@@ -551,8 +561,10 @@ where
 
 /// Ends a mailed task whose core is gone, on whatever thread finds it.
 pub(crate) fn refuse(task: Reference) {
-    // SAFETY: rule 7: it never started.
-    let dropped = refusing(|| unsafe { task.raw().cancel() });
+    let dropped = refusing(|| {
+        // SAFETY: rule 7: it never started. Its panic is its handle's to tell: no core counts it.
+        let _ = unsafe { task.raw().cancel() };
+    });
     // SAFETY: as above. The core's reference is ours, since no core took it on.
     unsafe {
         if !dropped {

@@ -116,6 +116,8 @@ pub(crate) enum Driver {
     /// Completion: io_uring.
     #[value(alias = "io_uring")]
     Uring,
+    /// Completion, and sends too are submissions instead of calls that are tried first.
+    UringSubmit,
 }
 
 impl Driver {
@@ -123,7 +125,13 @@ impl Driver {
         match self {
             Self::Readiness => "readiness",
             Self::Uring => "uring",
+            Self::UringSubmit => "uring-submit",
         }
+    }
+
+    /// Whether it needs io_uring.
+    pub(crate) fn is_completion(self) -> bool {
+        self != Self::Readiness
     }
 }
 

@@ -90,7 +90,7 @@ pub(crate) fn measure(job: &Job) -> io::Result<Reads> {
 /// The child's side: does the job and prints what it measured.
 pub(crate) fn work(job: &str) -> io::Result<()> {
     let job: Job = serde_json::from_str(job)?;
-    let driver = if job.ring == "uring" { Driver::Uring } else { Driver::Readiness };
+    let driver = if job.ring == "readiness" { Driver::Readiness } else { Driver::Uring };
     let runtime = server::runtime(driver, 0)?;
     let reads = runtime.block_on(reads::all(&job, &runtime))?;
     serde_json::to_writer(io::stdout(), &reads).map_err(io::Error::from)

@@ -109,14 +109,14 @@ fn contenders(options: &Options) -> io::Result<(Vec<Driver>, String)> {
     if drivers.is_empty() {
         drivers = vec![Driver::Readiness, Driver::Uring];
     }
-    if !drivers.contains(&Driver::Uring) {
+    if !drivers.iter().any(|driver| driver.is_completion()) {
         return Ok((drivers, "not asked for".to_owned()));
     }
     match server::runtime(Driver::Uring, 0) {
         Ok(runtime) => Ok((drivers, runtime.ring().flags().to_owned())),
-        Err(error) if drivers.len() == 1 => Err(error),
+        Err(error) if !drivers.contains(&Driver::Readiness) => Err(error),
         Err(error) => {
-            drivers.retain(|driver| *driver != Driver::Uring);
+            drivers.retain(|driver| !driver.is_completion());
             eprintln!("duel: no io_uring here, so readiness runs alone: {error}");
             Ok((drivers, format!("not available: {error}")))
         }

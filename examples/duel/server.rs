@@ -40,9 +40,10 @@ pub(crate) fn start(
 pub(crate) fn runtime(driver: Driver, spin: u64) -> io::Result<Runtime> {
     let choice = match driver {
         Driver::Readiness => RingChoice::Readiness,
-        Driver::Uring => RingChoice::Uring,
+        Driver::Uring | Driver::UringSubmit => RingChoice::Uring,
     };
-    Runtime::builder().ring(choice).spin(Duration::from_micros(spin)).build()
+    let inline = driver != Driver::UringSubmit;
+    Runtime::builder().ring(choice).send_inline(inline).spin(Duration::from_micros(spin)).build()
 }
 
 /// `--serve`: serves until killed or, with `--control`, until stdin ends.

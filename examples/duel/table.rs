@@ -28,7 +28,7 @@ const HEADINGS: [&str; 12] = [
     "CPU us",
     "MiB",
 ];
-const WIDTHS: [usize; 12] = [11, 8, 5, 9, 7, 7, 7, 7, 6, 6, 7, 6];
+const WIDTHS: [usize; 12] = [13, 8, 5, 9, 7, 7, 7, 7, 6, 6, 7, 6];
 
 /// What the columns mean, and what closed-loop latencies are not.
 pub(crate) const LEGEND: &str = "\

@@ -20,6 +20,7 @@ use crossbeam_queue::SegQueue;
 
 use super::region::Region;
 use crate::io::mailbox::{CoreId, Doorbell, Mailbox, current_core};
+use crate::io::planted::{self, Bug};
 use crate::io::sync::{AtomicI64, AtomicU32, Ordering, fence};
 
 /// Made by a pool, freed by the last of the pool and its leases.
@@ -142,7 +143,8 @@ impl Shared {
         let shares = &unsafe { this.as_ref() }.shares[usize::from(id)];
         // Unless it is the last, this is our last access: another share may free everything next.
         // AcqRel: what each share did to its bytes comes before the buffer is lent again.
-        if shares.fetch_sub(1, Ordering::AcqRel) == 1 {
+        let last = if planted::is(Bug::BufferFreedEarly) { 2 } else { 1 };
+        if shares.fetch_sub(1, Ordering::AcqRel) == last {
             // SAFETY: we were the last share, so the lease of the buffer is ours to end.
             unsafe { Self::give_back(this, id) }
         }

@@ -1,25 +1,16 @@
 //! What a user holds of a stream or a listener: shared ownership of the descriptor, and a binding
 //! to the core that serves it.
 //!
-//! ```text
-//!   unbound ──first I/O poll, by compare-exchange──► BINDING ──► bound to (core, entry)
-//!      ▲                                                                   │
-//!      └────────────────────────────── detach ─────────────────────────────┘
-//! ```
-//!
-//! BINDING lasts until the entry is there: who saw the core before would speak of a stranger's.
-//!
-//! Both are plain integers, so handles are `Send` and `Sync` without a promise of ours, and a
+//! The binding is plain integers, so handles are `Send` and `Sync` without a promise of ours, and a
 //! stream accepted on one core can be used on another. Polled on a core that does not own it, an
 //! operation answers with an error that names the owner.
 
 use std::io;
-use std::mem;
 use std::os::fd::RawFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 
+use super::binding::{Binding, Entry, ListenerEntry, StreamEntry};
 use super::listener::Listener;
 use super::stream::{Farewell, Remains, Socket, Stream};
 use crate::io::allowance;
@@ -30,136 +21,51 @@ use crate::io::request::call;
 use crate::io::tables::Tables;
 use crate::io::waiters::{Caller, HOLDER};
 
-/// In place of a core: one of them is making the entry.
-const BINDING: CoreId = CoreId::MAX;
-
-/// To which core, and which entry of its table. Zero is unbound.
-#[derive(Debug)]
-pub(crate) struct Binding {
-    core: AtomicU64,
-    key: AtomicU64,
-    release: &'static Release,
-}
-
-/// How the owner is told that the last handle is gone: by a message, or directly on its own core.
-#[derive(Debug)]
-struct Release {
-    message: fn(Key) -> Message,
-    here: fn(&mut Tables, Key),
-}
-
-const STREAM: &Release = &Release { message: Message::ReleaseStream, here: Tables::release_stream };
-const LISTENER: &Release =
-    &Release { message: Message::ReleaseListener, here: Tables::release_listener };
-
-impl Binding {
-    fn new(release: &'static Release) -> Self {
-        Self { core: AtomicU64::new(0), key: AtomicU64::new(0), release }
-    }
-
-    /// The entry on this core, making one at the first use.
-    #[inline]
-    fn bind(
-        &self,
-        what: &str,
-        proactor: &Proactor,
-        insert: impl FnOnce(&mut Tables) -> Key,
-    ) -> io::Result<Key> {
-        let here = proactor.id();
-        if let Some(key) = self.key_on(here) {
-            return Ok(key);
-        }
-        match self.core.compare_exchange(0, BINDING, Ordering::AcqRel, Ordering::Acquire) {
-            Ok(_) => {
-                // Should the insert panic, nothing is bound.
-                let mut bound = Settled(self, 0);
-                let key = proactor.with_tables(insert);
-                let packed = u64::from(key.index) | u64::from(key.generation) << 32;
-                self.key.store(packed, Ordering::Relaxed);
-                bound.1 = here;
-                Ok(key)
-            }
-            Err(BINDING) => Err(io::Error::other(format!(
-                "this {what} is being bound to another core at this moment"
-            ))),
-            Err(owner) => Err(off_core(&format!("this {what}"), owner)),
-        }
-    }
-
-    /// The entry, if it is on this core, the current one.
-    #[inline]
-    fn key_on(&self, here: CoreId) -> Option<Key> {
-        (self.core.load(Ordering::Relaxed) == here).then(|| self.key())
-    }
-
-    #[inline]
-    fn key(&self) -> Key {
-        let packed = self.key.load(Ordering::Relaxed);
-        Key { index: packed as u32, generation: (packed >> 32) as u32 }
-    }
-
-    /// The owner; zero while there is none, or none yet.
-    fn core(&self) -> CoreId {
-        match self.core.load(Ordering::Acquire) {
-            BINDING => 0,
-            core => core,
-        }
-    }
-
-    fn unbind(&self) {
-        self.core.store(0, Ordering::Release);
-    }
-}
-
-/// Ends BINDING, with the core that is named by then.
-struct Settled<'a>(&'a Binding, CoreId);
-
-impl Drop for Settled<'_> {
-    fn drop(&mut self) {
-        // Release: the entry is written before.
-        self.0.core.store(self.1, Ordering::Release);
-    }
-}
-
-/// The last handle is gone: the owner lets go.
-impl Drop for Binding {
-    fn drop(&mut self) {
-        let (owner, key, release) = (self.core(), self.key(), self.release);
-        if owner == 0 {
-            return;
-        }
-        if mailbox::current_core() == owner {
-            Proactor::with_current(|proactor| {
-                proactor.with_tables(|tables| (release.here)(tables, key));
-            });
-        } else {
-            // A core that is gone has closed its side already.
-            let _ = mailbox::post(owner, (release.message)(key));
-        }
-    }
-}
-
 /// A future's place in the lines of a resource. Dropped on any thread, it leaves the line.
 #[derive(Debug)]
 pub(crate) struct Place {
     pub(crate) waiter: Option<WaiterId>,
-    wait: Wait,
-    /// Its read has taken a part, and the socket says so.
-    holds: bool,
     core: CoreId,
-    key: Key,
+    // Together the key: its generation has 24 bits, and every waiting task keeps a place.
+    index: u32,
+    generation: [u8; 3],
+    purpose: Purpose,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Purpose {
+    Wait(Wait),
+    /// A read that has taken a part, and the socket says so.
+    Hold,
 }
 
 impl Place {
     pub(crate) fn new(wait: Wait) -> Self {
-        Self { waiter: None, wait, holds: false, core: 0, key: Key { index: 0, generation: 0 } }
+        Self { waiter: None, core: 0, index: 0, generation: [0; 3], purpose: Purpose::Wait(wait) }
+    }
+
+    fn wait(&self) -> Wait {
+        match self.purpose {
+            Purpose::Wait(wait) => wait,
+            Purpose::Hold => Wait::Read,
+        }
+    }
+
+    fn holds(&self) -> bool {
+        self.purpose == Purpose::Hold
+    }
+
+    fn key(&self) -> Key {
+        let [low, middle, high] = self.generation;
+        Key { index: self.index, generation: u32::from_le_bytes([low, middle, high, 0]) }
     }
 
     /// It may stand in a line of this entry now.
     #[inline]
     fn stand_on(&mut self, key: Key) {
         if self.waiter.is_some() {
-            self.key = key;
+            let [low, middle, high, _] = key.generation.to_le_bytes();
+            (self.index, self.generation) = (key.index, [low, middle, high]);
             self.core = mailbox::current_core();
         }
     }
@@ -167,7 +73,7 @@ impl Place {
     /// Leaves the line.
     pub(crate) fn leave(&mut self) {
         let Some(waiter) = self.waiter.take() else { return };
-        let message = Message::Withdraw { key: self.key, wait: self.wait, waiter };
+        let message = Message::Withdraw { key: self.key(), wait: self.wait(), waiter };
         if mailbox::current_core() == self.core {
             Proactor::with_current(|proactor| {
                 proactor.with_tables(|tables| tables.on_message(message));
@@ -189,7 +95,9 @@ pub(crate) trait Bound {
     /// What it is called in errors.
     const NAME: &'static str;
 
-    fn binding(&self) -> &Binding;
+    type Entry: Entry;
+
+    fn binding(&self) -> &Binding<Self::Entry>;
 
     /// Makes the entry on the table of the core that is to serve it.
     fn insert(&self, tables: &mut Tables) -> Key;
@@ -252,7 +160,7 @@ pub(crate) trait Bound {
     ) -> Poll<io::Result<R>> {
         if !allowance::is_left() {
             cx.waker().wake_by_ref();
-            let wait = place.wait;
+            let wait = place.wait();
             let placed = self.with_place(place, cx.waker(), |tables, key, waiter, caller| {
                 tables.enrol(key, wait, waiter, caller);
             });
@@ -274,7 +182,7 @@ pub(crate) trait Bound {
         }
         Caller::run(waker, |caller| {
             self.on_entry(|tables, key| {
-                if place.holds && place.key != key {
+                if place.holds() && place.key() != key {
                     // The stream has left and come back, where this read's place was kept.
                     place.waiter = Some(HOLDER);
                 }
@@ -304,21 +212,12 @@ fn answer<R>(polled: io::Result<Option<Poll<io::Result<R>>>>) -> Poll<io::Result
 #[derive(Debug)]
 pub(crate) struct StreamHandle {
     socket: Arc<Socket>,
-    binding: Binding,
-    /// While it is unbound: the core that had it last, or on which it was made.
-    home: AtomicU64,
+    binding: Binding<StreamEntry>,
 }
-
-/// In place of a home: the stream was aborted, and shall not linger anywhere.
-const NOWHERE: CoreId = CoreId::MAX;
 
 impl StreamHandle {
     pub(crate) fn new(descriptor: Descriptor) -> Arc<Self> {
-        Arc::new(Self {
-            socket: Arc::new(Socket::new(descriptor)),
-            binding: Binding::new(STREAM),
-            home: AtomicU64::new(mailbox::current_core()),
-        })
+        Arc::new(Self { socket: Arc::new(Socket::new(descriptor)), binding: Binding::new() })
     }
 
     #[inline]
@@ -344,14 +243,16 @@ impl StreamHandle {
     /// A read has taken a part and waits for more: nobody reads before it, wherever the stream
     /// goes.
     pub(crate) fn hold(&self, place: &mut Place) {
-        if !mem::replace(&mut place.holds, true) {
+        if !place.holds() {
+            place.purpose = Purpose::Hold;
             self.socket.hold();
         }
     }
 
     /// A read is over. Bytes that it had taken go back in front, wherever the stream is by now.
     pub(crate) fn give_back(&self, place: &mut Place, bytes: Vec<u8>) {
-        let holds = mem::take(&mut place.holds);
+        let holds = place.holds();
+        place.purpose = Purpose::Wait(Wait::Read);
         if bytes.is_empty() && !holds {
             return place.leave();
         }
@@ -361,7 +262,7 @@ impl StreamHandle {
             if holds {
                 self.socket.give_back(Vec::new());
             }
-            let waiter = place.waiter.take().filter(|_| place.core == owner && place.key == key);
+            let waiter = place.waiter.take().filter(|_| place.core == owner && place.key() == key);
             Proactor::with_current(|proactor| {
                 proactor.with_tables(|tables| {
                     let Some(stream) = tables.streams.get_mut(key) else { return };
@@ -373,7 +274,7 @@ impl StreamHandle {
         self.socket.give_back(bytes);
         // Read again: see `Socket`. Whoever is told in vain finds nothing.
         let (owner, key) = (self.binding.core(), self.binding.key());
-        let waiter = place.waiter.take().filter(|_| place.core == owner && place.key == key);
+        let waiter = place.waiter.take().filter(|_| place.core == owner && place.key() == key);
         if owner != 0 {
             // A core that is gone serves nobody any more.
             let _ = mailbox::post(owner, Message::GivenBack { key, waiter });
@@ -382,7 +283,6 @@ impl StreamHandle {
 
     /// Takes the stream off its core: nothing is in flight any more.
     pub(crate) fn unbind(&self, remains: Remains) {
-        self.home.store(self.binding.core(), Ordering::Relaxed);
         self.socket.leave(remains, || self.binding.unbind());
     }
 
@@ -392,7 +292,7 @@ impl StreamHandle {
         let _ = call::reset_on_close(self.number());
         match self.binding.core() {
             // The close that the drop brings is the reset.
-            0 => self.home.store(NOWHERE, Ordering::Relaxed),
+            0 => self.binding.forget_home(),
             owner => {
                 let _ = mailbox::post(owner, Message::AbortStream(self.binding.key()));
             }
@@ -433,7 +333,7 @@ impl StreamHandle {
     /// Closing a socket with input unread resets it, and takes with it what the peer has not read
     /// yet. So a stream that was never used, or was detached, lingers as any other: here, or on the
     /// core that it comes from.
-    fn linger_unbound(&self) {
+    fn linger_unbound(&self, home: CoreId) {
         let mut farewell = Some(Farewell::new(self.socket.clone()));
         Proactor::with_current(|proactor| {
             if let (false, Some(farewell)) = (proactor.is_closed(), farewell.take()) {
@@ -442,7 +342,7 @@ impl StreamHandle {
         });
         if let Some(farewell) = farewell {
             // With that core gone it comes back, and ends here.
-            drop(mailbox::post(self.home.load(Ordering::Relaxed), Message::Linger(farewell)));
+            drop(mailbox::post(home, Message::Linger(farewell)));
         }
     }
 }
@@ -450,8 +350,10 @@ impl StreamHandle {
 impl Bound for StreamHandle {
     const NAME: &'static str = "stream";
 
+    type Entry = StreamEntry;
+
     #[inline]
-    fn binding(&self) -> &Binding {
+    fn binding(&self) -> &Binding<StreamEntry> {
         &self.binding
     }
 
@@ -472,9 +374,11 @@ impl Drop for StreamHandle {
     fn drop(&mut self) {
         // Shared: the descriptor is being given away.
         let is_ours = Arc::strong_count(&self.socket) == 1;
-        let lingers = !self.is_bound() && is_ours && *self.home.get_mut() != NOWHERE;
-        if lingers && self.socket.descriptor.is_usable() && self.socket.has_input() {
-            self.linger_unbound();
+        let Some(home) = self.binding.home().filter(|_| is_ours && !self.is_bound()) else {
+            return;
+        };
+        if self.socket.descriptor.is_usable() && self.socket.has_input() {
+            self.linger_unbound(home);
         }
     }
 }
@@ -483,13 +387,12 @@ impl Drop for StreamHandle {
 #[derive(Debug)]
 pub(crate) struct ListenerHandle {
     descriptor: Arc<Descriptor>,
-    binding: Binding,
+    binding: Binding<ListenerEntry>,
 }
 
 impl ListenerHandle {
     pub(crate) fn new(descriptor: Descriptor) -> Self {
-        let binding = Binding::new(LISTENER);
-        Self { descriptor: Arc::new(descriptor), binding }
+        Self { descriptor: Arc::new(descriptor), binding: Binding::new() }
     }
 
     pub(crate) fn number(&self) -> RawFd {
@@ -508,7 +411,9 @@ impl ListenerHandle {
 impl Bound for ListenerHandle {
     const NAME: &'static str = "listener";
 
-    fn binding(&self) -> &Binding {
+    type Entry = ListenerEntry;
+
+    fn binding(&self) -> &Binding<ListenerEntry> {
         &self.binding
     }
 

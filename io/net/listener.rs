@@ -23,6 +23,7 @@ use std::time::Duration;
 use crate::io::descriptor::Descriptor;
 use crate::io::mailbox::{Key, WaiterId};
 use crate::io::operation::{self, Operations};
+use crate::io::planted::{self, Bug};
 use crate::io::request::{Accept, Completion, Request};
 use crate::io::services::{Kind, Services};
 use crate::io::timers::TimerKey;
@@ -113,6 +114,7 @@ impl Listener {
     }
 
     pub(crate) fn on_accept(&mut self, key: Key, completion: Completion, services: &mut Services) {
+        let lost = planted::is(Bug::LostLateAccept) && self.state == State::Cancelling;
         if completion.is_terminal() {
             self.state = State::Idle;
         }
@@ -123,7 +125,10 @@ impl Listener {
                 // A shortage that nobody was told of is over.
                 self.error = None;
                 // SAFETY: the kernel has just made this number for us.
-                self.queue.push_back(unsafe { Descriptor::from_raw(number) });
+                let connection = unsafe { Descriptor::from_raw(number) };
+                if !lost {
+                    self.queue.push_back(connection);
+                }
             }
             error if is_shortage(-error) => self.back_off(key, -error, services),
             error if is_of_the_connection(-error) || error == -libc::ECANCELED => {}

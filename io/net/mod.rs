@@ -1,7 +1,10 @@
 //! TCP: listeners, streams, and the state machines behind them. `guide.md` is the public text.
 
-pub(crate) mod handle;
+mod binding;
+mod handle;
 pub(crate) mod listener;
+#[cfg(test)]
+pub(crate) mod sizes;
 pub(crate) mod stream;
 
 mod futures;

@@ -48,8 +48,10 @@ fn received(into: &mut [MaybeUninit<u8>], received: Result<Vec<u8>, i32>) -> i32
 /// A non-blocking, close-on-exec TCP socket of the address's family.
 pub(crate) fn tcp_socket(v4: bool) -> io::Result<Descriptor> {
     if let Some(world) = world::current() {
+        let number = world.tcp_socket(v4);
+        told(number)?;
         // SAFETY: the number is new and ours.
-        return Ok(unsafe { Descriptor::from_raw(world.tcp_socket(v4)) });
+        return Ok(unsafe { Descriptor::from_raw(number) });
     }
     let family = if v4 { libc::AF_INET } else { libc::AF_INET6 };
     let kind = libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;

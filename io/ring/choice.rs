@@ -6,6 +6,7 @@
 use std::str::FromStr;
 use std::{env, fmt, io};
 
+use super::simulated::world;
 use super::uring::setup::{Refusal, Setup};
 
 /// Which ring to use.
@@ -159,6 +160,7 @@ impl Prepared {
 
 /// Settles the choice.
 pub(crate) fn prepare(choice: RingChoice) -> io::Result<Prepared> {
+    world::refuse("further runtimes: each core of a simulated host has its own already")?;
     let (choice, by) = match choice {
         RingChoice::Auto => (from_environment()?, "by QUOIT_RING"),
         explicit => (explicit, "by the builder"),

@@ -106,6 +106,11 @@ impl<'a> Driver<'a> {
         &mut self.hosts[host].plan
     }
 
+    /// Every host's name, and whether it is a client.
+    pub(crate) fn plans(&self) -> impl Iterator<Item = (&str, bool)> {
+        self.hosts.iter().map(|host| (host.plan.name.as_str(), host.plan.is_client))
+    }
+
     pub(crate) fn last(&self) -> usize {
         self.hosts.len() - 1
     }

@@ -48,6 +48,12 @@
 //! [`client`](Sim::client) is part of the test, and the simulation is over when all clients have
 //! returned. Then the hosts' programs are ended as a dropped runtime ends.
 //!
+//! # What goes wrong
+//!
+//! By itself, what may go wrong on one machine: completions come late and in any order, sends are
+//! short, buffers and descriptors run out. What is done to a world is planned ([`Sim::at`]), done
+//! by a program ([`World`]), or drawn from the seed ([`Sim::faults`], [`DiskOptions::drawn`]).
+//!
 //! # What must not leak in
 //!
 //! All I/O, time, spawning and blocking work of quoit is simulated, [`spawn_blocking`] included: it
@@ -59,11 +65,16 @@
 //! A simulated socket has no descriptor: `AsFd` and `as_raw_fd` panic. Signals and further runtimes
 //! inside the simulation answer [`Unsupported`](std::io::ErrorKind::Unsupported).
 //!
+//! The [explorers](explore) disturb one program everywhere, one run after the other: they cancel each
+//! of its futures at every poll, and refuse it every call.
+//!
 //! [`spawn_blocking`]: crate::task::spawn_blocking
 
 mod check;
 pub(crate) mod driver;
+pub mod explore;
 mod failure;
+mod faults;
 mod machine;
 mod settings;
 mod world;
@@ -77,6 +88,7 @@ pub use self::check::check;
 use self::driver::{Driver, Plan, Step};
 use self::failure::Details;
 pub use self::failure::{Failure, FailureKind};
+pub use self::faults::Faults;
 use self::machine::{Main, Program};
 pub use self::settings::Link;
 use self::settings::Settings;
@@ -132,6 +144,9 @@ pub struct Sim {
     world: Rc<Kernel>,
     driver: Driver<'static>,
     settings: Settings,
+    faults: Option<Faults>,
+    /// The faults that were drawn, for people.
+    planned: String,
     time_limit: Duration,
     step_limit: u64,
     has_run: bool,
@@ -150,6 +165,8 @@ impl Sim {
             driver: Driver::new(world.clone()),
             world,
             settings,
+            faults: None,
+            planned: String::new(),
             time_limit: Duration::from_secs(24 * 3600),
             step_limit: 20_000_000,
             has_run: false,
@@ -275,6 +292,13 @@ impl Sim {
         self
     }
 
+    /// Has faults happen at times that the seed draws, besides what is planned with
+    /// [`at`](Self::at). What was drawn is told with a failure.
+    pub fn faults(&mut self, faults: Faults) -> &mut Self {
+        self.faults = Some(faults);
+        self
+    }
+
     /// How much time of the world may pass. Default: a day.
     pub fn time_limit(&mut self, limit: Duration) -> &mut Self {
         self.time_limit = limit;
@@ -314,7 +338,7 @@ impl Sim {
     /// What was set, and what the seed has drawn.
     #[must_use]
     pub fn options(&self) -> String {
-        self.settings.to_string()
+        format!("{}{}", self.settings, self.planned)
     }
 
     /// Runs until every client has returned, and then ends the hosts' programs.
@@ -331,6 +355,9 @@ impl Sim {
         assert!(!self.has_run, "a simulation runs once");
         assert!(self.driver.has_clients(), "a simulation lasts until its clients have returned");
         self.has_run = true;
+        if let Some(faults) = self.faults.take() {
+            self.planned = faults.plan(self);
+        }
         let _entered = self.world.clone().enter();
         self.driver.boot_all();
         while !self.driver.is_over() {

@@ -6,6 +6,7 @@
 
 mod ends;
 mod life;
+mod memory;
 mod threads;
 
 use std::pin::Pin;

@@ -67,7 +67,7 @@ pub fn sleep(duration: Duration) -> Sleep {
 /// # });
 /// ```
 pub fn sleep_until(deadline: Instant) -> Sleep {
-    Sleep { deadline, armed: None }
+    Sleep { deadline, armed: None, reset_to_past: false }
 }
 
 /// Future of [`sleep`] and [`sleep_until`]: ready once its deadline has come, never before.
@@ -79,6 +79,8 @@ pub fn sleep_until(deadline: Instant) -> Sleep {
 pub struct Sleep {
     deadline: Instant,
     armed: Option<Armed>,
+    /// The timer is due, but the core has not fired it yet.
+    reset_to_past: bool,
 }
 
 /// There is, or was until it fired, a timer at this core.
@@ -130,7 +132,9 @@ impl Sleep {
 
     pub(super) fn set_deadline(&mut self, deadline: Instant) {
         self.deadline = deadline;
+        self.reset_to_past = false;
         let Some(Armed { core, key }) = self.armed else { return };
+        self.reset_to_past = deadline <= Instant::now();
         if core != mailbox::current_core() {
             return self.disarm();
         }
@@ -200,7 +204,8 @@ impl Future for Sleep {
         let this = self.get_mut();
         // An armed one need not look at the clock: the core does, before it polls anybody again.
         let armed_here = this.armed.is_some_and(|armed| armed.core == mailbox::current_core());
-        if !armed_here {
+        // Unless it was set to a time that had passed: its timer fires, but only at the next turn.
+        if !armed_here || this.reset_to_past {
             let now = with_core(|proactor| proactor.clock().now());
             if this.deadline.nanoseconds() <= now {
                 this.disarm();

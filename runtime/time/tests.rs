@@ -201,6 +201,29 @@ fn reset_moves_the_deadline_of_a_task_that_waits() {
 }
 
 #[test]
+fn a_sleep_that_was_reset_to_the_past_is_ready_at_once() {
+    let core = Core::new();
+    let (flag, waker) = Flag::new();
+    let start = core.now();
+    let mut sleep = sleep_until(start + SECOND);
+    assert!(core.poll(&mut sleep, &waker).is_pending());
+    core.enter(|| Pin::new(&mut sleep).reset(start));
+    assert!(core.poll(&mut sleep, &waker).is_ready());
+    assert_eq!(core.timers(), 0);
+
+    // Who only waits is still woken, and an earlier reset is forgotten by a later one.
+    let mut sleep = sleep_until(start + SECOND);
+    assert!(core.poll(&mut sleep, &waker).is_pending());
+    core.enter(|| Pin::new(&mut sleep).reset(start));
+    core.turn_after(Duration::ZERO);
+    assert_eq!(flag.wakes(), 1);
+    core.enter(|| Pin::new(&mut sleep).reset(start + SECOND));
+    assert!(core.poll(&mut sleep, &waker).is_pending());
+    core.turn_after(SECOND);
+    assert!(core.poll(&mut sleep, &waker).is_ready());
+}
+
+#[test]
 fn a_timer_follows_its_future_to_another_core() {
     let [a, b] = [Core::new(), Core::new()];
     let (flag, waker) = Flag::new();

@@ -22,61 +22,64 @@ pub(crate) async fn accept(listener: &TcpListener, dice: &Dice) -> TcpStream {
 
 #[test]
 fn no_dropped_accept_loses_a_connection() {
-    under_seeds(2000, |dice| async move {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let clients = dice.up_to(12);
-        let mut sent = Vec::new();
-        for id in 0..clients as u8 {
-            let dice = dice.clone();
-            sent.push(quoit::spawn(async move {
-                dice.dawdle().await;
-                let stream = TcpStream::connect(address).await.unwrap();
-                stream.send_all(vec![id]).await.unwrap();
-                // Wait to be accepted, so that what the listener's close does is not ours.
-                assert_eq!(stream.recv().await.unwrap()[..], [id]);
-            }));
-        }
-        let listener = Rc::new(listener);
-        let taken = dice.below(clients + 1);
-        let mut ids = Vec::new();
-        let mut streams = Vec::new();
-        for _ in 0..taken {
-            streams.push(accept(&listener, &dice).await);
-        }
-        for stream in &streams {
-            ids.push(echo_one(stream).await);
-        }
-        // Two tasks take the rest between them.
-        let other = {
-            let (listener, dice) = (listener.clone(), dice.clone());
-            let count = dice.below(clients - taken + 1);
-            quoit::spawn(async move {
-                let mut ids = Vec::new();
-                for _ in 0..count {
-                    ids.push(echo_one(&accept(&listener, &dice).await).await);
-                }
-                ids
-            })
-        };
-        let others = {
-            let mut own = Vec::new();
-            let others = other.await.unwrap();
-            while ids.len() + own.len() + others.len() < clients {
-                own.push(echo_one(&accept(&listener, &dice).await).await);
+    under_seeds(2000, accepts);
+}
+
+/// Clients connect, accepts are dropped on the way, and everyone is served.
+pub(crate) async fn accepts(dice: Dice) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let clients = dice.up_to(12);
+    let mut sent = Vec::new();
+    for id in 0..clients as u8 {
+        let dice = dice.clone();
+        sent.push(quoit::spawn(async move {
+            dice.dawdle().await;
+            let stream = TcpStream::connect(address).await.unwrap();
+            stream.send_all(vec![id]).await.unwrap();
+            // Wait to be accepted, so that what the listener's close does is not ours.
+            assert_eq!(stream.recv().await.unwrap()[..], [id]);
+        }));
+    }
+    let listener = Rc::new(listener);
+    let taken = dice.below(clients + 1);
+    let mut ids = Vec::new();
+    let mut streams = Vec::new();
+    for _ in 0..taken {
+        streams.push(accept(&listener, &dice).await);
+    }
+    for stream in &streams {
+        ids.push(echo_one(stream).await);
+    }
+    // Two tasks take the rest between them.
+    let other = {
+        let (listener, dice) = (listener.clone(), dice.clone());
+        let count = dice.below(clients - taken + 1);
+        quoit::spawn(async move {
+            let mut ids = Vec::new();
+            for _ in 0..count {
+                ids.push(echo_one(&accept(&listener, &dice).await).await);
             }
-            own.extend(others);
-            own
-        };
-        ids.extend(others);
-        ids.sort_unstable();
-        assert_eq!(ids, (0..clients as u8).collect::<Vec<_>>());
-        for client in sent {
-            client.await.unwrap();
+            ids
+        })
+    };
+    let others = {
+        let mut own = Vec::new();
+        let others = other.await.unwrap();
+        while ids.len() + own.len() + others.len() < clients {
+            own.push(echo_one(&accept(&listener, &dice).await).await);
         }
-        let listener = Rc::into_inner(listener).expect("the other task is done");
-        assert!(listener.close().await.unwrap().is_empty());
-    });
+        own.extend(others);
+        own
+    };
+    ids.extend(others);
+    ids.sort_unstable();
+    assert_eq!(ids, (0..clients as u8).collect::<Vec<_>>());
+    for client in sent {
+        client.await.unwrap();
+    }
+    let listener = Rc::into_inner(listener).expect("the other task is done");
+    assert!(listener.close().await.unwrap().is_empty());
 }
 
 /// Gives back the one byte that a client sends.

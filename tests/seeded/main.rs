@@ -13,6 +13,8 @@ mod end;
 mod files;
 mod listen;
 mod order;
+#[cfg(feature = "planted")]
+mod planted;
 mod talk;
 
 use std::env;

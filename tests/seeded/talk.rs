@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
 
 use quoit::buffer::Lease;
@@ -21,7 +22,7 @@ fn frame(id: u8, length: usize) -> Vec<u8> {
 
 /// What became of a frame, as far as its sender knows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Fate {
+pub(crate) enum Fate {
     Sent,
     /// Its future was dropped: it goes out whole, or not at all.
     Unknown,
@@ -112,10 +113,19 @@ impl Got {
     fn take(&mut self, lease: Lease, dice: &Dice) -> usize {
         let (at, length) = (self.bytes.len(), lease.len());
         self.extend(&lease);
-        if dice.one_in(2) {
-            self.kept.push((at, lease));
+        match dice.below(3) {
+            0 => self.kept.push((at, lease)),
+            1 => self.keep_a_part(at, lease, dice),
+            _ => {}
         }
         length
+    }
+
+    /// Both parts hold the buffer.
+    fn keep_a_part(&mut self, at: usize, mut lease: Lease, dice: &Dice) {
+        let front = lease.split_to(dice.below(lease.len() + 1));
+        let back = (at + front.len(), lease);
+        self.kept.push(if dice.one_in(2) { (at, front) } else { back });
     }
 
     /// Lets go of some leases, which nobody may have written to.
@@ -257,42 +267,47 @@ async fn side(stream: TcpStream, dice: Dice) -> (Vec<Fate>, Vec<u8>) {
 
 #[test]
 fn conversations_lose_repeat_and_reorder_nothing() {
-    under_seeds(1000, |dice| async move {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let clients = dice.up_to(3);
-        let mut sides = Vec::new();
-        for _ in 0..clients {
-            let dice = dice.clone();
-            sides.push(quoit::spawn(async move {
-                let stream = TcpStream::connect(address).await.unwrap();
-                let local = stream.local_addr().unwrap();
-                (local, side(stream, dice.clone()).await)
-            }));
-        }
-        let mut others = Vec::new();
-        for _ in 0..clients {
-            let stream = accept(&listener, &dice).await;
-            let dice = dice.clone();
-            others.push(quoit::spawn(async move {
-                let peer = stream.peer_addr().unwrap();
-                (peer, side(stream, dice.clone()).await)
-            }));
-        }
-        let mut results = Vec::new();
-        for side in sides.into_iter().chain(others) {
-            results.push(side.await.unwrap());
-        }
-        results.sort_by_key(|(client, _)| *client);
-        for pair in results.chunks(2) {
-            let [(_, (fates, got)), (_, (others_fates, others_got))] = pair else {
-                panic!("two sides of each connection")
-            };
-            check(fates, others_got);
-            check(others_fates, got);
-        }
-        results
-    });
+    under_seeds(1000, conversations);
+}
+
+type Results = Vec<(SocketAddr, (Vec<Fate>, Vec<u8>))>;
+
+/// Some connections, and a conversation on each.
+pub(crate) async fn conversations(dice: Dice) -> Results {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let clients = dice.up_to(3);
+    let mut sides = Vec::new();
+    for _ in 0..clients {
+        let dice = dice.clone();
+        sides.push(quoit::spawn(async move {
+            let stream = TcpStream::connect(address).await.unwrap();
+            let local = stream.local_addr().unwrap();
+            (local, side(stream, dice.clone()).await)
+        }));
+    }
+    let mut others = Vec::new();
+    for _ in 0..clients {
+        let stream = accept(&listener, &dice).await;
+        let dice = dice.clone();
+        others.push(quoit::spawn(async move {
+            let peer = stream.peer_addr().unwrap();
+            (peer, side(stream, dice.clone()).await)
+        }));
+    }
+    let mut results = Vec::new();
+    for side in sides.into_iter().chain(others) {
+        results.push(side.await.unwrap());
+    }
+    results.sort_by_key(|(client, _)| *client);
+    for pair in results.chunks(2) {
+        let [(_, (fates, got)), (_, (others_fates, others_got))] = pair else {
+            panic!("two sides of each connection")
+        };
+        check(fates, others_got);
+        check(others_fates, got);
+    }
+    results
 }
 
 #[test]

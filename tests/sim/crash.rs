@@ -97,36 +97,40 @@ fn whatever_a_crash_interrupts_is_dropped_there() {
     });
 }
 
+/// A server that comes and goes, and clients that want their echoes all the same.
+pub(crate) fn crashes_at_any_time(sim: &mut Sim) {
+    sim.host("server", || serve_echo(7));
+    let mut chance = sim.world().chance(1);
+    for _ in 0..chance.up_to(4) {
+        let at = Duration::from_micros(chance.below(400_000) as u64);
+        let how = if chance.one_in(2) { Crash::Kill } else { Crash::PowerLoss };
+        sim.at(at, move |world| world.crash("server", how));
+        let back = at + Duration::from_micros(chance.below(100_000) as u64);
+        sim.at(back, |world| world.restart("server"));
+    }
+    sim.at(SECOND, |world| world.restart("server"));
+    for client in 0..3 {
+        sim.client(&format!("client-{client}"), async move {
+            let mut done = 0;
+            while done < 5 {
+                let Ok(Ok(stream)) = timeout(SECOND, TcpStream::connect("server:7")).await else {
+                    continue;
+                };
+                while done < 5 {
+                    match timeout(SECOND, echo_once(&stream, &[client, done])).await {
+                        Ok(Ok(())) => done += 1,
+                        _ => break,
+                    }
+                }
+            }
+        });
+    }
+}
+
 #[test]
 fn servers_and_clients_survive_crashes_at_any_time() {
     check(300, |sim| {
-        sim.host("server", || serve_echo(7));
-        let mut chance = sim.world().chance(1);
-        for _ in 0..chance.up_to(4) {
-            let at = Duration::from_micros(chance.below(400_000) as u64);
-            let how = if chance.one_in(2) { Crash::Kill } else { Crash::PowerLoss };
-            sim.at(at, move |world| world.crash("server", how));
-            let back = at + Duration::from_micros(chance.below(100_000) as u64);
-            sim.at(back, |world| world.restart("server"));
-        }
-        sim.at(SECOND, |world| world.restart("server"));
-        for client in 0..3 {
-            sim.client(&format!("client-{client}"), async move {
-                let mut done = 0;
-                while done < 5 {
-                    let Ok(Ok(stream)) = timeout(SECOND, TcpStream::connect("server:7")).await
-                    else {
-                        continue;
-                    };
-                    while done < 5 {
-                        match timeout(SECOND, echo_once(&stream, &[client, done])).await {
-                            Ok(Ok(())) => done += 1,
-                            _ => break,
-                        }
-                    }
-                }
-            });
-        }
+        crashes_at_any_time(sim);
         sim.run().unwrap();
         assert!(sim.books().are_balanced());
         assert_eq!((sim.books().leaked, sim.books().open), (0, 0), "{:?}", sim.books());

@@ -6,5 +6,7 @@
 mod common;
 mod crash;
 mod echo;
+mod faults;
 mod network;
 mod sandbox;
+mod seeds;

@@ -31,13 +31,15 @@ pub(crate) use self::socket::{Farewell, Remains, Socket};
 use crate::io::buffer::Lease;
 use crate::io::mailbox::{Key, Wait, WaiterId};
 use crate::io::operation::{self, Operations};
+use crate::io::planted::{self, Bug};
 use crate::io::request::{Completion, call};
 use crate::io::services::{Kind, Services};
 use crate::io::timers::TimerKey;
 use crate::io::waiters::{Caller, HOLDER, Waiters};
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 enum Phase {
+    #[default]
     Open,
     Sending,
     Lingering,
@@ -48,16 +50,17 @@ pub(crate) struct Stream {
     socket: Arc<Socket>,
     pub(crate) receive: Receiving,
     pub(crate) send: Sending,
-    phase: Phase,
-    /// Who waits to take the stream off this core. Meanwhile nothing new is armed.
-    movers: Option<Box<Waiters>>,
-    closing: Option<Box<Closing>>,
+    /// `None`: it is open, and stays where it is.
+    parting: Option<Box<Parting>>,
 }
 
-/// What only a stream knows whose end takes time, or is waited for. It stands apart, so that an
+/// What only a stream knows that is about to end or to leave its core. It stands apart, so that an
 /// idle connection does not pay for it.
 #[derive(Default)]
-struct Closing {
+struct Parting {
+    phase: Phase,
+    /// Who waits to take the stream off this core. Meanwhile nothing new is armed.
+    movers: Waiters,
     linger: Option<TimerKey>,
     /// Who waits for the close.
     told: Option<Key>,
@@ -69,18 +72,16 @@ struct Closing {
 impl Stream {
     /// To be followed by `collect`, once the handle says that the stream is here.
     pub(crate) fn new(socket: Arc<Socket>) -> Self {
-        Self {
-            socket,
-            receive: Receiving::default(),
-            send: Sending::default(),
-            phase: Phase::Open,
-            movers: None,
-            closing: None,
-        }
+        let (receive, send) = (Receiving::default(), Sending::default());
+        Self { socket, receive, send, parting: None }
     }
 
-    fn closing(&mut self) -> &mut Closing {
-        self.closing.get_or_insert_default()
+    fn parting(&mut self) -> &mut Parting {
+        self.parting.get_or_insert_default()
+    }
+
+    fn phase(&self) -> Phase {
+        self.parting.as_ref().map_or(Phase::Open, |parting| parting.phase)
     }
 
     #[inline]
@@ -168,15 +169,17 @@ impl Stream {
             Wait::Read | Wait::Readable => self.receive.withdraw(waiter, services),
             Wait::Write | Wait::Writable | Wait::Accept => self.send.withdraw(waiter, services),
             Wait::Idle => {
-                let Some(movers) = &mut self.movers else { return };
-                let (waker, _) = movers.strike(waiter);
+                let Some(parting) = &mut self.parting else { return };
+                let (waker, _) = parting.movers.strike(waiter);
                 services.effects.discard(waker);
-                if movers.is_empty() {
-                    self.movers = None;
+                if parting.movers.is_empty() {
+                    if parting.phase == Phase::Open {
+                        self.parting = None;
+                    }
                     self.receive.resume(services);
                     self.send.resume(services);
                 } else {
-                    services.effects.wake(movers.notify_first());
+                    services.effects.wake(parting.movers.notify_first());
                 }
             }
         }
@@ -184,15 +187,15 @@ impl Stream {
 
     /// The last handle is gone: send what is committed, tell the peer, and close.
     pub(crate) fn release(&mut self, key: Key, services: &mut Services) {
-        if self.phase == Phase::Open {
-            self.phase = Phase::Sending;
+        if self.phase() == Phase::Open {
+            self.parting().phase = Phase::Sending;
             self.advance(key, services);
         }
     }
 
     /// As `release`, and `closing` is told when it is over.
     pub(crate) fn release_for(&mut self, key: Key, closing: Key, services: &mut Services) {
-        self.closing().told = Some(closing);
+        self.parting().told = Some(closing);
         self.release(key, services);
     }
 
@@ -205,18 +208,18 @@ impl Stream {
 
     /// The next step of closing, as far as it goes now.
     fn advance(&mut self, key: Key, services: &mut Services) {
-        if self.phase == Phase::Sending {
+        if self.phase() == Phase::Sending {
             let unsent = self.send.has_unsent();
             if (unsent || self.receive.has_unread(self.number())) && !self.send.has_failed() {
-                if self.closing().linger.is_none() {
+                if self.parting().linger.is_none() {
                     let linger = self.socket.linger();
                     let timer = services.start_timer(Kind::Linger, key, linger);
-                    self.closing().linger = Some(timer);
+                    self.parting().linger = Some(timer);
                 }
                 if unsent {
                     return;
                 }
-                self.phase = Phase::Lingering;
+                self.parting().phase = Phase::Lingering;
                 if call::shutdown(self.number(), Shutdown::Write).is_ok() {
                     self.keep_lent();
                     self.receive.discard(key, self.socket.number(), services);
@@ -225,24 +228,23 @@ impl Stream {
                 }
             } else {
                 if self.send.has_failed() {
-                    self.closing().error = self.send.error();
+                    self.parting().error = self.send.error();
                 }
                 self.end(key, services);
             }
         }
-        if self.phase == Phase::Lingering && self.receive.has_ended() {
+        if self.phase() == Phase::Lingering && self.receive.has_ended() {
             self.end(key, services);
         }
     }
 
     fn end(&mut self, key: Key, services: &mut Services) {
-        if self.phase == Phase::Ending {
+        let parting = self.parting();
+        if parting.phase == Phase::Ending {
             return;
         }
-        self.phase = Phase::Ending;
-        if let Some(closing) = &mut self.closing {
-            services.stop_timer(closing.linger.take());
-        }
+        parting.phase = Phase::Ending;
+        services.stop_timer(parting.linger.take());
         self.keep_lent();
         self.receive.end(key, services);
         self.send.end(key, services);
@@ -254,35 +256,35 @@ impl Stream {
             // FIN after a part would pass for the end of the whole. A socket that is not connected
             // any more has nothing to reset.
             let _ = call::reset_on_close(self.number());
-            self.closing().cut_off = true;
+            self.parting().cut_off = true;
         }
-        if self.send.has_unsent() || self.phase == Phase::Lingering {
-            self.closing().error = libc::ETIMEDOUT;
+        if self.send.has_unsent() || self.phase() == Phase::Lingering {
+            self.parting().error = libc::ETIMEDOUT;
         }
         self.end(key, services);
     }
 
     /// After any event: takes the next step of closing. `true` when the stream can go.
     pub(crate) fn settle(&mut self, key: Key, services: &mut Services) -> bool {
-        if self.phase == Phase::Open {
-            if self.movers.is_some() && self.is_idle() {
-                let movers = self.movers.as_mut();
-                services.effects.wake(movers.and_then(|movers| movers.notify_first()));
+        let Some(parting) = &mut self.parting else { return false };
+        if parting.phase == Phase::Open {
+            if self.receive.is_idle() && self.send.is_idle() {
+                services.effects.wake(parting.movers.notify_first());
             }
             return false;
         }
         self.advance(key, services);
-        self.phase == Phase::Ending && self.is_idle()
+        let is_idle =
+            self.is_idle() || (planted::is(Bug::DescriptorClosedTooSoon) && self.send.is_idle());
+        self.phase() == Phase::Ending && is_idle
     }
 
     /// Off the table: tells who waits and lets the descriptor go.
     pub(crate) fn close(self, operations: &mut Operations, services: &mut Services) {
-        let Self { socket, receive, send, closing, movers, .. } = self;
-        if let Some(mut movers) = movers {
-            movers.notify_all(&mut services.effects.wakers);
-        }
-        let Closing { linger, told, error, cut_off } =
-            closing.map(|closing| *closing).unwrap_or_default();
+        let Self { socket, receive, send, parting } = self;
+        let parting = parting.map(|parting| *parting).unwrap_or_default();
+        let Parting { mut movers, linger, told, error, cut_off, .. } = parting;
+        movers.notify_all(&mut services.effects.wakers);
         services.stop_timer(linger);
         if services.closing && Arc::strong_count(&socket) > 1 {
             // A handle outlives the core and keeps the number open. Nobody will serve it again, so
@@ -315,7 +317,7 @@ impl Stream {
             return Poll::Ready(());
         }
         let id = services.waiter(waiter);
-        let old = self.movers.get_or_insert_default().enrol(id, caller);
+        let old = self.parting().movers.enrol(id, caller);
         services.effects.discard(old);
         Poll::Pending
     }

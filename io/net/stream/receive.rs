@@ -27,6 +27,7 @@ use std::{io, mem};
 use super::socket::Failure;
 use crate::io::buffer::Lease;
 use crate::io::mailbox::{Key, WaiterId};
+use crate::io::planted::{self, Bug};
 use crate::io::request::{self, Completion, Interest, ReceiveMany, Request, call};
 use crate::io::services::{Kind, Services};
 use crate::io::waiters::{Caller, Waiters};
@@ -35,7 +36,10 @@ use crate::io::waiters::{Caller, Waiters};
 enum State {
     #[default]
     Idle,
-    Armed,
+    /// `fed`: it has brought something since.
+    Armed {
+        fed: bool,
+    },
     Cancelling,
     Starved,
 }
@@ -44,7 +48,13 @@ enum State {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum End {
     Eof,
-    Error(i32),
+    Error(Failure),
+}
+
+impl End {
+    fn error(number: i32) -> Self {
+        Self::Error(Failure { number, told: false })
+    }
 }
 
 /// A multishot poll that tells when a direct receive may find something.
@@ -66,8 +76,6 @@ pub(crate) struct Receiving {
     bytes: usize,
     waiters: Waiters,
     end: Option<End>,
-    /// A reader has heard of the end.
-    told: bool,
     state: State,
     watch: Watch,
     /// A direct receive may find something.
@@ -81,8 +89,6 @@ pub(crate) struct Receiving {
     discarding: bool,
     /// The stream is about to leave this core: nothing new is armed.
     paused: bool,
-    /// The receive has brought something since it was armed.
-    fed: bool,
 }
 
 impl Default for Receiving {
@@ -94,7 +100,6 @@ impl Default for Receiving {
             bytes: 0,
             waiters: Waiters::default(),
             end: None,
-            told: false,
             state: State::Idle,
             watch: Watch::Idle,
             ready: true,
@@ -102,7 +107,6 @@ impl Default for Receiving {
             ahead: false,
             discarding: false,
             paused: false,
-            fed: false,
         }
     }
 }
@@ -143,7 +147,7 @@ impl Receiving {
         completion: Completion,
         services: &mut Services,
     ) {
-        let wanted = self.state == State::Armed;
+        let before = self.state;
         if completion.is_terminal() {
             self.state = State::Idle;
         }
@@ -151,7 +155,10 @@ impl Receiving {
             let length = completion.result.max(0).unsigned_abs();
             // SAFETY: the completion says that the kernel filled so much of this buffer and lends
             // it.
-            self.push(unsafe { services.buffers.lease(buffer, length) });
+            let lease = unsafe { services.buffers.lease(buffer, length) };
+            if matches!(before, State::Armed { .. }) || !planted::is(Bug::LostLateRead) {
+                self.push(lease);
+            }
         }
         match completion.result {
             1.. => {}
@@ -159,14 +166,14 @@ impl Receiving {
             error if error == -libc::ENOBUFS => {
                 services.counters.buffers_exhausted += 1;
                 // A cancelled receive may end in this, too: then it is not wanted any more.
-                if wanted {
+                if let State::Armed { fed } = before {
                     self.state = State::Starved;
-                    services.starved.push(key, self.fed);
+                    services.starved.push(key, fed);
                 }
             }
             // Cancelled, interrupted, or not now: nothing is wrong with the stream.
             error if [libc::ECANCELED, libc::EINTR, libc::EAGAIN].contains(&-error) => {}
-            error => self.end = Some(End::Error(-error)),
+            error => self.end = Some(End::error(-error)),
         }
         self.after_event(key, number, services);
     }
@@ -182,7 +189,7 @@ impl Receiving {
         match self.state {
             // The budget is a high-water mark: what the kernel has already taken still comes. A
             // waiting reader will take it at once, and then needs the receive again.
-            State::Armed if over && self.waiters.is_empty() => {
+            State::Armed { .. } if over && self.waiters.is_empty() => {
                 self.state = State::Cancelling;
                 services.cancel(Kind::Receive, key);
             }
@@ -248,7 +255,7 @@ impl Receiving {
     pub(super) fn end(&mut self, key: Key, services: &mut Services) {
         self.discarding = true;
         self.clear();
-        self.end.get_or_insert(End::Error(libc::ECANCELED));
+        self.end.get_or_insert(End::error(libc::ECANCELED));
         self.quiesce(key, services);
     }
 
@@ -268,7 +275,7 @@ impl Receiving {
     fn quiesce(&mut self, key: Key, services: &mut Services) {
         self.ahead = false;
         match self.state {
-            State::Armed => {
+            State::Armed { .. } => {
                 self.state = State::Cancelling;
                 services.cancel(Kind::Receive, key);
             }
@@ -303,8 +310,7 @@ impl Receiving {
         if self.state != State::Idle || self.paused || (services.closing && !self.discarding) {
             return;
         }
-        self.state = State::Armed;
-        self.fed = false;
+        self.state = State::Armed { fed: false };
         if self.watch == Watch::Armed {
             self.watch = Watch::Cancelling;
             services.cancel(Kind::WatchReadable, key);
@@ -336,7 +342,9 @@ impl Receiving {
     }
 
     fn push(&mut self, lease: Lease) {
-        self.fed = true;
+        if let State::Armed { fed } = &mut self.state {
+            *fed = true;
+        }
         if lease.is_empty() || self.discarding {
             return;
         }
@@ -358,25 +366,22 @@ impl Receiving {
 
     /// Answers a reader.
     fn tell(&mut self, end: End) -> io::Result<()> {
-        self.told = true;
-        match end {
-            End::Eof => Ok(()),
-            End::Error(number) => Err(io::Error::from_raw_os_error(number)),
-        }
+        let End::Error(Failure { number, .. }) = end else { return Ok(()) };
+        self.end = Some(End::Error(Failure { number, told: true }));
+        Err(io::Error::from_raw_os_error(number))
     }
 
     /// The error that has ended receiving, for another core. The end of the stream itself is told
     /// by the kernel again.
     pub(super) fn failure(&self) -> Option<Failure> {
-        let Some(End::Error(number)) = self.end else { return None };
-        Some(Failure { number, told: self.told })
+        let Some(End::Error(failure)) = self.end else { return None };
+        Some(failure)
     }
 
     /// An error that has ended receiving on another core.
     pub(super) fn take_over(&mut self, failure: Option<Failure>) {
-        if let Some(Failure { number, told }) = failure {
-            self.end = Some(End::Error(number));
-            self.told = told;
+        if let Some(failure) = failure {
+            self.end = Some(End::Error(failure));
         }
     }
 

@@ -19,6 +19,7 @@ use std::task::Poll;
 use super::receive::{Watch, submit_watch};
 use crate::io::mailbox::{Key, WaiterId};
 use crate::io::operation::{self, Operations};
+use crate::io::planted::{self, Bug};
 use crate::io::request::{self, Completion, Request, SendBytes, call};
 use crate::io::services::{Kind, Services};
 use crate::io::waiters::{Caller, Waiters};
@@ -82,7 +83,8 @@ pub(crate) struct Sending {
     ended: bool,
     /// FIN follows the last committed byte.
     finish: bool,
-    error: i32,
+    /// The number of the error that it has failed with, which is below 4096; 0: it has not.
+    error: u16,
     waiters: Waiters,
     /// The stream is about to leave this core: nothing is watched for.
     paused: bool,
@@ -103,7 +105,9 @@ impl Sending {
         if !self.waiters.may_go(waiter) || self.bytes >= services.limits.send_ahead {
             return SendNow::Wait;
         }
-        if self.bytes > 0 || self.in_flight || !services.limits.send_inline {
+        let overtakes = planted::is(Bug::SendOutOfOrder);
+        let is_behind = (self.bytes > 0 || self.in_flight) && !overtakes;
+        if is_behind || !services.limits.send_inline {
             return SendNow::Room { taken: 0 };
         }
         services.direct_calls += 1;
@@ -332,7 +336,7 @@ impl Sending {
             }
             let front = queue.pop_front().expect("just seen");
             self.bytes -= front.remaining;
-            let outcome = front.outcome(self.error);
+            let outcome = front.outcome(self.error());
             operation::finish(operations, front.operation, outcome, services);
         }
         let front = self.queue.as_ref().and_then(|queue| queue.front());
@@ -369,7 +373,9 @@ impl Sending {
         match completion.result {
             cancelled if cancelled == -libc::ECANCELED => {}
             // Refused: nothing would ever tell a writer to try again.
-            error @ ..0 if self.error == 0 => self.error = -error,
+            error @ ..0 if self.error == 0 => {
+                self.fail(-error);
+            }
             _ => self.full = false,
         }
         services.effects.wake(self.waiters.notify_first());
@@ -388,13 +394,13 @@ impl Sending {
     }
 
     pub(super) fn error(&self) -> i32 {
-        self.error
+        self.error.into()
     }
 
     /// How sending has failed on another core; 0: it has not.
     pub(super) fn take_over(&mut self, error: i32) {
         if error != 0 {
-            self.error = error;
+            self.fail(error);
         }
     }
 
@@ -430,17 +436,17 @@ impl Sending {
     pub(super) fn close(mut self, operations: &mut Operations, services: &mut Services) {
         self.waiters.notify_all(&mut services.effects.wakers);
         for outgoing in self.queue.into_iter().flat_map(|queue| *queue) {
-            let outcome = outgoing.outcome(self.error);
+            let outcome = outgoing.outcome(self.error.into());
             operation::finish(operations, outgoing.operation, outcome, services);
         }
     }
 
     fn check(&self) -> io::Result<()> {
-        if self.error == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(self.error)) }
+        if self.error == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(self.error.into())) }
     }
 
     fn fail(&mut self, error: i32) -> io::Error {
-        self.error = error;
+        self.error = u16::try_from(error).expect("an error number is small, and positive");
         io::Error::from_raw_os_error(error)
     }
 

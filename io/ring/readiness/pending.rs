@@ -3,13 +3,13 @@
 //!
 //! ```text
 //!  List { tail } ──► last ──next──► first ──next──► second ─ ─► last      (a ring; empty: NONE)
+//!
+//!  buckets[hash of token] ──► entry ──chain──► entry ──chain──► NONE
 //! ```
 //!
 //! Each entry stands in at most one list. The table is bounded by the requests in flight; it grows
 //! to their largest number and then allocates no more.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
 use std::ops::{Index, IndexMut};
 
 use crate::io::request::{Nop, Request, Token};
@@ -38,6 +38,8 @@ pub(super) struct Pending {
     pub(super) fresh: bool,
     previous: u32,
     next: u32,
+    /// Who else has a token of the same hash.
+    chain: u32,
 }
 
 /// One first-in-first-out list of requests.
@@ -61,7 +63,8 @@ pub(super) struct Requests {
     entries: Vec<Pending>,
     /// Free entries, linked through `next`.
     free: List,
-    by_token: HashMap<Token, u32, BuildHasherDefault<TokenHasher>>,
+    /// Where the chains begin: a power of two of them, as many as there are entries or more.
+    buckets: Vec<u32>,
 }
 
 impl Default for List {
@@ -72,7 +75,9 @@ impl Default for List {
 
 impl Requests {
     pub(super) fn insert(&mut self, token: Token, request: Request, place: Place) -> u32 {
-        let entry = Pending { token, request, place, fresh: true, previous: NONE, next: NONE };
+        debug_assert_eq!(self.find(token), None, "{token:?} is in flight already");
+        let (previous, next, chain) = (NONE, NONE, NONE);
+        let entry = Pending { token, request, place, fresh: true, previous, next, chain };
         let index = if self.free.is_empty() {
             let index = u32::try_from(self.entries.len()).expect("fewer than 2^32 requests");
             assert_ne!(index, NONE, "fewer than 2^32 requests");
@@ -84,27 +89,75 @@ impl Requests {
             self[index] = entry;
             index
         };
-        let before = self.by_token.insert(token, index);
-        debug_assert_eq!(before, None, "{token:?} is in flight already");
+        if self.entries.len() > self.buckets.len() {
+            self.rebuild();
+        } else {
+            self.enchain(index);
+        }
         index
     }
 
     /// Frees an entry that stands in no list any more, and answers its token.
     pub(super) fn remove(&mut self, index: u32) -> Token {
+        assert_ne!(self[index].place, Place::Free, "a request ends once");
+        self.unchain(index);
         let free = self.free.tail;
         let entry = &mut self[index];
-        assert_ne!(entry.place, Place::Free, "a request ends once");
         let token = entry.token;
         entry.place = Place::Free;
         entry.request = Request::Nop(Nop);
         entry.next = free;
         self.free.tail = index;
-        self.by_token.remove(&token);
         token
     }
 
     pub(super) fn find(&self, token: Token) -> Option<u32> {
-        self.by_token.get(&token).copied()
+        let mut index = *self.buckets.get(self.bucket(token))?;
+        while index != NONE && self[index].token != token {
+            index = self[index].chain;
+        }
+        (index != NONE).then_some(index)
+    }
+
+    /// Spreads a token over all bits by one multiplication. Tokens are ours, never a stranger's
+    /// choice, so nobody can aim at a collision.
+    #[inline]
+    fn bucket(&self, token: Token) -> usize {
+        // 2^64 divided by the golden ratio. The highest bits are those that all others went into.
+        let product = token.0.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let bits = self.buckets.len().max(2).ilog2();
+        (product >> (u64::BITS - bits)) as usize
+    }
+
+    #[inline]
+    fn enchain(&mut self, index: u32) {
+        let bucket = self.bucket(self[index].token);
+        self[index].chain = std::mem::replace(&mut self.buckets[bucket], index);
+    }
+
+    fn unchain(&mut self, index: u32) {
+        let (bucket, after) = (self.bucket(self[index].token), self[index].chain);
+        let mut before = self.buckets[bucket];
+        if before == index {
+            self.buckets[bucket] = after;
+            return;
+        }
+        while self[before].chain != index {
+            before = self[before].chain;
+        }
+        self[before].chain = after;
+    }
+
+    /// More buckets, when there are more entries than ever before.
+    #[cold]
+    fn rebuild(&mut self) {
+        self.buckets.clear();
+        self.buckets.resize(self.entries.len().next_power_of_two().max(16), NONE);
+        for index in 0..self.entries.len() as u32 {
+            if self[index].place != Place::Free {
+                self.enchain(index);
+            }
+        }
     }
 
     /// The first and the last of a list.
@@ -162,31 +215,6 @@ impl IndexMut<u32> for Requests {
     }
 }
 
-/// Spreads a token over all bits by one multiplication. Tokens are ours, never a stranger's choice,
-/// so nobody can aim at a collision.
-#[derive(Default)]
-pub(super) struct TokenHasher(u64);
-
-impl Hasher for TokenHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.write_u64(u64::from(*byte));
-        }
-    }
-
-    #[inline]
-    fn write_u64(&mut self, value: u64) {
-        // 2^64 divided by the golden ratio. The table reads both ends of the hash, so the
-        // well-mixed upper half is folded onto the lower.
-        let product = (self.0 ^ value).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        self.0 = product ^ product >> 32;
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -237,6 +265,44 @@ mod tests {
         requests.unlink(&mut list, 0);
         assert!(list.is_empty());
         assert_eq!(tokens(&requests, list), [0_u64; 0]);
+    }
+
+    #[test]
+    fn each_is_found_by_its_token_and_only_as_long_as_it_is_there() {
+        let kinds = [1_u64, 3, 6];
+        let token = |index: u64| Token(kinds[index as usize % 3] << 56 | index % 7 << 32 | index);
+        let mut requests = Requests::default();
+        assert_eq!(requests.find(token(0)), None);
+        let indices: Vec<_> = (0..1000)
+            .map(|index| requests.insert(token(index), Request::Nop(Nop), Place::Source))
+            .collect();
+        let gone = |place: usize| place % 3 == 1;
+        for (place, &index) in indices.iter().enumerate() {
+            assert_eq!(requests.find(token(place as u64)), Some(index));
+            if gone(place) {
+                assert_eq!(requests.remove(index), token(place as u64));
+            }
+        }
+        for (place, &index) in indices.iter().enumerate() {
+            let found = requests.find(token(place as u64));
+            assert_eq!(found, (!gone(place)).then_some(index));
+        }
+        // The buckets are as many as the entries, and a chain is what an entry costs to find.
+        let chain = |mut index: u32| {
+            let mut length = 0;
+            while index != NONE {
+                (index, length) = (requests[index].chain, length + 1);
+            }
+            length
+        };
+        let longest = requests.buckets.iter().map(|first| chain(*first)).max();
+        assert!(longest < Some(8), "{longest:?}");
+    }
+
+    #[test]
+    fn an_entry_is_small() {
+        // Every armed receive has one.
+        assert_eq!(size_of::<Pending>(), 64);
     }
 
     #[test]

@@ -2,9 +2,10 @@
 
 use super::disk::{Disk, Handle, Step, Work};
 use super::pending::descriptor_of;
+use super::plan::{Fault, Site};
 use super::state::{Kind, State};
 use super::world::{self, FIRST};
-use crate::io::request::{ReadAt, Request};
+use crate::io::request::{ReadAt, Request, WriteAt};
 
 /// What a disk has come to with a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -80,8 +81,35 @@ impl State {
         }
     }
 
+    /// Cuts a request for a file down to the least that it may be about.
+    pub(super) fn shorten(&mut self, request: &mut Request) {
+        let (number, length) = match request {
+            Request::ReadAt(ReadAt { descriptor, length, .. })
+            | Request::WriteAt(WriteAt { descriptor, length, .. }) => (*descriptor, length),
+            _ => return,
+        };
+        let is_direct = self.status_flags(number) & libc::O_DIRECT != 0;
+        let least = if is_direct { self.disk_of(world::boot_of(number)).alignment() } else { 1 };
+        *length = (*length).min(least);
+    }
+
     /// A read that is answered at once if it can be; `None` if not.
-    pub(super) fn try_read(&mut self, read: ReadAt) -> Option<Result<Vec<u8>, i32>> {
+    pub(super) fn try_read(
+        &mut self,
+        boot: usize,
+        mut read: ReadAt,
+    ) -> Option<Result<Vec<u8>, i32>> {
+        match self.ask(boot, Site::ReadNow) {
+            Some(Fault::Fails(libc::EAGAIN)) => return None,
+            Some(Fault::Fails(error)) => return Some(Err(-error)),
+            Some(Fault::Short) => {
+                let mut request = Request::ReadAt(read);
+                self.shorten(&mut request);
+                let Request::ReadAt(shorter) = request else { unreachable!("it is the same") };
+                read = shorter;
+            }
+            _ => {}
+        }
         match self.file(read.descriptor) {
             Ok(handle) => {
                 let disk = self.disk_of(world::boot_of(read.descriptor));

@@ -20,11 +20,13 @@
 mod connection;
 mod disk;
 mod files;
+mod handshake;
 mod host;
 mod listening;
 mod network;
 mod outsider;
 mod pending;
+mod plan;
 mod random;
 mod state;
 mod trace;
@@ -38,6 +40,7 @@ pub use self::host::Crash;
 pub(crate) use self::network::{Link, Weather};
 pub use self::outsider::{Outsider, is_simulated};
 use self::pending::{Kernel, Pending};
+pub(crate) use self::plan::{Fault, FaultPlan, Site};
 pub use self::random::Chance;
 use self::trace::{Event, name_of};
 pub use self::world::Books;
@@ -90,16 +93,22 @@ impl Simulated {
         assert!(!taken, "{request:?} was submitted with the token of a request in flight");
         self.counters.submissions += 1;
         self.settled_at = None;
-        self.world.with(|state| {
-            let named = pending::descriptor_of(request);
-            let (what, number) = (name_of(request), named.unwrap_or(-1));
+        let mut request = *request;
+        let fault = self.world.with(|state| {
+            let named = pending::descriptor_of(&request);
+            let (what, number) = (name_of(&request), named.unwrap_or(-1));
             state.note_on(self.boot, Event::Submitted { token: token.0, what, number });
             if let Some(number) = named {
                 state.hold(number, true);
             }
+            let fault = state.ask(self.boot, Site::of(&request));
+            if fault == Some(Fault::Short) {
+                state.shorten(&mut request);
+            }
+            fault
         });
-        // SAFETY: handed on.
-        self.pending.push(unsafe { Pending::new(token, *request) });
+        // SAFETY: handed on; a shorter one names less.
+        self.pending.push(unsafe { Pending::new(token, request, fault) });
     }
 
     /// Tries a read at once, without submitting it.
@@ -108,7 +117,7 @@ impl Simulated {
     ///
     /// The memory is writable for this call.
     pub(super) unsafe fn try_read(&self, read: ReadAt) -> Attempt {
-        match self.world.with(|state| state.try_read(read)) {
+        match self.world.with(|state| state.try_read(self.boot, read)) {
             None => Attempt::Blocking,
             Some(Err(result)) => Attempt::Done { result },
             Some(Ok(bytes)) => {

@@ -1,10 +1,6 @@
 //! The network between hosts: what is on the way, when it comes, and what becomes of it then.
 //!
 //! ```text
-//!   connect ─ SYN ──► listener has room? ── SYN-ACK ──► connected ─ ACK ──► in the queue
-//!      ▲       │ lost: blocked, host down, queue full
-//!      └───────┘ again after 1 s, 2 s, 4 s ... and after 127 s ETIMEDOUT
-//!
 //!   send ── segment ──► arrives, some of it now and some later ──► read ── heard of ──► room
 //!              │ blocked: stalled, until it is sent again, or ETIMEDOUT
 //! ```
@@ -16,21 +12,16 @@
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 
-use super::connection::{Connection, End, Fin, Segment, Side};
+use super::connection::{Fin, Segment, Side};
 use super::random::Chance;
-use super::state::{Connecting, Kind, State};
+use super::state::{Kind, State};
 use super::trace::Event;
 use super::world;
 
 const MILLISECOND: u64 = 1_000_000;
-const SECOND: u64 = 1_000 * MILLISECOND;
+pub(super) const SECOND: u64 = 1_000 * MILLISECOND;
 
-/// After so many SYNs without an answer a connect gives up (`tcp_syn_retries`).
-const SYN_TRIES: u32 = 7;
-/// How long a neighbour is asked for an address that nobody has.
-const NO_NEIGHBOUR: u64 = 3 * SECOND;
 /// After so long without an acknowledgement a connection gives up (`tcp_retries2`).
 const GIVE_UP: u64 = 924 * SECOND;
 /// The shortest and the longest time until something is sent again.
@@ -57,7 +48,7 @@ impl Link {
     }
 
     /// When something that is sent now arrives.
-    fn arrival(&mut self, now: u64, bytes: usize, chance: &mut Chance) -> u64 {
+    pub(super) fn arrival(&mut self, now: u64, bytes: usize, chance: &mut Chance) -> u64 {
         let sent = match self.bandwidth {
             None => now,
             Some(bandwidth) => {
@@ -178,7 +169,7 @@ impl State {
         self.now = self.now.max(time);
     }
 
-    fn come(&mut self, at: u64, what: What) {
+    pub(super) fn come(&mut self, at: u64, what: What) {
         let order = self.next_id();
         self.coming.push(Happening { at, order, what });
     }
@@ -193,12 +184,12 @@ impl State {
         self.links.0.entry((from, to)).or_insert(usual)
     }
 
-    fn is_blocked(&mut self, from: usize, to: usize) -> bool {
+    pub(super) fn is_blocked(&mut self, from: usize, to: usize) -> bool {
         self.link(from, to).is_blocked
     }
 
     /// When something that is sent now arrives.
-    fn arrival(&mut self, from: usize, to: usize, bytes: usize) -> u64 {
+    pub(super) fn arrival(&mut self, from: usize, to: usize, bytes: usize) -> u64 {
         let now = self.now;
         let mut chance = self.chance.clone();
         let arrival = self.link(from, to).arrival(now, bytes, &mut chance);
@@ -212,14 +203,7 @@ impl State {
             What::SynAck { number, attempt, connection } => {
                 self.take_syn_ack(number, attempt, connection);
             }
-            What::SynAgain { number, attempt } => {
-                let Some(connecting) = self.attempt(number, attempt) else { return };
-                if connecting.tries < SYN_TRIES {
-                    self.send_syn(number);
-                } else {
-                    self.fail_connect(number, attempt, libc::ETIMEDOUT);
-                }
-            }
+            What::SynAgain { number, attempt } => self.try_again(number, attempt),
             What::Refusal { number, attempt, from, error } => {
                 let host = self.boots[world::boot_of(number)].host;
                 if !from.is_some_and(|from| self.is_blocked(from, host)) {
@@ -233,168 +217,6 @@ impl State {
         }
     }
 
-    /// Starts a handshake.
-    pub(super) fn connect(&mut self, number: i32, to: SocketAddr) -> Result<(), i32> {
-        let boot = world::boot_of(number);
-        let to = match to.ip() {
-            ip if ip.is_unspecified() => super::host::loopback(ip.is_ipv4(), to.port()),
-            _ => to,
-        };
-        let port = self.ephemeral_port(boot);
-        let id = self.next_id();
-        let source = self.source(boot, to.ip());
-        let socket = self.socket(number)?;
-        let Kind::Fresh { local } = socket.kind else { return Err(-libc::EISCONN) };
-        if socket.v4 != to.is_ipv4() {
-            return Err(-libc::EAFNOSUPPORT);
-        }
-        let port = local.map(|local| local.port()).filter(|own| *own != 0).unwrap_or(port);
-        let ip = local.map(|local| local.ip()).filter(|ip| !ip.is_unspecified()).unwrap_or(source);
-        let local = SocketAddr::new(ip, port);
-        let attempt = Connecting { id, local, to, tries: 0, connection: None, error: None };
-        socket.kind = Kind::Connecting(attempt);
-        self.send_syn(number);
-        Ok(())
-    }
-
-    /// What has become of a handshake. `None`: it is under way.
-    pub(super) fn connected(&mut self, number: i32) -> Option<i32> {
-        let socket = match self.socket(number) {
-            Ok(socket) => socket,
-            Err(error) => return Some(error),
-        };
-        match &socket.kind {
-            Kind::Connecting(Connecting { error, local, .. }) => {
-                let answer = -(*error)?;
-                socket.kind = Kind::Fresh { local: Some(*local) };
-                Some(answer)
-            }
-            _ => Some(0),
-        }
-    }
-
-    /// The attempt, if its client still waits.
-    fn attempt(&mut self, number: i32, attempt: u64) -> Option<&mut Connecting> {
-        match &mut self.socket(number).ok()?.kind {
-            Kind::Connecting(connecting) if connecting.id == attempt => {
-                connecting.error.is_none().then_some(connecting)
-            }
-            _ => None,
-        }
-    }
-
-    fn fail_connect(&mut self, number: i32, attempt: u64, error: i32) {
-        if let Some(connecting) = self.attempt(number, attempt) {
-            connecting.error = Some(error);
-            self.note_at(number, Event::NotConnected { number, error });
-        }
-    }
-
-    fn send_syn(&mut self, number: i32) {
-        let Ok(socket) = self.socket(number) else { return };
-        let Kind::Connecting(connecting) = &mut socket.kind else { return };
-        connecting.tries += 1;
-        let (attempt, to, tries) = (connecting.id, connecting.to, connecting.tries);
-        let again = self.now + (SECOND << (tries - 1));
-        self.come(again, What::SynAgain { number, attempt });
-        let boot = world::boot_of(number);
-        match self.host_of(boot, to.ip()) {
-            Some(host) => {
-                let at = self.arrival(self.boots[boot].host, host, 0);
-                self.come(at, What::Syn { number, attempt, host });
-            }
-            None if tries == 1 => {
-                let error = libc::EHOSTUNREACH;
-                let refusal = What::Refusal { number, attempt, from: None, error };
-                self.come(self.now + NO_NEIGHBOUR, refusal);
-            }
-            None => {}
-        }
-    }
-
-    fn take_syn(&mut self, number: i32, attempt: u64, host: usize) {
-        let client = world::boot_of(number);
-        let client_host = self.boots[client].host;
-        let Some(server) = self.hosts[host].boot else { return };
-        if self.is_blocked(client_host, host) {
-            return;
-        }
-        let Some(&mut Connecting { to, local, connection, .. }) = self.attempt(number, attempt)
-        else {
-            return;
-        };
-        let known = connection.filter(|id| self.connections.contains_key(id));
-        let connection = match known {
-            Some(connection) => connection,
-            None => {
-                let listeners = self.listeners(server, to);
-                if listeners.is_empty() {
-                    let at = self.arrival(host, client_host, 0);
-                    let (from, error) = (Some(host), libc::ECONNREFUSED);
-                    return self.come(at, What::Refusal { number, attempt, from, error });
-                }
-                // Several may share an address; which one it gets is a hash's choice.
-                let chosen = listeners[self.chance.below(listeners.len())];
-                let ends = [(local, client), (to, server)];
-                let Some(connection) = self.begin(chosen, ends) else { return };
-                self.attempt(number, attempt).expect("just seen").connection = Some(connection);
-                connection
-            }
-        };
-        let at = self.arrival(host, client_host, 0);
-        self.come(at, What::SynAck { number, attempt, connection });
-    }
-
-    /// The listeners of a host that hear an address.
-    fn listeners(&self, boot: usize, to: SocketAddr) -> Vec<usize> {
-        let hears = |kind: &Kind| matches!(kind, Kind::Listening(one) if one.hears(to));
-        let sockets = self.boots[boot].sockets.iter().enumerate();
-        let found = sockets.filter(|(_, one)| one.as_ref().is_some_and(|one| hears(&one.kind)));
-        found.map(|(index, _)| index).collect()
-    }
-
-    /// Makes a connection that waits for the last part of its handshake. `None`: the listener has
-    /// no room.
-    fn begin(&mut self, listener: usize, ends: [(SocketAddr, usize); 2]) -> Option<u64> {
-        let [(client, client_boot), (server, boot)] = ends;
-        let socket = self.boots[boot].sockets[listener].as_mut().expect("just found");
-        let Kind::Listening(listening) = &mut socket.kind else { unreachable!("just found") };
-        if !listening.promise() {
-            return None;
-        }
-        let (id, server) = (listening.id, listening.seen(server));
-        let hosts = [self.boots[client_boot].host, self.boots[boot].host];
-        let ends = [End::new(client, hosts[0], client_boot), End::new(server, hosts[1], boot)];
-        let most = self.weather.capacity_max;
-        let capacities = [0, 1].map(|_| most - self.chance.below(most.div_ceil(2)));
-        let connection = self.next_id();
-        self.connections.insert(connection, Connection::new(ends, capacities, id));
-        Some(connection)
-    }
-
-    fn take_syn_ack(&mut self, number: i32, attempt: u64, id: u64) {
-        let Some(connection) = self.connections.get(&id) else { return };
-        let (client, server) = (connection.ends[0].host, connection.ends[1].host);
-        if self.is_blocked(server, client) {
-            return;
-        }
-        if self.attempt(number, attempt).is_none() {
-            // Nobody waits for it any more, and the client's kernel says so.
-            let connection = &self.connections[&id];
-            let is_new = connection.half_open.is_some() || connection.ends[1].is_gone;
-            if is_new && self.end(number) != Ok((id, 0)) {
-                self.forget(id);
-            }
-            return;
-        }
-        self.socket(number).expect("just seen").kind = Kind::Stream { connection: id, side: 0 };
-        self.note_at(number, Event::Connected { number });
-        let due = self.arrival(client, server, 0);
-        let pipe = &mut self.connections.get_mut(&id).expect("just seen").pipes[0];
-        pipe.segments.push_back(Segment { count: 0, due });
-        self.expect_front(id, 0);
-    }
-
     /// Takes a connection off the books.
     pub(super) fn forget(&mut self, id: u64) {
         let Some(connection) = self.connections.remove(&id) else { return };
@@ -405,7 +227,7 @@ impl State {
         }
     }
 
-    fn with_listener(
+    pub(super) fn with_listener(
         &mut self,
         boot: usize,
         id: u64,
@@ -420,7 +242,7 @@ impl State {
     }
 
     /// Makes sure that what stands at the front will come.
-    fn expect_front(&mut self, id: u64, from: Side) {
+    pub(super) fn expect_front(&mut self, id: u64, from: Side) {
         let now = self.now;
         let Some(connection) = self.connections.get_mut(&id) else { return };
         let pipe = &mut connection.pipes[from];
@@ -544,26 +366,6 @@ impl State {
         if !is_taken {
             self.send_reset(id, to);
         }
-    }
-
-    /// The handshake is over: the connection is the listener's. `false`: there is none any more.
-    fn establish(&mut self, id: u64) -> bool {
-        let connection = self.connections.get_mut(&id).expect("just seen");
-        let listener = connection.half_open.take().expect("just seen");
-        let (at, boot) = (connection.ends[1].address, connection.ends[1].boot);
-        if self.with_listener(boot, listener, |one| one.take(id)) {
-            self.books.connections += 1;
-            self.note_on(boot, Event::Queued { at });
-            return true;
-        }
-        let connection = self.connections.get_mut(&id).expect("just seen");
-        let _ = connection.close(1, true);
-        if connection.is_closed() {
-            self.forget(id);
-        } else {
-            self.send_reset(id, 1);
-        }
-        false
     }
 
     fn take_reset(&mut self, id: u64, to: Side) {

@@ -11,6 +11,7 @@ use std::collections::VecDeque;
 
 use super::disk::Work;
 use super::files::Progress;
+use super::plan::{Fault, LATE_TURNS};
 use super::random::{Chance, mix};
 use super::state::State;
 use super::trace::name_of;
@@ -63,6 +64,10 @@ pub(super) struct Pending {
     work: Option<Work>,
     /// The disk is busy until then.
     due: Option<u64>,
+    /// What shall go wrong with it.
+    fault: Option<Fault>,
+    /// How often it is passed over yet because it shall be late.
+    late: u32,
 }
 
 impl std::fmt::Debug for Pending {
@@ -79,7 +84,7 @@ impl Pending {
     /// # Safety
     ///
     /// As `Ring::submit`: what the request names stays valid until its terminal answer is posted.
-    pub(super) unsafe fn new(token: Token, request: Request) -> Self {
+    pub(super) unsafe fn new(token: Token, request: Request, fault: Option<Fault>) -> Self {
         let digest = match &request {
             // SAFETY: the bytes are readable, says the submitter.
             Request::SendBytes(send) => digest(unsafe { bytes_of(send) }),
@@ -100,6 +105,8 @@ impl Pending {
             // SAFETY: handed on.
             work: unsafe { Work::new(&request) },
             due: None,
+            fault,
+            late: if fault == Some(Fault::Late) { LATE_TURNS } else { 0 },
         }
     }
 
@@ -155,6 +162,13 @@ impl Pending {
         if self.is_over {
             return false;
         }
+        if self.late > 0 {
+            self.late -= 1;
+            return true;
+        }
+        if let Some(Fault::Fails(error)) = self.fault {
+            return self.fail(error, kernel);
+        }
         if self.work.is_some() {
             return self.on_disk(kernel);
         }
@@ -173,6 +187,29 @@ impl Pending {
             self.end(result);
         }
         true
+    }
+
+    /// It shall fail: at once, or a multishot request after some answers, too.
+    fn fail(&mut self, error: i32, kernel: &mut Kernel<'_>) -> bool {
+        let is_multishot = match self.request {
+            Request::Accept(_) | Request::ReceiveMany(_) => true,
+            Request::Poll(poll) => poll.multishot,
+            _ => false,
+        };
+        if is_multishot && !self.is_cancelled && kernel.chance.one_in(2) {
+            self.work(kernel);
+            return true;
+        }
+        let result = match (self.request, self.descriptor()) {
+            // The number is gone, whatever the answer (close(2)).
+            (Request::Close(close), _) => match kernel.state.close(close.descriptor) {
+                0 => -error,
+                other => other,
+            },
+            (_, Some(number)) => kernel.state.fail_call(number, error),
+            (_, None) => -error,
+        };
+        self.end(result)
     }
 
     fn work(&mut self, kernel: &mut Kernel<'_>) -> bool {
@@ -223,7 +260,7 @@ impl Pending {
         filled: Option<(Provided, Vec<u8>)>,
         chance: &mut Chance,
     ) -> bool {
-        let is_last = chance.one_in(EARLY_END);
+        let is_last = chance.one_in(EARLY_END) || self.fault == Some(Fault::Short);
         let flags = if is_last { Flags::NONE } else { Flags::NONE.with_more() };
         self.answer(result, flags, filled)
     }
@@ -280,7 +317,8 @@ impl Pending {
         }
         if kernel.chance.one_in(SHORTAGE) {
             // The connection stays queued.
-            let error = if kernel.chance.one_in(2) { libc::EMFILE } else { libc::ECONNABORTED };
+            let is_out = kernel.state.plan.has_shortages && kernel.chance.one_in(2);
+            let error = if is_out { libc::EMFILE } else { libc::ECONNABORTED };
             return self.end(-error);
         }
         let number = kernel.state.accept(request.descriptor).expect("one waits");
@@ -314,6 +352,9 @@ impl Pending {
         if kernel.chance.one_in(2) {
             room = kernel.chance.up_to(room);
         }
+        if self.fault == Some(Fault::Short) {
+            room = 1;
+        }
         match kernel.state.receive(request.descriptor, room, false) {
             Err(error) if error == -libc::EAGAIN => false,
             Err(error) => self.end(error),
@@ -340,6 +381,9 @@ impl Pending {
         if count > 0 && kernel.chance.one_in(2) {
             count = kernel.chance.up_to(count);
         }
+        if self.fault == Some(Fault::Short) {
+            count = count.min(1);
+        }
         match kernel.state.send(request.descriptor, &bytes[..count]) {
             error if error == -libc::EAGAIN => false,
             // What went out before the error is told, and the error not again (`io_send`).
@@ -347,7 +391,7 @@ impl Pending {
             error if error < 0 => self.end(error),
             taken => {
                 self.taken += taken as usize;
-                let is_short = kernel.chance.one_in(SHORT_SEND);
+                let is_short = kernel.chance.one_in(SHORT_SEND) || self.fault == Some(Fault::Short);
                 if self.taken < request.length as usize && !is_short {
                     return true;
                 }

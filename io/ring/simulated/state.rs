@@ -22,6 +22,7 @@ use super::disk::Handle;
 use super::host::{Boot, Host};
 use super::listening::Listening;
 use super::network::{Happening, Links, Weather};
+use super::plan::{Fault, FaultPlan, Site, breaks_connection};
 use super::random::Chance;
 use super::trace::{Event, Trace};
 use super::world::{self, Books, FIRST};
@@ -75,6 +76,7 @@ pub(crate) struct State {
     pub(super) chance: Chance,
     pub(super) weather: Weather,
     pub(super) books: Books,
+    pub(super) plan: FaultPlan,
     pub(super) trace: Trace,
     /// Counts connections, attempts, listeners and happenings.
     last_id: u64,
@@ -93,6 +95,7 @@ impl State {
             chance: Chance::of(seed, 1),
             weather,
             books: Books::default(),
+            plan: FaultPlan::none(),
             trace: Trace::new(seed),
             last_id: 0,
         }
@@ -130,6 +133,24 @@ impl State {
         let boot = &mut self.boots[boot];
         boot.changes += 1;
         self.trace.note(self.now, Some(boot.host), event);
+    }
+
+    /// The program has come to a site: what goes wrong there?
+    pub(super) fn ask(&mut self, boot: usize, site: Site) -> Option<Fault> {
+        let fault = self.plan.ask(site);
+        if let Some(fault) = fault {
+            self.note_on(boot, Event::Planned { site, fault });
+        }
+        fault
+    }
+
+    /// A call on a number answers an error; and what that says of its connection is so.
+    pub(super) fn fail_call(&mut self, number: i32, error: i32) -> i32 {
+        if breaks_connection(error) {
+            // None, or not yet: there is nothing to break.
+            let _ = self.disconnect(number);
+        }
+        -error
     }
 
     pub(super) fn open_socket(&mut self, boot: usize, v4: bool) -> i32 {

@@ -48,7 +48,12 @@ struct Bench {
 
 impl Bench {
     fn new(seed: u64, buffers: u16) -> Self {
+        Self::under(FaultPlan::none(), seed, buffers)
+    }
+
+    fn under(plan: FaultPlan, seed: u64, buffers: u16) -> Self {
         let (world, entered, ring) = alone(seed);
+        world.set_plan(plan);
         let memory = vec![[0; LENGTH]; usize::from(buffers)];
         let mut bench = Self { ring, memory, world, _entered: entered };
         for id in 0..buffers {
@@ -303,4 +308,52 @@ fn answers_come_in_any_order() {
         orders.insert(bench.settle().iter().map(|c| c.token.0).collect::<Vec<_>>());
     }
     assert_eq!(orders.len(), 6, "all orders of three");
+}
+
+/// The sites of `pair`: a listener's socket, bind and listen, and a client's socket and connect.
+const SITES_OF_A_PAIR: usize = 5;
+
+#[test]
+fn a_planned_error_is_told_where_it_was_planned_and_breaks_what_it_says_is_broken() {
+    for seed in 0..SEEDS {
+        for error in [libc::ENOBUFS, libc::ECONNRESET] {
+            let plan = FaultPlan::only(Some((SITES_OF_A_PAIR + 1, Fault::Fails(error))));
+            let mut bench = Bench::under(plan, seed, 0);
+            let (client, server) = bench.pair();
+            assert_eq!(bench.world.send(client, b"a"), 1, "seed {seed}");
+            bench.settle();
+            assert_eq!(bench.world.receive(server, 1, false), Err(-error), "seed {seed}");
+            let expected = if error == libc::ECONNRESET { &b""[..] } else { b"a" };
+            assert_eq!(bench.drain(server), expected, "seed {seed}");
+            let sites = bench.world.plan().sites;
+            assert_eq!(sites[SITES_OF_A_PAIR..][..2], [Site::SendNow, Site::ReceiveNow]);
+        }
+    }
+}
+
+#[test]
+fn a_late_request_ends_all_the_same_and_a_short_one_with_one_byte() {
+    for seed in 0..SEEDS {
+        let mut turns = [0, 0];
+        for (turns, fault) in turns.iter_mut().zip([None, Some((0, Fault::Late))]) {
+            let mut bench = Bench::under(FaultPlan::only(fault), seed, 0);
+            bench.submit(1, Request::Nop(Nop));
+            let mut found = Vec::new();
+            while found.is_empty() {
+                bench.ring.turn(&mut found);
+                *turns += 1;
+            }
+            assert_eq!(found, [Completion::done(Token(1), 0)]);
+        }
+        assert!(turns[1] > turns[0] + 20, "seed {seed}: {turns:?}");
+
+        let plan = FaultPlan::only(Some((SITES_OF_A_PAIR, Fault::Short)));
+        let mut bench = Bench::under(plan, seed, 0);
+        let (client, server) = bench.pair();
+        let bytes = pattern(50);
+        let (address, length) = (bytes.as_ptr(), bytes.len() as u32);
+        bench.submit(SEND, Request::SendBytes(SendBytes { descriptor: client, address, length }));
+        assert_eq!(bench.settle(), [Completion::done(Token(SEND), 1)], "seed {seed}");
+        assert_eq!(bench.drain(server), [0], "seed {seed}");
+    }
 }

@@ -10,6 +10,7 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use super::host::Crash;
+use super::plan::{Fault, Site};
 use super::random::mix;
 use crate::io::request::Request;
 
@@ -39,6 +40,7 @@ pub(super) enum Event {
     Left,
     Blocked { to: usize, is_blocked: bool },
     ClockJumped,
+    Planned { site: Site, fault: Fault },
     Said { text: Box<str> },
 }
 
@@ -90,6 +92,11 @@ impl Event {
             Self::Blocked { to, is_blocked } => [18, *to as u64, u64::from(*is_blocked), 0],
             Self::ClockJumped => [19, 0, 0, 0],
             Self::Left => [21, 0, 0, 0],
+            Self::Planned { site, fault } => match fault {
+                Fault::Fails(error) => [22, *site as u64, 0, signed(*error)],
+                Fault::Late => [22, *site as u64, 1, 0],
+                Fault::Short => [22, *site as u64, 2, 0],
+            },
             Self::Said { text } => {
                 let digest = text.bytes().fold(0, |digest, byte| mix(digest ^ u64::from(byte)));
                 [20, digest, 0, 0]
@@ -151,6 +158,7 @@ impl fmt::Display for Event {
             }
             Self::Left => f.write_str("ends"),
             Self::ClockJumped => f.write_str("has another time"),
+            Self::Planned { site, fault } => write!(f, "{site:?}, as planned, {fault}"),
             Self::Said { text } => write!(f, "says: {text}"),
         }
     }

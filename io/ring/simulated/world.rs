@@ -11,6 +11,7 @@
 //! numbers of its own go to it. What a program does is done by the host whose turn it is (`on`).
 
 use std::cell::{Cell, RefCell};
+use std::io;
 use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use super::disk::Disk;
 use super::host::Crash;
 use super::network::Weather;
+use super::plan::{Fault, FaultPlan, Site};
 use super::state::{self, State};
 use super::trace::Event;
 
@@ -107,6 +109,21 @@ pub(crate) fn of(number: i32) -> Option<Rc<World>> {
         return None;
     }
     Some(current().expect("a simulated descriptor is used on its simulation's thread"))
+}
+
+/// What belongs to the process and not to a host is not there while a simulation runs.
+///
+/// # Errors
+///
+/// `Unsupported`, on the thread of a simulation.
+pub(crate) fn refuse(what: &str) -> io::Result<()> {
+    match current() {
+        None => Ok(()),
+        Some(_) => {
+            let text = format!("inside a simulation there are no {what}");
+            Err(io::Error::new(io::ErrorKind::Unsupported, text))
+        }
+    }
 }
 
 /// Keeps a world the current one of this thread.
@@ -206,6 +223,16 @@ impl World {
         self.with(|state| state.trace.hash())
     }
 
+    /// What was planned, and the sites that the program has come to.
+    pub(crate) fn plan(&self) -> FaultPlan {
+        self.with(|state| state.plan.clone())
+    }
+
+    /// Replaces what is planned; nothing is, at first.
+    pub(crate) fn set_plan(&self, plan: FaultPlan) {
+        self.with(|state| state.plan = plan);
+    }
+
     pub(crate) fn books(&self) -> Books {
         self.with(|state| state.books())
     }
@@ -214,9 +241,13 @@ impl World {
         f(&mut self.state.borrow_mut())
     }
 
+    /// A new number, or a negated error number.
     pub(crate) fn tcp_socket(&self, v4: bool) -> i32 {
         let here = self.here();
-        self.with(|state| state.open_socket(here, v4))
+        self.with(|state| match state.ask(here, Site::Socket) {
+            Some(Fault::Fails(error)) => -error,
+            _ => state.open_socket(here, v4),
+        })
     }
 
     /// # Panics
@@ -228,11 +259,17 @@ impl World {
     }
 
     pub(crate) fn bind(&self, number: i32, address: SocketAddr) -> i32 {
-        self.with(|state| state.bind(number, address))
+        self.with(|state| match state.ask(boot_of(number), Site::Bind) {
+            Some(Fault::Fails(error)) => -error,
+            _ => state.bind(number, address),
+        })
     }
 
     pub(crate) fn listen(&self, number: i32, backlog: i32) -> i32 {
-        self.with(|state| state.listen(number, backlog))
+        self.with(|state| match state.ask(boot_of(number), Site::Listen) {
+            Some(Fault::Fails(error)) => -error,
+            _ => state.listen(number, backlog),
+        })
     }
 
     pub(crate) fn local_address(&self, number: i32) -> Result<SocketAddr, i32> {
@@ -293,11 +330,18 @@ impl World {
     }
 
     pub(crate) fn receive(&self, number: i32, room: usize, peek: bool) -> Result<Vec<u8>, i32> {
-        self.with(|state| state.receive(number, room, peek))
+        self.with(|state| match state.ask(boot_of(number), Site::ReceiveNow) {
+            Some(Fault::Fails(error)) => Err(state.fail_call(number, error)),
+            _ => state.receive(number, room, peek),
+        })
     }
 
     pub(crate) fn send(&self, number: i32, bytes: &[u8]) -> i32 {
-        self.with(|state| state.send(number, bytes))
+        self.with(|state| match state.ask(boot_of(number), Site::SendNow) {
+            Some(Fault::Fails(error)) => state.fail_call(number, error),
+            Some(Fault::Short) => state.send(number, &bytes[..bytes.len().min(1)]),
+            _ => state.send(number, bytes),
+        })
     }
 
     /// The addresses of a name, as the host whose turn it is would have them.

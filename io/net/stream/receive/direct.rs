@@ -173,7 +173,7 @@ impl Receiving {
         match completion.result {
             cancelled if cancelled == -libc::ECANCELED => {}
             // Refused: nothing would ever tell a reader to try again.
-            error @ ..0 => self.end = self.end.or(Some(End::Error(-error))),
+            error @ ..0 => self.end = self.end.or(Some(End::error(-error))),
             events => {
                 self.ready = true;
                 self.hung_up |= events & request::HANG_UP != 0;
@@ -214,7 +214,7 @@ impl Receiving {
                 Ok(count)
             }
             error => {
-                let end = *self.end.insert(End::Error(-error));
+                let end = *self.end.insert(End::error(-error));
                 self.tell(end).map(|()| 0)
             }
         }

@@ -68,7 +68,7 @@ impl Receiving {
 
     fn ended(&mut self, result: i32, services: &mut Services) {
         self.state = State::Idle;
-        self.end = Some(if result == 0 { End::Eof } else { End::Error(-result) });
+        self.end = Some(if result == 0 { End::Eof } else { End::error(-result) });
         self.nudge(services);
     }
 }
