@@ -1,5 +1,5 @@
-//! Cancel: before, while and after the kernel answers; of requests that answer once and of those that
-//! go on. Whoever wins the race, the answer is told once and nothing is lost.
+//! Cancel: before, while and after the kernel answers; of requests that answer once and of those
+//! that go on. Whoever wins the race, the answer is told once and nothing is lost.
 
 use std::io::ErrorKind;
 use std::pin::pin;

@@ -1,5 +1,5 @@
-//! Half-closed connections: each direction ends by itself, also with bytes under way, and a shutdown
-//! that comes too late says so.
+//! Half-closed connections: each direction ends by itself, also with bytes under way, and a
+//! shutdown that comes too late says so.
 
 use std::io::ErrorKind;
 use std::net::Shutdown;

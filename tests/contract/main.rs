@@ -3,16 +3,15 @@
 //! leases, requests and payload drops.
 //!
 //! ```text
-//!   read, write, accept, close, cancel, half   io_uring, readiness, and the simulation by seeds
-//!   pool, odd, handover    the same, but for what stands below
-//!   off_core, handover     other threads and cores         real rings: a simulation has one thread
-//!   shutdown               a runtime that ends under its   real rings: a simulation's peers live on
-//!                          peers' eyes, payloads by count  the core that ends; tests/seeded ends it
-//!   pool: fairness, stalls are measured in real time       real rings
-//!   odd: stopped clocks    jump while bytes are on the     real rings: simulated time is never real
-//!                          way
-//!   reuse, many, start,    descriptors, processes, limits  real rings: the process is their subject
-//!   accept: EMFILE         and filters of the real process
+//!   on io_uring, readiness and, by seeds, the simulation
+//!     read, write, accept, close, cancel, half, pool, odd, handover, but for what follows
+//!   on the real rings only
+//!     off_core, handover    other threads and cores; a simulation has one thread
+//!     shutdown              its peers outlive the core, which those of a simulation live on
+//!     pool                  fairness and stalls, which are measured in real time
+//!     odd                   clocks that are stopped while real bytes are on the way
+//!     reuse, many, start, accept without descriptors
+//!                           numbers, limits and filters of the real process
 //! ```
 
 #![allow(clippy::unwrap_used, reason = "unwrap is how a test fails")]

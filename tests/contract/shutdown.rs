@@ -320,8 +320,8 @@ fn a_peer_sees_the_end_of_a_stream_whose_handle_outlives_the_runtime() {
     });
 }
 
-/// A thread that ends with requests in flight, and whose runtime is dropped by the thread's own end,
-/// after other thread-locals may be gone: nothing hangs, and peers see an end.
+/// A thread that ends with requests in flight, and whose runtime is dropped by the thread's own
+/// end, after other thread-locals may be gone: nothing hangs, and peers see an end.
 #[test]
 fn a_thread_that_ends_takes_its_requests_along() {
     on_each_ring(|builder| {
