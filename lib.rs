@@ -88,9 +88,12 @@ pub mod __private {
     pub mod planted {
         pub use crate::io::planted::{Bug, Planted, plant};
     }
-    pub use crate::io::ring::simulated::{Disk, DiskOptions, Survival, with_disk};
+    pub use crate::io::ring::simulated::{
+        Disk, DiskOptions, Outsider, Survival, is_simulated, with_disk,
+    };
     pub use crate::io::trace;
     pub use crate::runtime::macro_support::*;
+    pub use crate::runtime::metrics::books_here;
     pub use crate::runtime::simulate::{Books, Chance, Simulation, simulate};
 }
 

@@ -397,24 +397,10 @@ impl Runtime {
     /// What the core has done so far.
     #[must_use]
     pub fn metrics(&self) -> Metrics {
-        let (counts, proactor) = (self.core.tasks().counts(), self.core.proactor());
-        let [streams_open, listeners_open, operations_open, requests_in_flight, leases_out] =
-            proactor.census();
         Metrics {
-            tasks_alive: self.core.tasks().living(),
-            tasks_spawned: counts.spawned,
-            tasks_panicked: counts.panicked,
-            task_polls: counts.polls,
-            remote_wakes: counts.mail,
             turns: self.core.turns(),
             parks: self.core.parks(),
-            ring: proactor.ring_counters(),
-            resources: proactor.resource_counters(),
-            streams_open,
-            listeners_open,
-            operations_open,
-            requests_in_flight,
-            leases_out,
+            ..Metrics::of(self.core.tasks(), self.core.proactor())
         }
     }
 

@@ -175,7 +175,11 @@ where
 
 /// The seeds to run under, as far as the environment does not choose: none when it asks for one of
 /// the real rings.
-fn seeds(count: u64, asked: Option<&str>) -> Range<u64> {
+///
+/// # Panics
+///
+/// When `QUOIT_SEED` is no number.
+pub fn seeds(count: u64, asked: Option<&str>) -> Range<u64> {
     if asked.is_some_and(|asked| !["", "auto"].contains(&asked)) {
         return 0..0;
     }

@@ -1,7 +1,9 @@
 //! What a core has done so far, as one plain snapshot.
 
+use crate::io::proactor::Proactor;
 use crate::io::ring::RingCounters;
 use crate::io::services::ResourceCounters;
+use crate::runtime::tasks::{self, Tasks};
 
 /// Counters of one core, from [`Runtime::metrics`](crate::Runtime::metrics). Taking the snapshot
 /// and keeping the counters costs a few plain additions.
@@ -47,4 +49,43 @@ pub struct Metrics {
     pub requests_in_flight: usize,
     /// Leases that are out.
     pub leases_out: usize,
+}
+
+impl Metrics {
+    /// All but the turns, which the loop counts.
+    pub(crate) fn of(tasks: &Tasks, proactor: &Proactor) -> Self {
+        let counts = tasks.counts();
+        let [streams_open, listeners_open, operations_open, requests_in_flight, leases_out] =
+            proactor.census();
+        Self {
+            tasks_alive: tasks.living(),
+            tasks_spawned: counts.spawned,
+            tasks_panicked: counts.panicked,
+            task_polls: counts.polls,
+            remote_wakes: counts.mail,
+            turns: 0,
+            parks: 0,
+            ring: proactor.ring_counters(),
+            resources: proactor.resource_counters(),
+            streams_open,
+            listeners_open,
+            operations_open,
+            requests_in_flight,
+            leases_out,
+        }
+    }
+}
+
+/// The books of the core that runs here, for tests whose body has no `Runtime`: in a simulation
+/// nobody has. Turns and parks are not among them.
+///
+/// # Panics
+///
+/// Outside a runtime.
+#[must_use]
+pub fn books_here() -> Metrics {
+    let books = tasks::with_current(|tasks| {
+        Proactor::with_current(|proactor| Metrics::of(tasks, proactor))
+    });
+    books.flatten().expect("there is a core on this thread")
 }

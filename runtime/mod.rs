@@ -17,7 +17,7 @@ mod join;
 mod join_set;
 mod local;
 pub(crate) mod macro_support;
-mod metrics;
+pub(crate) mod metrics;
 #[cfg(all(test, loom))]
 mod models;
 mod run_queue;

@@ -1,40 +1,55 @@
 //! Close: what is committed goes out, then FIN, and the peer never sees a reset that nobody asked
 //! for, nor an orderly end that is none.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::ErrorKind;
 use std::net::Shutdown;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use quoit::buffer::Lease;
 use quoit::net::TcpStream;
-use quoit::{Runtime, task};
+use quoit::task;
+use quoit::time::Instant;
 
 use crate::common::*;
 
 const LONG: usize = 1_500_000;
+const SEEDS: u64 = 8;
 
-async fn closed(runtime: &Runtime) {
+async fn closed(runtime: &Core) {
     until("the stream is off the table", || runtime.metrics().streams_open == 0).await;
-    assert_eq!(runtime.metrics().requests_in_flight, 0);
+    until("nothing is in flight", || runtime.metrics().requests_in_flight == 0).await;
 }
 
 #[test]
 fn a_dropped_stream_sends_what_is_committed_then_fin() {
-    on_each_runtime(
+    on_all_rings(
+        SEEDS,
         |builder| builder,
         async |runtime| {
             let (stream, mut peer) = narrow_pair().await;
             assert!(dropped_at(Moment::Waiting, stream.send(bytes_of(1, 0, LONG))).await.is_none());
             drop(stream);
-            let reader = thread::spawn(move || read_to_end(&mut peer));
+            let reader = aside(async move { read_to_end(&mut peer).await });
             closed(runtime).await;
-            let (bytes, error) = reader.join().unwrap();
+            let (bytes, error) = reader.join().await;
             assert!(error.is_none(), "{error:?}");
             assert_eq!(bytes.len(), LONG);
             check_bytes(1, 0, &bytes);
         },
     );
+}
+
+/// A close that meets input on the way may have to reset, and then the peer is told: what it got is
+/// all of the reply, or it ends with an error.
+#[quoit::test(seeds = 40)]
+async fn a_reset_never_looks_like_the_end_of_a_reply() {
+    let (stream, mut peer) = pair().await;
+    peer.write_all(b"on the way").await.unwrap();
+    stream.send_all("the reply").await.unwrap();
+    drop(stream);
+    let (bytes, error) = read_to_end(&mut peer).await;
+    let is_told = error.as_ref().is_some_and(is_reset);
+    assert!(is_told || bytes == b"the reply" && error.is_none(), "{bytes:?} {error:?}");
 }
 
 /// How much of the input the program has seen when it drops the stream.
@@ -53,12 +68,15 @@ enum Seen {
 #[test]
 fn a_stream_dropped_with_unread_input_ends_with_fin_and_not_with_a_reset() {
     for seen in [Seen::Unused, Seen::Nothing, Seen::Received, Seen::Part] {
-        on_each_runtime(
+        on_all_rings(
+            SEEDS,
             |builder| builder,
             async |runtime| {
                 println!("{seen:?}");
                 let (stream, mut peer) = pair().await;
-                peer.write_all(&bytes_of(2, 0, 100_000)).unwrap();
+                peer.write_all(&bytes_of(2, 0, 100_000)).await.unwrap();
+                // What is on the way at a close is not unread, and meets a reset.
+                some_turns().await;
                 match seen {
                     Seen::Unused => {}
                     Seen::Nothing => stream.send_all("the reply").await.unwrap(),
@@ -75,16 +93,16 @@ fn a_stream_dropped_with_unread_input_ends_with_fin_and_not_with_a_reset() {
                 drop(stream);
                 some_turns().await;
                 // The peer goes on writing meanwhile: that must not turn into a reset either.
-                peer.write_all(&bytes_of(2, 100_000, 100_000)).unwrap();
+                peer.write_all(&bytes_of(2, 100_000, 100_000)).await.unwrap();
                 some_turns().await;
-                let reader = thread::spawn(move || {
-                    let (bytes, error) = read_to_end(&mut peer);
+                let reader = aside(async move {
+                    let (bytes, error) = read_to_end(&mut peer).await;
                     assert!(error.is_none(), "{error:?}");
                     bytes
                 });
                 closed(runtime).await;
                 let reply: &[u8] = if seen == Seen::Unused { b"" } else { b"the reply" };
-                assert_eq!(reader.join().unwrap(), reply);
+                assert_eq!(reader.join().await, reply);
             },
         );
     }
@@ -92,18 +110,19 @@ fn a_stream_dropped_with_unread_input_ends_with_fin_and_not_with_a_reset() {
 
 #[test]
 fn the_linger_time_bounds_how_long_a_dropped_stream_stays() {
-    on_each_runtime(
+    on_all_rings(
+        SEEDS,
         |builder| builder,
         async |runtime| {
             let (stream, mut peer) = pair().await;
             assert_eq!(stream.linger(), Duration::from_secs(5), "the documented default");
             stream.set_linger(Duration::from_millis(60));
-            peer.write_all(b"nobody reads this").unwrap();
+            peer.write_all(b"nobody reads this").await.unwrap();
             assert!(dropped_at(Moment::Waiting, stream.recv()).await.is_none());
             some_turns().await;
             let start = Instant::now();
             drop(stream);
-            assert_eq!(peer.read(&mut [0]).unwrap(), 0, "FIN goes out at once");
+            assert_eq!(peer.read(&mut [0]).await.unwrap(), 0, "FIN goes out at once");
             closed(runtime).await;
             let lingered = start.elapsed();
             assert!(lingered >= Duration::from_millis(55), "{lingered:?}");
@@ -114,7 +133,8 @@ fn the_linger_time_bounds_how_long_a_dropped_stream_stays() {
 
 #[test]
 fn a_stream_that_could_not_send_all_ends_with_a_reset() {
-    on_each_runtime(
+    on_all_rings(
+        SEEDS,
         |builder| builder,
         async |runtime| {
             let (stream, mut peer) = narrow_pair().await;
@@ -123,7 +143,7 @@ fn a_stream_that_could_not_send_all_ends_with_a_reset() {
             drop(stream);
             closed(runtime).await;
             // An orderly end here would make half a message look like all of it.
-            let (bytes, error) = read_to_end(&mut peer);
+            let (bytes, error) = read_to_end(&mut peer).await;
             assert!(bytes.len() < LONG);
             assert!(error.is_some_and(|error| is_reset(&error)), "{} bytes, then FIN", bytes.len());
         },
@@ -132,7 +152,8 @@ fn a_stream_that_could_not_send_all_ends_with_a_reset() {
 
 #[test]
 fn close_tells_what_became_of_it() {
-    on_each_runtime(
+    on_all_rings(
+        SEEDS,
         |builder| builder,
         async |runtime| {
             let (stream, _peer) = pair().await;
@@ -141,13 +162,13 @@ fn close_tells_what_became_of_it() {
             let (stream, mut peer) = pair().await;
             stream.send_all("bye").await.unwrap();
             within("idle", stream.close()).await.unwrap();
-            assert_eq!(read_to_end(&mut peer).0, b"bye");
+            assert_eq!(read_to_end(&mut peer).await.0, b"bye");
 
             let (stream, mut peer) = narrow_pair().await;
             assert!(dropped_at(Moment::Waiting, stream.send(bytes_of(1, 0, LONG))).await.is_none());
-            let reader = thread::spawn(move || read_to_end(&mut peer).0.len());
+            let reader = aside(async move { read_to_end(&mut peer).await.0.len() });
             within("unsent", stream.close()).await.unwrap();
-            assert_eq!(reader.join().unwrap(), LONG);
+            assert_eq!(reader.join().await, LONG);
 
             // Nobody reads: the linger time passes with bytes unsent.
             let (stream, peer) = narrow_pair().await;
@@ -162,8 +183,7 @@ fn close_tells_what_became_of_it() {
             assert!(dropped_at(Moment::Waiting, stream.send(bytes_of(1, 0, LONG))).await.is_none());
             let closing = quoit::spawn(stream.close());
             some_turns().await;
-            socket2::SockRef::from(&peer).set_linger(Some(Duration::ZERO)).unwrap();
-            drop(peer);
+            peer.reset();
             let error = within("reset", closing).await.unwrap().unwrap_err();
             assert!(is_reset(&error) || error.kind() == ErrorKind::BrokenPipe, "{error}");
             closed(runtime).await;
@@ -173,20 +193,22 @@ fn close_tells_what_became_of_it() {
 
 #[test]
 fn a_close_that_is_dropped_closes_all_the_same() {
-    on_each_runtime(
+    on_all_rings(
+        SEEDS,
         |builder| builder,
         async |runtime| {
             for moment in [Moment::Unpolled, Moment::Waiting, Moment::Woken] {
                 let (stream, mut peer) = pair().await;
-                peer.write_all(b"unread").unwrap();
+                peer.write_all(b"unread").await.unwrap();
+                some_turns().await;
                 stream.send_all("reply").await.unwrap();
-                let reader = thread::spawn(move || {
-                    thread::sleep(Duration::from_millis(10));
-                    read_to_end(&mut peer)
+                let reader = aside(async move {
+                    pause(Duration::from_millis(10)).await;
+                    read_to_end(&mut peer).await
                 });
                 dropped_at(moment, stream.close()).await;
                 closed(runtime).await;
-                let (bytes, error) = reader.join().unwrap();
+                let (bytes, error) = reader.join().await;
                 assert!(bytes == b"reply" && error.is_none(), "{moment:?}: {bytes:?} {error:?}");
             }
         },
@@ -195,7 +217,8 @@ fn a_close_that_is_dropped_closes_all_the_same() {
 
 #[test]
 fn abort_resets_now() {
-    on_each_runtime(
+    on_all_rings(
+        SEEDS,
         |builder| builder,
         async |runtime| {
             for armed in [false, true] {
@@ -205,43 +228,43 @@ fn abort_resets_now() {
                     assert!(
                         dropped_at(Moment::Waiting, stream.send(vec![0; LONG])).await.is_none()
                     );
-                    peer.write_all(b"unread").unwrap();
+                    peer.write_all(b"unread").await.unwrap();
                 }
                 some_turns().await;
                 stream.abort();
                 closed(runtime).await;
-                let (_, error) = read_to_end(&mut peer);
+                let (_, error) = read_to_end(&mut peer).await;
                 assert!(error.is_some_and(|error| is_reset(&error)), "armed: {armed}");
             }
         },
     );
 }
 
-#[quoit::test]
+#[quoit::test(seeds = 8)]
 async fn half_closed_connections_go_on_in_the_other_direction() {
     let (stream, mut peer) = narrow_pair().await;
     // The peer ends first: we read its end and go on writing.
-    peer.write_all(b"that is all").unwrap();
+    peer.write_all(b"that is all").await.unwrap();
     peer.shutdown(Shutdown::Write).unwrap();
-    assert_eq!(within("recv", stream.recv()).await.unwrap(), b"that is all");
+    assert_eq!(received(&stream, 11).await, b"that is all");
     for _ in 0..3 {
         assert!(within("the end", stream.recv()).await.unwrap().is_empty());
         assert_eq!(within("the end", stream.read(&mut [0])).await.unwrap(), 0);
     }
-    let reader = thread::spawn(move || read_to_end(&mut peer).0);
+    let reader = aside(async move { read_to_end(&mut peer).await.0 });
     within("send", stream.send(bytes_of(3, 0, LONG))).await.unwrap();
     within("close", stream.close()).await.unwrap();
-    let bytes = reader.join().unwrap();
+    let bytes = reader.join().await;
     assert_eq!(bytes.len(), LONG);
     check_bytes(3, 0, &bytes);
 
     // We end first: what is committed goes before the FIN, and we go on reading.
     let (stream, mut peer) = narrow_pair().await;
     assert!(dropped_at(Moment::Waiting, stream.send(bytes_of(4, 0, LONG))).await.is_none());
-    let peer = thread::spawn(move || {
-        let (bytes, error) = read_to_end(&mut peer);
+    let peer = aside(async move {
+        let (bytes, error) = read_to_end(&mut peer).await;
         assert!(error.is_none(), "{error:?}");
-        peer.write_all(&bytes_of(5, 0, bytes.len())).unwrap();
+        peer.write_all(&bytes_of(5, 0, bytes.len())).await.unwrap();
         bytes.len()
     });
     within("shutdown", stream.shutdown()).await.unwrap();
@@ -254,10 +277,10 @@ async fn half_closed_connections_go_on_in_the_other_direction() {
         check_bytes(5, place, &lease);
         place += lease.len();
     }
-    assert_eq!((place, peer.join().unwrap()), (LONG, LONG));
+    assert_eq!((place, peer.join().await), (LONG, LONG));
 }
 
-#[quoit::test]
+#[quoit::test(seeds = 8)]
 async fn a_reset_in_the_middle_reaches_reader_and_writer() {
     for _ in 0..10 {
         let (stream, mut peer) = narrow_pair().await;
@@ -281,10 +304,9 @@ async fn a_reset_in_the_middle_reaches_reader_and_writer() {
             }
         });
         some_turns().await;
-        peer.write_all(&[1; 10_000]).unwrap();
-        peer.read_exact(&mut [0; 10_000]).unwrap();
-        socket2::SockRef::from(&peer).set_linger(Some(Duration::ZERO)).unwrap();
-        drop(peer);
+        peer.write_all(&[1; 10_000]).await.unwrap();
+        peer.read_exact(&mut [0; 10_000]).await.unwrap();
+        peer.reset();
         let (error, buffer) = within("writer", writer).await.unwrap();
         assert!(is_reset(&error) || error.kind() == ErrorKind::BrokenPipe, "{error}");
         assert_eq!(buffer.expect("it comes back").len(), 100_000);
@@ -294,10 +316,10 @@ async fn a_reset_in_the_middle_reaches_reader_and_writer() {
 }
 
 /// Lends every buffer of the pool, so that further receives find none.
-async fn exhaust(stream: &TcpStream, peer: &mut std::net::TcpStream, buffers: usize) -> Vec<Lease> {
+async fn exhaust(stream: &TcpStream, peer: &mut Peer, buffers: usize) -> Vec<Lease> {
     let mut leases = Vec::new();
     while leases.len() < buffers {
-        peer.write_all(b"x").unwrap();
+        peer.write_all(b"x").await.unwrap();
         leases.push(within("recv", stream.recv()).await.unwrap());
     }
     leases
@@ -305,21 +327,22 @@ async fn exhaust(stream: &TcpStream, peer: &mut std::net::TcpStream, buffers: us
 
 #[test]
 fn a_closing_stream_that_finds_no_buffer_still_sees_its_peers_end() {
-    on_each_runtime(
+    on_all_rings(
+        SEEDS,
         |builder| builder.buffers(4, 4096, 4),
         async |runtime| {
             let (hoarder, mut source) = pair().await;
             let (stream, mut peer) = pair().await;
             assert!(dropped_at(Moment::Waiting, stream.recv()).await.is_none());
             let leases = exhaust(&hoarder, &mut source, 8).await;
-            peer.write_all(&bytes_of(1, 0, 30_000)).unwrap();
+            peer.write_all(&bytes_of(1, 0, 30_000)).await.unwrap();
             some_turns().await;
             stream.send_all("reply").await.unwrap();
             let start = Instant::now();
             drop(stream);
-            let (bytes, error) = read_to_end(&mut peer);
+            let (bytes, error) = read_to_end(&mut peer).await;
             assert!(bytes == b"reply" && error.is_none(), "{bytes:?} {error:?}");
-            peer.write_all(&bytes_of(1, 0, 30_000)).unwrap();
+            peer.write_all(&bytes_of(1, 0, 30_000)).await.unwrap();
             some_turns().await;
             drop(peer);
             until("the stream is off the table", || runtime.metrics().streams_open == 1).await;

@@ -1,19 +1,25 @@
-//! What the tests of the contract share: peers that are not quoit, bytes that know their place,
-//! futures that are dropped at a chosen moment, and children for what touches the whole process.
+//! What the tests of the contract share: bytes that know their place, futures that are dropped at a
+//! chosen moment, the rings that a body runs on, and children for what touches the whole process.
+//! Its peers are in `peer`.
 
 use std::future::{Future, poll_fn};
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream as Peer};
+use std::io::Read;
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::{Pin, pin};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll, Wake, Waker};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use std::{env, fs, thread};
 
-use quoit::net::{TcpListener, TcpStream};
-use quoit::{Builder, RingChoice, Runtime, time};
+use quoit::__private::{books_here, is_simulated, seeds, simulate};
+use quoit::net::TcpListener;
+use quoit::time::Instant;
+use quoit::{Builder, Metrics, RingChoice, Runtime, time};
+
+pub(crate) use crate::peer::*;
 
 /// Long enough for a busy machine, short enough to tell a hang.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
@@ -65,17 +71,49 @@ pub(crate) fn on_each_ring(body: impl Fn(Builder)) {
     }
 }
 
-/// Runs `body` on a fresh runtime of each ring; it must end with nothing left behind.
-pub(crate) fn on_each_runtime(
-    configure: impl Fn(Builder) -> Builder,
-    body: impl AsyncFn(&Runtime),
-) {
+/// The core that a body runs on, for its books.
+#[derive(Debug)]
+pub(crate) struct Core;
+
+impl Core {
+    pub(crate) fn metrics(&self) -> Metrics {
+        books_here()
+    }
+}
+
+/// Runs `body` on a fresh runtime of each real ring; it must end with nothing left behind.
+pub(crate) fn on_each_runtime(configure: impl Fn(Builder) -> Builder, body: impl AsyncFn(&Core)) {
     on_each_ring(|builder| {
         let runtime = configure(builder).build().expect("this ring was usable just before");
-        runtime.block_on(body(&runtime));
+        runtime.block_on(body(&Core));
         let report = runtime.shutdown(Duration::from_secs(5));
         assert!(report.is_clean(), "{report:?}");
     });
+}
+
+/// The same, and under so many seeds on the simulated ring.
+pub(crate) fn on_all_rings(
+    count: u64,
+    configure: impl Fn(Builder) -> Builder,
+    body: impl AsyncFn(&Core),
+) {
+    on_each_runtime(&configure, &body);
+    for seed in seeds(count, env::var("QUOIT_RING").ok().as_deref()) {
+        let run = catch_unwind(AssertUnwindSafe(|| {
+            simulate(seed, configure(Runtime::builder()), |_| body(&Core))
+        }));
+        let run = run.unwrap_or_else(|panic| {
+            eprintln!("failed under seed {seed} (QUOIT_SEED={seed} replays it)");
+            resume_unwind(panic)
+        });
+        let is_clean = run.report.is_clean() && run.books.open == 0 && run.books.are_balanced();
+        assert!(is_clean, "seed {seed}: {:?}, {:?}", run.report, run.books);
+    }
+}
+
+/// So many bytes or times on a real ring; fewer in a simulation, where one costs a thousandfold.
+pub(crate) fn fewer(count: usize, by: usize) -> usize {
+    if is_simulated() { count / by } else { count }
 }
 
 /// Runs `body` on another core, on the same kind of ring, in a thread of its own.
@@ -91,47 +129,6 @@ pub(crate) async fn listen() -> (TcpListener, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("a bound socket has an address");
     (listener, address)
-}
-
-/// A connection of ours, and its peer: a blocking socket of the standard library.
-pub(crate) async fn pair() -> (TcpStream, Peer) {
-    let (listener, address) = listen().await;
-    let peer = connect(address);
-    let (stream, from) = within("accept", listener.accept()).await.expect("a connection");
-    assert_eq!(from, peer.local_addr().expect("a connected socket has an address"));
-    (stream, peer)
-}
-
-/// A blocking connection that gives up rather than hang.
-pub(crate) fn connect(address: SocketAddr) -> Peer {
-    let peer = Peer::connect(address).expect("somebody listens");
-    peer.set_read_timeout(Some(PATIENCE)).expect("a valid time");
-    peer.set_write_timeout(Some(PATIENCE)).expect("a valid time");
-    peer
-}
-
-/// Small kernel buffers on both ends, so that little data fills a connection.
-pub(crate) async fn narrow_pair() -> (TcpStream, Peer) {
-    let (stream, peer) = pair().await;
-    stream.set_send_buffer_size(64 * 1024).expect("a valid size");
-    let small = socket2::SockRef::from(&peer);
-    small.set_recv_buffer_size(64 * 1024).expect("a valid size");
-    (stream, peer)
-}
-
-/// Reads to the end; the bytes, and the error that came instead of the end.
-pub(crate) fn read_to_end(peer: &mut Peer) -> (Vec<u8>, Option<std::io::Error>) {
-    let mut bytes = Vec::new();
-    let mut chunk = vec![0; 64 * 1024];
-    loop {
-        match peer.read(&mut chunk) {
-            Ok(0) => return (bytes, None),
-            Ok(count) => bytes.extend_from_slice(&chunk[..count]),
-            // A ring that was closed on this thread is torn down by work that interrupts calls.
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) => return (bytes, Some(error)),
-        }
-    }
 }
 
 /// A reset, as against an orderly end.
@@ -366,23 +363,4 @@ impl Watchdog {
         drop(self.stop);
         self.thread.join().expect("no panic")
     }
-}
-
-/// Writes from a thread of its own, at whatever pace the reader takes it, then ends the stream.
-pub(crate) fn write_from_a_thread(
-    mut peer: Peer,
-    seed: u64,
-    length: usize,
-) -> thread::JoinHandle<Peer> {
-    thread::spawn(move || {
-        let mut random = Random(seed ^ 0xabcd);
-        let mut place = 0;
-        while place < length {
-            let size = (1 + random.below(20_000)).min(length - place);
-            peer.write_all(&bytes_of(seed, place, size)).expect("the reader takes all");
-            place += size;
-        }
-        peer.shutdown(std::net::Shutdown::Write).expect("still connected");
-        peer
-    })
 }

@@ -1,12 +1,11 @@
 //! What goes with a stream that leaves its core: the bytes of a read that is half-way, an error
 //! that nobody has heard of, and the peace of its peer when it is dropped where no core is.
 
-use std::io::{ErrorKind, Write};
+use std::io::ErrorKind;
 use std::pin::pin;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use quoit::Runtime;
 use quoit::net::TcpStream;
 
 use crate::common::*;
@@ -17,7 +16,7 @@ macro_rules! half_way {
         let mut read = Box::pin($stream.read_exact($into));
         assert!($wakes.poll(read.as_mut()).is_pending());
         let before = $wakes.count();
-        $peer.write_all(b"12345").unwrap();
+        $peer.write_all(b"12345").await.unwrap();
         until("the read is told", || $wakes.count() > before).await;
         assert!($wakes.poll(read.as_mut()).is_pending(), "it wants three more");
         read
@@ -37,7 +36,7 @@ fn a_read_dropped_elsewhere_while_its_stream_leaves_gives_its_bytes_back() {
             // The core hears of the drop only in its next turn, and the detach ends before.
             thread::scope(|scope| scope.spawn(move || drop(read)).join().unwrap());
             assert!(wakes.poll(detach.as_mut()).is_ready());
-            peer.write_all(b"678").unwrap();
+            peer.write_all(b"678").await.unwrap();
             elsewhere(&builder, async || {
                 within("read", stream.read_exact(&mut into)).await.unwrap();
             });
@@ -55,7 +54,7 @@ fn a_read_that_is_half_way_keeps_its_place_when_the_stream_moves() {
                 let (mut into, wakes) = ([0; 8], Wakes::new());
                 let read = half_way!(stream, peer, &mut into, wakes);
                 within("detach", stream.detach()).await.unwrap();
-                peer.write_all(b"678").unwrap();
+                peer.write_all(b"678").await.unwrap();
                 elsewhere(&builder, async || {
                     let wakes = Wakes::new();
                     let mut bytes = Vec::new();
@@ -81,7 +80,7 @@ fn a_read_that_is_half_way_keeps_its_place_when_the_stream_moves() {
     });
 }
 
-#[quoit::test]
+#[quoit::test(seeds = 8)]
 async fn a_read_that_is_half_way_goes_on_when_the_stream_comes_back() {
     for taken_up in [false, true] {
         let (stream, mut peer) = pair().await;
@@ -92,7 +91,7 @@ async fn a_read_that_is_half_way_goes_on_when_the_stream_comes_back() {
             stream.write_all(b"bound again").await.unwrap();
         }
         assert!(wakes.poll(read.as_mut()).is_pending());
-        peer.write_all(b"678and").unwrap();
+        peer.write_all(b"678and").await.unwrap();
         let mut next = [0; 3];
         let mut behind = Box::pin(stream.read_exact(&mut next));
         assert!(wakes.poll(behind.as_mut()).is_pending(), "it stands behind");
@@ -100,12 +99,6 @@ async fn a_read_that_is_half_way_goes_on_when_the_stream_comes_back() {
         within("the next", behind).await.unwrap();
         assert_eq!((&into, &next), (b"12345678", b"and"));
     }
-}
-
-/// Has the peer reset the connection.
-fn reset(peer: std::net::TcpStream) {
-    socket2::SockRef::from(&peer).set_linger(Some(Duration::ZERO)).unwrap();
-    drop(peer);
 }
 
 #[test]
@@ -120,7 +113,7 @@ fn a_detached_stream_takes_its_error_along() {
                     assert!(dropped_at(Moment::Waiting, stream.read(&mut [0])).await.is_none());
                 }
                 some_turns().await;
-                reset(peer);
+                peer.reset();
                 some_turns().await;
                 within("detach", stream.detach()).await.unwrap();
                 let stream = if by_lease {
@@ -151,14 +144,14 @@ enum State {
     Kept,
 }
 
-async fn in_state(state: State) -> (TcpStream, std::net::TcpStream) {
+async fn in_state(state: State) -> (TcpStream, Peer) {
     let (stream, mut peer) = pair().await;
     if state == State::Accepted {
-        peer.write_all(&bytes_of(2, 0, 100_000)).unwrap();
+        peer.write_all(&bytes_of(2, 0, 100_000)).await.unwrap();
         return (stream, peer);
     }
     stream.send_all("the reply").await.unwrap();
-    peer.write_all(b"unread").unwrap();
+    peer.write_all(b"unread").await.unwrap();
     if state == State::Kept {
         assert!(dropped_at(Moment::Woken, stream.recv()).await.is_none());
     } else {
@@ -168,8 +161,8 @@ async fn in_state(state: State) -> (TcpStream, std::net::TcpStream) {
     (stream, peer)
 }
 
-fn expect_an_orderly_end(state: State, peer: &mut std::net::TcpStream) {
-    let (bytes, error) = read_to_end(peer);
+async fn expect_an_orderly_end(state: State, peer: &mut Peer) {
+    let (bytes, error) = read_to_end(peer).await;
     assert!(error.is_none(), "{state:?}: {error:?}");
     assert_eq!(bytes, if state == State::Accepted { b"" } else { b"the reply".as_slice() });
 }
@@ -178,19 +171,19 @@ fn expect_an_orderly_end(state: State, peer: &mut std::net::TcpStream) {
 fn an_unbound_stream_dropped_where_no_core_is_lingers_on_the_core_that_had_it() {
     on_each_runtime(
         |builder| builder,
-        async |runtime: &Runtime| {
+        async |runtime: &Core| {
             for state in [State::Accepted, State::Detached, State::Kept] {
                 let (stream, mut peer) = in_state(state).await;
                 thread::spawn(move || drop(stream)).join().unwrap();
                 some_turns().await;
                 // The peer goes on writing meanwhile: that must not turn into a reset either.
                 for _ in 0..5 {
-                    peer.write_all(&bytes_of(2, 100_000, 100_000)).unwrap();
+                    peer.write_all(&bytes_of(2, 100_000, 100_000)).await.unwrap();
                     some_turns().await;
                 }
-                let reader = thread::spawn(move || expect_an_orderly_end(state, &mut peer));
+                let reader = aside(async move { expect_an_orderly_end(state, &mut peer).await });
                 until("it is gone", || runtime.metrics().streams_open == 0).await;
-                reader.join().unwrap();
+                reader.join().await;
             }
         },
     );
@@ -204,7 +197,7 @@ fn an_unbound_stream_that_outlives_its_core_ends_with_fin() {
             let (stream, mut peer) = runtime.block_on(in_state(state));
             assert!(runtime.shutdown(Duration::from_secs(5)).is_clean());
             drop(stream);
-            expect_an_orderly_end(state, &mut peer);
+            futures::executor::block_on(expect_an_orderly_end(state, &mut peer));
         }
     });
 }
@@ -213,10 +206,10 @@ fn an_unbound_stream_that_outlives_its_core_ends_with_fin() {
 fn abort_resets_now_from_anywhere() {
     on_each_runtime(
         |builder| builder,
-        async |runtime: &Runtime| {
+        async |runtime: &Core| {
             for bound in [false, true] {
                 let (stream, mut peer) = narrow_pair().await;
-                peer.write_all(b"unread").unwrap();
+                peer.write_all(b"unread").await.unwrap();
                 if bound {
                     let unsent = stream.send(vec![0; 1_500_000]);
                     assert!(dropped_at(Moment::Waiting, unsent).await.is_none());
@@ -226,7 +219,7 @@ fn abort_resets_now_from_anywhere() {
                 thread::spawn(move || stream.abort()).join().unwrap();
                 until("it is gone", || runtime.metrics().streams_open == 0).await;
                 assert!(start.elapsed() < Duration::from_secs(2), "bound: {bound}");
-                let (_, error) = read_to_end(&mut peer);
+                let (_, error) = read_to_end(&mut peer).await;
                 assert!(error.is_some_and(|error| is_reset(&error)), "bound: {bound}");
             }
         },

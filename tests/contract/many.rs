@@ -1,8 +1,7 @@
 //! Ten thousand connections at once, with the clients in a process of their own: the limit of
 //! descriptors is each process's.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream as Peer};
+use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 use std::{env, thread};
 
@@ -15,18 +14,20 @@ const CONNECTIONS: usize = 10_000;
 fn child_opens_ten_thousand_connections() {
     let address: SocketAddr = env::var("SERVER").unwrap().parse().unwrap();
     set_descriptor_limit(CONNECTIONS as u64 + 100);
-    let mut peers: Vec<Peer> = (0..CONNECTIONS).map(|_| connect(address)).collect();
-    // Two rounds, so that each is served while all are open.
-    for round in 0..2_u32 {
-        for (number, peer) in peers.iter_mut().enumerate() {
-            peer.write_all(&(number as u32 ^ round).to_be_bytes()).unwrap();
+    futures::executor::block_on(async {
+        let mut peers = connect_many(address, CONNECTIONS).await;
+        // Two rounds, so that each is served while all are open.
+        for round in 0..2_u32 {
+            for (number, peer) in peers.iter_mut().enumerate() {
+                peer.write_all(&(number as u32 ^ round).to_be_bytes()).await.unwrap();
+            }
+            for (number, peer) in peers.iter_mut().enumerate() {
+                let mut answer = [0; 4];
+                peer.read_exact(&mut answer).await.unwrap();
+                assert_eq!(u32::from_be_bytes(answer), number as u32 ^ round);
+            }
         }
-        for (number, peer) in peers.iter_mut().enumerate() {
-            let mut answer = [0; 4];
-            peer.read_exact(&mut answer).unwrap();
-            assert_eq!(u32::from_be_bytes(answer), number as u32 ^ round);
-        }
-    }
+    });
     println!("all were served");
 }
 

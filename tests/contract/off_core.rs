@@ -1,7 +1,7 @@
 //! Handles are `Send`, cores are not shared: what a handle does on a core that does not own it, on
 //! a thread without a core, and after its core is gone; and how a stream moves.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, Read};
 use std::pin::pin;
 use std::sync::Arc;
 use std::thread;
@@ -69,9 +69,9 @@ fn another_core_is_told_who_owns_a_handle() {
                 assert_eq!(buffer, Some("mine"), "it was never lent");
             });
             // Where it belongs it goes on.
-            peer.write_all(b"still here").unwrap();
+            peer.write_all(b"still here").await.unwrap();
             assert_eq!(within("recv", stream.recv()).await.unwrap(), b"still here");
-            let _peer = connect(address);
+            let _peer = connect(address).await;
             within("accept", listener.accept()).await.unwrap();
         });
     });
@@ -95,11 +95,11 @@ fn a_future_that_waits_here_and_is_polled_there_says_so_and_leaves_the_line() {
                     assert!(buffer.is_none(), "it is lent to the kernel, over there");
                 });
             }
-            peer.write_all(b"next").unwrap();
+            peer.write_all(b"next").await.unwrap();
             assert_eq!(within("recv", stream.recv()).await.unwrap(), b"next");
-            let reader = thread::spawn(move || read_to_end(&mut peer).0.len());
+            let reader = aside(async move { read_to_end(&mut peer).await.0.len() });
             within("close", stream.close()).await.unwrap();
-            assert_eq!(reader.join().unwrap(), 1_000_000, "what was committed goes out");
+            assert_eq!(reader.join().await, 1_000_000, "what was committed goes out");
         });
     });
 }
@@ -119,12 +119,12 @@ fn handles_dropped_elsewhere_are_released_where_they_belong() {
             thread::spawn(move || drop((stream, write, listener))).join().unwrap();
 
             until("the listener goes", || runtime.metrics().listeners_open == 0).await;
-            assert!(std::net::TcpStream::connect(address).is_err());
+            until_refused(address).await;
             until("the stream goes", || runtime.metrics().streams_open == 1).await;
-            assert!(peer.read(&mut [0]).is_ok_and(|count| count == 0), "FIN");
-            let half = thread::spawn(move || read_to_end(&mut reader));
+            assert!(peer.read(&mut [0]).await.is_ok_and(|count| count == 0), "FIN");
+            let half = aside(async move { read_to_end(&mut reader).await });
             until("all is sent", || half.is_finished()).await;
-            let (bytes, error) = half.join().unwrap();
+            let (bytes, error) = half.join().await;
             assert!(bytes.len() == 1_000_000 && error.is_none());
         },
     );
@@ -143,7 +143,7 @@ fn waiting_futures_dropped_elsewhere_pass_their_wakes_on() {
             let mut second = pin!(stream.recv());
             assert!(one.poll(first.as_mut()).is_pending());
             assert!(two.poll(second.as_mut()).is_pending());
-            peer.write_all(b"x").unwrap();
+            peer.write_all(b"x").await.unwrap();
             until("the first in line is told", || one.count() == 1).await;
             let first = is_send(first);
             thread::spawn(move || drop(first)).join().unwrap();
@@ -159,7 +159,7 @@ fn after_its_core_is_gone_a_handle_is_not_connected() {
         let runtime = builder.clone().build().unwrap();
         let (stream, listener, lease, _peer) = runtime.block_on(async {
             let (stream, mut peer) = pair().await;
-            peer.write_all(b"kept").unwrap();
+            peer.write_all(b"kept").await.unwrap();
             let lease = stream.recv().await.unwrap();
             let (listener, _) = listen().await;
             assert!(dropped_at(Moment::Waiting, listener.accept()).await.is_none());
@@ -191,7 +191,7 @@ fn a_detached_stream_takes_its_unread_bytes_to_another_core_and_back() {
     on_each_ring(|builder| {
         builder.clone().build().unwrap().block_on(async {
             let (stream, peer) = pair().await;
-            let writer = write_from_a_thread(peer, 3, LENGTH);
+            let writer = write_aside(peer, 3, LENGTH);
             let mut place = 0;
             let mut read_some = async |by_lease: bool| {
                 for _ in 0..3 {
@@ -219,7 +219,7 @@ fn a_detached_stream_takes_its_unread_bytes_to_another_core_and_back() {
                 by_lease = !by_lease;
             }
             assert_eq!(stream.read(&mut [0]).await.unwrap(), 0, "the end, and no byte twice");
-            writer.join().unwrap();
+            writer.join().await;
         });
     });
 }
@@ -234,11 +234,11 @@ fn detach_sends_what_is_committed_first() {
                 dropped_at(Moment::Waiting, stream.send(bytes_of(1, 0, 1_000_000))).await.is_none()
             );
             assert!(time::timeout(Duration::from_millis(5), stream.detach()).await.is_err());
-            let reader = thread::spawn(move || read_to_end(&mut peer).0);
+            let reader = aside(async move { read_to_end(&mut peer).await.0 });
             within("detach", stream.detach()).await.unwrap();
             let std = stream.into_std().expect("unbound, and nothing unread");
             drop(std);
-            let bytes = reader.join().unwrap();
+            let bytes = reader.join().await;
             assert_eq!(bytes.len(), 1_000_000);
             check_bytes(1, 0, &bytes);
         },
@@ -259,7 +259,7 @@ async fn detach_ends_every_watch() {
         }
         some_turns().await;
         within("detach", stream.detach()).await.unwrap();
-        peer.write_all(b"more").unwrap();
+        peer.write_all(b"more").await.unwrap();
         assert_eq!(within("recv", stream.recv()).await.unwrap(), b"more");
     }
 }
@@ -277,7 +277,7 @@ async fn a_detach_that_is_dropped_leaves_the_stream_usable() {
             }
             some_turns().await;
             assert!(dropped_at(moment, stream.detach()).await.is_none(), "it takes a turn");
-            peer.write_all(b"ab").unwrap();
+            peer.write_all(b"ab").await.unwrap();
             within("read", stream.read_exact(&mut byte)).await.unwrap();
             assert_eq!(within("recv", stream.recv()).await.unwrap(), b"b");
             stream.send_all("reply").await.unwrap();
@@ -298,13 +298,13 @@ async fn those_who_wait_do_not_hold_up_a_detach() {
     some_turns().await;
     within("detach", stream.detach()).await.unwrap();
     // They go on by binding the stream again.
-    peer.write_all(b"y").unwrap();
+    peer.write_all(b"y").await.unwrap();
     assert_eq!(within("reader", reader).await.unwrap().unwrap(), b"y");
-    let drain = thread::spawn(move || read_to_end(&mut peer).0.last().copied());
+    let drain = aside(async move { read_to_end(&mut peer).await.0.last().copied() });
     assert_eq!(within("writer", writer).await.unwrap().unwrap(), 1);
     let stream = std::rc::Rc::into_inner(stream).expect("the tasks are done");
     within("close", stream.close()).await.unwrap();
-    assert_eq!(drain.join().unwrap(), Some(b'x'));
+    assert_eq!(drain.join().await, Some(b'x'));
 }
 
 #[quoit::test]
@@ -318,20 +318,20 @@ async fn those_who_wait_go_on_when_a_detach_is_dropped() {
         let writer = quoit::spawn(async move { two.write(b"x").await });
         some_turns().await;
         assert!(dropped_at(moment, stream.detach()).await.is_none());
-        peer.write_all(b"y").unwrap();
+        peer.write_all(b"y").await.unwrap();
         assert_eq!(within("reader", reader).await.unwrap().unwrap(), b"y");
-        let drain = thread::spawn(move || read_to_end(&mut peer).0.last().copied());
+        let drain = aside(async move { read_to_end(&mut peer).await.0.last().copied() });
         assert_eq!(within("writer", writer).await.unwrap().unwrap(), 1);
         let stream = std::rc::Rc::into_inner(stream).expect("the tasks are done");
         within("close", stream.close()).await.unwrap();
-        assert_eq!(drain.join().unwrap(), Some(b'x'));
+        assert_eq!(drain.join().await, Some(b'x'));
     }
 }
 
 #[quoit::test]
 async fn a_stream_gives_its_descriptor_away_only_unbound_and_read() {
     let (stream, mut peer) = pair().await;
-    peer.write_all(b"unread").unwrap();
+    peer.write_all(b"unread").await.unwrap();
     assert!(dropped_at(Moment::Woken, stream.recv()).await.is_none());
     some_turns().await;
     let stream = stream.into_std().expect_err("bound").into_stream();
@@ -340,7 +340,7 @@ async fn a_stream_gives_its_descriptor_away_only_unbound_and_read() {
     assert_eq!(stream.recv().await.unwrap(), b"unread");
     within("detach", stream.detach()).await.unwrap();
     let mut std = stream.into_std().expect("free");
-    peer.write_all(b"for std").unwrap();
+    peer.write_all(b"for std").await.unwrap();
     let mut read = [0; 7];
     std.read_exact(&mut read).unwrap();
     assert_eq!(&read, b"for std");
@@ -353,7 +353,7 @@ fn leases_outlive_their_runtime_and_return_from_anywhere() {
         let runtime: Runtime = builder.build().unwrap();
         let leases: Vec<Lease> = runtime.block_on(async {
             let (stream, peer) = pair().await;
-            let writer = write_from_a_thread(peer, 6, 300_000);
+            let writer = write_aside(peer, 6, 300_000);
             let mut leases = Vec::new();
             loop {
                 let lease = within("recv", stream.recv()).await.unwrap();
@@ -362,7 +362,7 @@ fn leases_outlive_their_runtime_and_return_from_anywhere() {
                 }
                 leases.push(lease);
             }
-            writer.join().unwrap();
+            writer.join().await;
             leases
         });
         assert!(runtime.metrics().leases_out > 0);

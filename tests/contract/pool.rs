@@ -1,21 +1,22 @@
 //! The buffer pool runs out: streams go on all the same, no byte is lost, and nobody is forgotten.
 
-use std::io::{Read, Write};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use quoit::buffer::Lease;
 use quoit::net::TcpStream;
-use quoit::time;
+use quoit::time::{self, Instant};
 
 use crate::common::*;
 
+const SEEDS: u64 = 6;
+
 /// Takes `count` leases and keeps them.
-async fn hoard(count: usize) -> (Vec<Lease>, TcpStream, std::net::TcpStream) {
+async fn hoard(count: usize) -> (Vec<Lease>, TcpStream, Peer) {
     let (stream, mut peer) = pair().await;
     let mut leases = Vec::new();
     for byte in 0..count {
-        peer.write_all(&[byte as u8]).unwrap();
+        peer.write_all(&[byte as u8]).await.unwrap();
         let lease = within("a lease", stream.recv()).await.unwrap();
         assert_eq!(lease, [byte as u8]);
         leases.push(lease);
@@ -25,19 +26,20 @@ async fn hoard(count: usize) -> (Vec<Lease>, TcpStream, std::net::TcpStream) {
 
 #[test]
 fn streams_go_on_while_a_user_holds_more_leases_than_there_are_buffers() {
-    const LENGTH: usize = 1_000_000;
-    on_each_runtime(
+    on_all_rings(
+        SEEDS,
         |builder| builder.buffers(16, 4096, 16),
         async |runtime| {
+            let length = fewer(1_000_000, 40);
             let (leases, _stream, _peer) = hoard(40).await;
             let mut readers = Vec::new();
             let mut writers = Vec::new();
             for seed in 0..6 {
                 let (stream, peer) = pair().await;
-                writers.push(write_from_a_thread(peer, seed, LENGTH));
+                writers.push(write_aside(peer, seed, length));
                 readers.push(quoit::spawn(async move {
                     let (mut place, mut random) = (0, Random(seed));
-                    while place < LENGTH {
+                    while place < length {
                         if random.below(2) == 0 {
                             let lease = within("recv", stream.recv()).await.unwrap();
                             check_bytes(seed, place, &lease);
@@ -56,7 +58,7 @@ fn streams_go_on_while_a_user_holds_more_leases_than_there_are_buffers() {
                 within("a reader", reader).await.unwrap();
             }
             for writer in writers {
-                writer.join().unwrap();
+                writer.join().await;
             }
             let books = runtime.metrics().resources;
             assert!(books.buffers_exhausted > 0 && books.private_receives > 0, "{books:?}");
@@ -71,14 +73,15 @@ fn streams_go_on_while_a_user_holds_more_leases_than_there_are_buffers() {
 
 #[test]
 fn the_pool_grows_up_to_its_limit_before_memory_is_private() {
-    on_each_runtime(
+    on_all_rings(
+        SEEDS,
         |builder| builder.buffers(16, 4096, 64),
         async |runtime| {
             let (mut leases, stream, mut peer) = hoard(60).await;
             assert_eq!(runtime.metrics().resources.private_receives, 0);
             assert_eq!(runtime.metrics().leases_out, 60);
             for byte in 0..20 {
-                peer.write_all(&[byte]).unwrap();
+                peer.write_all(&[byte]).await.unwrap();
                 leases.push(within("recv", stream.recv()).await.unwrap());
                 assert_eq!(leases[leases.len() - 1], [byte]);
             }
@@ -112,14 +115,14 @@ fn starved_streams_do_not_wait_for_an_unrelated_event() {
                         }
                     }
                 });
-                echoes.push(thread::spawn(move || {
+                echoes.push(aside(async move {
                     let mut worst = Duration::ZERO;
                     let mut answer = vec![0; 6_000];
                     for round in 0..60 {
                         let bytes = bytes_of(connection, round * 6_000, 6_000);
                         let start = Instant::now();
-                        peer.write_all(&bytes).unwrap();
-                        peer.read_exact(&mut answer).unwrap();
+                        peer.write_all(&bytes).await.unwrap();
+                        peer.read_exact(&mut answer).await.unwrap();
                         assert_eq!(answer, bytes);
                         worst = worst.max(start.elapsed());
                     }
@@ -128,7 +131,7 @@ fn starved_streams_do_not_wait_for_an_unrelated_event() {
             }
             for echo in echoes {
                 until("an echo", || echo.is_finished()).await;
-                let worst = echo.join().unwrap();
+                let worst = echo.join().await;
                 assert!(worst < Duration::from_millis(900), "a stall of {worst:?}");
             }
         },
@@ -146,7 +149,7 @@ fn starved_streams_do_not_all_try_for_the_same_buffer() {
             let (mut readers, mut peers) = (Vec::new(), Vec::new());
             for _ in 0..CONNECTIONS {
                 let (stream, mut peer) = pair().await;
-                peer.write_all(&[7; 1024 * CHUNKS]).unwrap();
+                peer.write_all(&[7; 1024 * CHUNKS]).await.unwrap();
                 peers.push(peer);
                 readers.push(quoit::spawn(async move {
                     let mut count = 0;
@@ -189,14 +192,14 @@ fn busy_streams_share_a_small_pool_fairly() {
                         stream.send(lease).await.unwrap();
                     }
                 });
-                peers.push(thread::spawn(move || {
+                peers.push(aside(async move {
                     let (mut chunk, mut answer) = (vec![1; 16_384], vec![0; 16_384]);
                     while !stop.load(std::sync::atomic::Ordering::Relaxed) {
                         for _ in 0..4 {
-                            peer.write_all(&chunk).unwrap();
+                            peer.write_all(&chunk).await.unwrap();
                         }
                         for _ in 0..4 {
-                            peer.read_exact(&mut answer).unwrap();
+                            peer.read_exact(&mut answer).await.unwrap();
                         }
                     }
                     chunk.clear();
@@ -207,7 +210,7 @@ fn busy_streams_share_a_small_pool_fairly() {
             let bytes: Vec<_> = counts.iter().map(|count| count.get()).collect();
             for peer in peers {
                 until("a peer", || peer.is_finished()).await;
-                peer.join().unwrap();
+                peer.join().await;
             }
             let (least, most) = (bytes.iter().min().unwrap(), bytes.iter().max().unwrap());
             assert!(*least > 0 && most / least < 8, "{bytes:?}");
@@ -225,9 +228,9 @@ fn a_flood_leaves_buffers_for_the_others() {
             let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
             let (flooded, mut source) = pair().await;
             let flooding = stop.clone();
-            let flood = thread::spawn(move || {
+            let flood = aside(async move {
                 while !flooding.load(std::sync::atomic::Ordering::Relaxed) {
-                    source.write_all(&[1; 100_000]).unwrap();
+                    source.write_all(&[1; 100_000]).await.unwrap();
                 }
             });
             let drain = quoit::spawn(async move {
@@ -250,45 +253,72 @@ fn a_flood_leaves_buffers_for_the_others() {
                         }
                     }
                 });
-                echoes.push(thread::spawn(move || {
+                echoes.push(aside(async move {
                     let mut worst = Duration::ZERO;
                     for _ in 0..50 {
                         let (start, mut answer) = (Instant::now(), [0]);
-                        peer.write_all(&[connection]).unwrap();
-                        peer.read_exact(&mut answer).unwrap();
+                        peer.write_all(&[connection]).await.unwrap();
+                        peer.read_exact(&mut answer).await.unwrap();
                         assert_eq!(answer, [connection]);
                         worst = worst.max(start.elapsed());
-                        thread::sleep(Duration::from_millis(1));
+                        pause(Duration::from_millis(1)).await;
                     }
                     worst
                 }));
             }
             for echo in echoes {
                 until("an echo", || echo.is_finished()).await;
-                let worst = echo.join().unwrap();
+                let worst = echo.join().await;
                 println!("worst {worst:?}");
                 assert!(worst < Duration::from_millis(500), "a stall of {worst:?}");
             }
             stop.store(true, std::sync::atomic::Ordering::Relaxed);
             let count = within("the flood ends", drain).await.unwrap();
-            flood.join().unwrap();
+            flood.join().await;
             println!("{count} {:?}", runtime.metrics().resources);
             assert!(count > 100_000, "the flood goes on, too: {count}");
         },
     );
 }
 
-#[quoit::test]
+#[quoit::test(seeds = 6)]
 async fn a_lease_of_a_kept_connection_survives_everything_else() {
     let (leases, stream, peer) = hoard(3).await;
     drop((stream, peer));
     some_turns().await;
     for _ in 0..200 {
         let (other, mut peer) = pair().await;
-        peer.write_all(&[0xff; 5_000]).unwrap();
+        peer.write_all(&[0xff; 5_000]).await.unwrap();
         other.read_exact(&mut [0; 5_000]).await.unwrap();
     }
     for (byte, lease) in leases.iter().enumerate() {
         assert_eq!(*lease, [byte as u8]);
     }
+}
+
+/// Buffers that come back in another order than they went out are lent again, each to one only.
+#[test]
+fn leases_come_back_in_any_order() {
+    on_all_rings(
+        SEEDS,
+        |builder| builder.buffers(8, 256, 8),
+        async |runtime| {
+            let (stream, mut peer) = pair().await;
+            let (mut random, mut held, mut place) = (Random(5), Vec::new(), 0);
+            for round in 0..400_usize {
+                peer.write_all(&bytes_of(9, round, 1)).await.unwrap();
+                let lease = within("recv", stream.recv()).await.unwrap();
+                held.push((place, lease));
+                place += 1;
+                // Some of them, from anywhere in the line; each still holds its own byte.
+                while held.len() > 7 || (random.below(3) == 0 && !held.is_empty()) {
+                    let (at, lease) = held.swap_remove(random.below(held.len()));
+                    check_bytes(9, at, &lease);
+                }
+            }
+            held.iter().for_each(|(at, lease)| check_bytes(9, *at, lease));
+            drop(held);
+            until("all come back", || runtime.metrics().leases_out == 0).await;
+        },
+    );
 }

@@ -1,28 +1,27 @@
 //! Read: a dropped, timed out or concurrent read never loses, repeats or moves a byte.
 
-use std::io::{ErrorKind, Write};
+use std::cell::Cell;
+use std::io::{self, ErrorKind};
 use std::pin::pin;
 use std::rc::Rc;
-use std::sync::mpsc;
 use std::task::Poll;
+use std::thread;
 use std::time::Duration;
-use std::{io, thread};
 
-use quoit::buffer::Lease;
 use quoit::net::TcpStream;
 use quoit::{task, time};
 
 use crate::common::*;
 
-const LENGTH: usize = 15_000_000;
+/// In the simulation a connection holds a few bytes only, so that few are enough.
+fn length() -> usize {
+    fewer(15_000_000, 1_000)
+}
 
-#[quoit::test]
+#[quoit::test(seeds = 12)]
 async fn receives_dropped_at_every_moment_keep_every_byte() {
     let (stream, peer) = pair().await;
-    let writer = write_from_a_thread(peer, 1, LENGTH);
-    // Every third lease is dropped on another thread.
-    let (elsewhere, leases) = mpsc::channel::<Lease>();
-    let dropper = thread::spawn(move || leases.into_iter().map(|lease| lease.len()).sum::<usize>());
+    let writer = write_aside(peer, 1, length());
     let (mut random, mut place, mut dropped) = (Random(3), 0, [0; 4]);
     loop {
         let moment = Moment::any(&mut random);
@@ -39,16 +38,15 @@ async fn receives_dropped_at_every_moment_keep_every_byte() {
         }
         check_bytes(1, place, &lease);
         place += lease.len();
+        // Every third lease is dropped on another thread.
         if random.below(3) == 0 {
-            elsewhere.send(lease).unwrap();
+            thread::spawn(move || drop(lease)).join().unwrap();
         }
     }
-    assert_eq!(place, LENGTH);
+    assert_eq!(place, length());
     assert!(dropped[..3].iter().all(|count| *count > 0), "each moment came: {dropped:?}");
     assert!(within("the end again", stream.recv()).await.unwrap().is_empty(), "the end stays");
-    drop(elsewhere);
-    assert!(dropper.join().unwrap() > 0);
-    writer.join().unwrap();
+    writer.join().await;
 }
 
 /// One read by whichever tier, dropped at a random moment; the bytes that it returned.
@@ -107,13 +105,13 @@ async fn any_read(stream: &TcpStream, random: &mut Random) -> io::Result<Option<
     Ok(read)
 }
 
-#[quoit::test]
+#[quoit::test(seeds = 12)]
 async fn all_tiers_mixed_and_dropped_read_one_stream() {
     for seed in 10..13 {
         let (stream, peer) = pair().await;
-        let writer = write_from_a_thread(peer, seed, LENGTH / 2);
+        let writer = write_aside(peer, seed, length() / 2);
         let (mut random, mut place) = (Random(seed), 0);
-        while place < LENGTH / 2 {
+        while place < length() / 2 {
             let read = within("a read", any_read(&stream, &mut random)).await.unwrap();
             let Some(bytes) = read else {
                 task::yield_now().await;
@@ -124,21 +122,22 @@ async fn all_tiers_mixed_and_dropped_read_one_stream() {
         }
         assert_eq!(stream.read(&mut [0; 8]).await.unwrap(), 0);
         assert!(stream.recv().await.unwrap().is_empty());
-        writer.join().unwrap();
+        writer.join().await;
     }
 }
 
-#[quoit::test]
+#[quoit::test(seeds = 12)]
 async fn timeouts_around_reads_lose_nothing() {
     let (stream, mut peer) = pair().await;
-    let writer = thread::spawn(move || {
+    let total = fewer(60_000, 10);
+    let writer = aside(async move {
         let mut random = Random(5);
         let mut place = 0;
-        while place < 60_000 {
+        while place < total {
             let size = 1 + random.below(400);
-            peer.write_all(&bytes_of(5, place, size)).unwrap();
+            peer.write_all(&bytes_of(5, place, size)).await.unwrap();
             place += size;
-            thread::sleep(Duration::from_micros(random.below(300) as u64));
+            pause(Duration::from_micros(random.below(300) as u64)).await;
         }
         place
     });
@@ -175,20 +174,20 @@ async fn timeouts_around_reads_lose_nothing() {
         check_bytes(5, place, &bytes);
         place += bytes.len();
     }
-    assert_eq!(place, writer.join().unwrap());
+    assert_eq!(place, writer.join().await);
     assert!(late > 10, "time ran out often enough: {late}");
 }
 
-#[quoit::test]
+#[quoit::test(seeds = 12)]
 async fn a_timeout_that_has_passed_still_returns_what_is_there() {
     let (stream, mut peer) = pair().await;
     assert!(dropped_at(Moment::Waiting, stream.recv()).await.is_none());
-    peer.write_all(b"late").unwrap();
+    peer.write_all(b"l").await.unwrap();
     some_turns().await;
-    assert_eq!(time::timeout(Duration::ZERO, stream.recv()).await.unwrap().unwrap(), b"late");
-    peer.write_all(b"again").unwrap();
+    assert_eq!(time::timeout(Duration::ZERO, stream.recv()).await.unwrap().unwrap(), b"l");
+    peer.write_all(b"a").await.unwrap();
     some_turns().await;
-    assert_eq!(stream.recv().timeout(Duration::ZERO).await.unwrap(), b"again");
+    assert_eq!(stream.recv().timeout(Duration::ZERO).await.unwrap(), b"a");
     let error = stream.recv().timeout(Duration::ZERO).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::TimedOut);
 }
@@ -202,31 +201,33 @@ fn written_for(reader: u8) -> [u8; 3] {
     }
 }
 
-#[quoit::test]
+#[quoit::test(seeds = 12)]
 async fn concurrent_reads_are_served_in_the_order_of_their_first_poll() {
     let (stream, mut peer) = pair().await;
     let stream = Rc::new(stream);
-    let readers: Vec<_> = (0..20_u8)
-        .map(|reader| {
-            let stream = stream.clone();
-            quoit::spawn(async move {
-                let mut bytes = vec![0; 3];
-                match reader % 3 {
-                    0 => assert_eq!(stream.read_exact(&mut bytes).await.unwrap(), 3),
-                    1 => {
-                        bytes.clear();
-                        stream.read_until(100 + reader, &mut bytes, 10).await.unwrap();
-                    }
-                    _ => assert_eq!(stream.read_exact(&mut bytes[..1]).await.unwrap(), 1),
+    let started = Rc::new(Cell::new(0));
+    let mut readers = Vec::new();
+    for reader in 0..20_u8 {
+        let (stream, begins) = (stream.clone(), started.clone());
+        readers.push(quoit::spawn(async move {
+            begins.set(begins.get() + 1);
+            let mut bytes = vec![0; 3];
+            match reader % 3 {
+                0 => assert_eq!(stream.read_exact(&mut bytes).await.unwrap(), 3),
+                1 => {
+                    bytes.clear();
+                    stream.read_until(100 + reader, &mut bytes, 10).await.unwrap();
                 }
-                assert_eq!(bytes, written_for(reader));
-            })
-        })
-        .collect();
-    some_turns().await;
+                _ => assert_eq!(stream.read_exact(&mut bytes[..1]).await.unwrap(), 1),
+            }
+            assert_eq!(bytes, written_for(reader));
+        }));
+        // Who is spawned first need not be polled first.
+        until("its first poll", || started.get() > reader).await;
+    }
     for reader in 0..20 {
         for byte in written_for(reader).into_iter().filter(|byte| *byte != 0) {
-            peer.write_all(&[byte]).unwrap();
+            peer.write_all(&[byte]).await.unwrap();
             task::yield_now().await;
         }
     }
@@ -235,7 +236,7 @@ async fn concurrent_reads_are_served_in_the_order_of_their_first_poll() {
     }
 }
 
-#[quoit::test]
+#[quoit::test(seeds = 12)]
 async fn a_wake_that_meets_a_dropped_read_passes_on() {
     let (stream, mut peer) = pair().await;
     let (one, two) = (Wakes::new(), Wakes::new());
@@ -243,7 +244,7 @@ async fn a_wake_that_meets_a_dropped_read_passes_on() {
     let mut second = pin!(stream.recv());
     assert!(one.poll(first.as_mut()).is_pending());
     assert!(two.poll(second.as_mut()).is_pending());
-    peer.write_all(b"x").unwrap();
+    peer.write_all(b"x").await.unwrap();
     until("the first in line is told", || one.count() == 1).await;
     drop(first);
     assert_eq!(two.count(), 1, "the wake passes on");
@@ -251,17 +252,17 @@ async fn a_wake_that_meets_a_dropped_read_passes_on() {
     assert_eq!(lease.unwrap(), b"x");
 }
 
-#[quoit::test]
+#[quoit::test(seeds = 12)]
 async fn a_half_done_read_exact_keeps_its_bytes_from_those_who_do_not_wait() {
     let (stream, mut peer) = pair().await;
     let mut into = [0; 4];
     let wakes = Wakes::new();
     let mut exact = Box::pin(stream.read_exact(&mut into));
     assert!(wakes.poll(exact.as_mut()).is_pending());
-    peer.write_all(b"ab").unwrap();
+    peer.write_all(b"ab").await.unwrap();
     until("the first bytes", || wakes.count() > 0).await;
     assert!(wakes.poll(exact.as_mut()).is_pending());
-    peer.write_all(b"c").unwrap();
+    peer.write_all(b"c").await.unwrap();
     some_turns().await;
     // Were `c` given out now, `ab` could only come back behind it.
     let mut byte = [0];
@@ -269,22 +270,18 @@ async fn a_half_done_read_exact_keeps_its_bytes_from_those_who_do_not_wait() {
     assert_eq!(error.kind(), ErrorKind::WouldBlock);
     assert!(wakes.poll(pin!(stream.readable())).is_pending(), "or the two together would spin");
     drop(exact);
-    let mut all = Vec::new();
-    while all.len() < 3 {
-        all.extend_from_slice(&within("recv", stream.recv()).await.unwrap());
-    }
-    assert_eq!(all, b"abc");
+    assert_eq!(received(&stream, 3).await, b"abc");
 }
 
-#[quoit::test]
+#[quoit::test(seeds = 12)]
 async fn a_dropped_read_until_gives_back_what_it_had() {
     let (stream, mut peer) = pair().await;
     let mut line = Vec::from("kept ");
-    peer.write_all(b"half a li").unwrap();
+    peer.write_all(b"half a li").await.unwrap();
     let waiting = time::timeout(Duration::from_millis(20), stream.read_until(b'\n', &mut line, 99));
     assert!(waiting.await.is_err());
     assert_eq!(line, b"kept ");
-    peer.write_all(b"ne\nrest").unwrap();
+    peer.write_all(b"ne\nrest").await.unwrap();
     assert_eq!(within("a line", stream.read_until(b'\n', &mut line, 99)).await.unwrap(), 12);
     assert_eq!(line, b"kept half a line\n");
     let error = stream.read_until(b'\n', &mut line, 3).await.unwrap_err();
@@ -294,18 +291,18 @@ async fn a_dropped_read_until_gives_back_what_it_had() {
     assert_eq!(&rest, b"rest", "an error takes nothing either");
 }
 
-#[quoit::test]
+#[quoit::test(seeds = 12)]
 async fn a_read_exact_dropped_on_another_thread_gives_back_what_it_had() {
     let (stream, mut peer) = pair().await;
     let stream: &'static TcpStream = Box::leak(Box::new(stream));
     let into: &'static mut [u8] = Box::leak(Box::new([0; 10]));
     let mut exact = Box::pin(stream.read_exact(into));
     let wakes = Wakes::new();
-    peer.write_all(b"12345").unwrap();
+    peer.write_all(b"12345").await.unwrap();
     some_turns().await;
     assert!(wakes.poll(exact.as_mut()).is_pending());
     thread::spawn(move || drop(exact)).join().unwrap();
-    peer.write_all(b"67").unwrap();
+    peer.write_all(b"67").await.unwrap();
     let mut all = [0; 7];
     within("all", stream.read_exact(&mut all)).await.unwrap();
     assert_eq!(&all, b"1234567");
@@ -313,15 +310,14 @@ async fn a_read_exact_dropped_on_another_thread_gives_back_what_it_had() {
     drop(unsafe { Box::from_raw(std::ptr::from_ref(stream).cast_mut()) });
 }
 
-#[quoit::test]
+#[quoit::test(seeds = 12)]
 async fn an_unread_stream_stops_at_its_budget_and_goes_on() {
     let (stream, mut peer) = pair().await;
     assert!(dropped_at(Moment::Waiting, stream.recv()).await.is_none());
-    peer.set_nonblocking(true).unwrap();
     let mut written = 0;
     let mut stuck = 0;
     while stuck < 10 {
-        match peer.write(&bytes_of(8, written, 30_000)) {
+        match peer.try_write(&bytes_of(8, written, 30_000)) {
             Ok(count) => (written, stuck) = (written + count, 0),
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 stuck += 1;
@@ -337,11 +333,11 @@ async fn an_unread_stream_stops_at_its_budget_and_goes_on() {
         check_bytes(8, place, &lease);
         place += lease.len();
     }
-    peer.write_all(b"more").unwrap();
-    assert_eq!(within("recv", stream.recv()).await.unwrap(), b"more");
+    peer.write_all(b"more").await.unwrap();
+    assert_eq!(received(&stream, 4).await, b"more");
 }
 
-#[quoit::test]
+#[quoit::test(seeds = 12)]
 async fn zero_length_reads_return_at_once() {
     let (stream, _peer) = pair().await;
     assert_eq!(within("read", stream.read(&mut [])).await.unwrap(), 0);
@@ -351,16 +347,15 @@ async fn zero_length_reads_return_at_once() {
     assert_eq!(stream.try_read(&mut []).unwrap(), 0);
 }
 
-#[quoit::test]
+#[quoit::test(seeds = 12)]
 async fn bytes_before_a_reset_come_first_and_the_reset_stays() {
     let (stream, mut peer) = pair().await;
     assert!(dropped_at(Moment::Waiting, stream.recv()).await.is_none());
-    peer.write_all(b"last words").unwrap();
+    peer.write_all(b"last words").await.unwrap();
     some_turns().await;
-    socket2::SockRef::from(&peer).set_linger(Some(Duration::ZERO)).unwrap();
-    drop(peer);
+    peer.reset();
     some_turns().await;
-    assert_eq!(within("recv", stream.recv()).await.unwrap(), b"last words");
+    assert_eq!(received(&stream, 10).await, b"last words");
     for _ in 0..2 {
         let error = within("recv", stream.recv()).await.unwrap_err();
         assert!(is_reset(&error), "{error}");

@@ -1,8 +1,6 @@
 //! Descriptor numbers: closed at the right moment, and never served for the connection that had the
 //! number before. Each case has a process of its own, so that no other test takes the number.
 
-use std::io::{Read, Write};
-use std::net::TcpListener as PeerListener;
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
@@ -20,20 +18,16 @@ fn serve_the_same_number() {
             let (listener, address) = listen().await;
             let mut numbers = Vec::new();
             for round in 0..ROUNDS {
-                let mut peer = connect(address);
+                let mut peer = connect(address).await;
                 let (stream, _) = within("accept", listener.accept()).await.unwrap();
                 numbers.push(stream.as_raw_fd());
-                peer.write_all(&[round as u8]).unwrap();
+                peer.write_all(&[round as u8]).await.unwrap();
                 let lease = within("the right byte", stream.recv()).await.unwrap();
                 assert_eq!(lease, [round as u8]);
                 // Leaves the multishot receive armed.
                 assert!(dropped_at(Moment::Waiting, stream.recv()).await.is_none());
                 drop(stream);
-                until("FIN was sent", || {
-                    peer.set_nonblocking(true).unwrap();
-                    matches!(peer.read(&mut [0]), Ok(0))
-                })
-                .await;
+                until("FIN was sent", || matches!(peer.try_read(&mut [0]), Ok(0))).await;
             }
             let same = numbers.windows(2).filter(|two| two[0] == two[1]).count();
             assert!(same > ROUNDS / 2, "the numbers were to be the same: {numbers:?}");
@@ -46,20 +40,19 @@ fn connect_and_drop() {
     on_each_runtime(
         |builder| builder,
         async |_| {
-            let peers = PeerListener::bind("127.0.0.1:0").unwrap();
-            let address = peers.local_addr().unwrap();
+            let (peers, address) = Acceptor::new(8);
             for round in 0..ROUNDS {
                 let stream = within("connect", TcpStream::connect(address)).await.unwrap();
                 let number = stream.as_raw_fd();
-                let mut peer = peers.accept().unwrap().0;
+                let mut peer = peers.accept().await;
                 if round % 2 == 0 {
                     drop(stream);
-                    assert_eq!(peer.read(&mut [0]).unwrap(), 0);
+                    assert_eq!(peer.read(&mut [0]).await.unwrap(), 0);
                 } else {
-                    peer.write_all(&[round as u8]).unwrap();
+                    peer.write_all(&[round as u8]).await.unwrap();
                     let read = within("what the peer wrote", stream.recv()).await.unwrap();
                     assert_eq!(read, [round as u8], "on number {number}");
-                    peer.write_all(&[1]).unwrap();
+                    peer.write_all(&[1]).await.unwrap();
                     let mut byte = [0];
                     within("a slice", stream.read(&mut byte)).await.unwrap();
                     drop(stream);
@@ -75,12 +68,8 @@ fn connect_half_way() {
         |builder| builder,
         async |runtime| {
             // A full queue: further connects wait for a handshake that never comes.
-            let full =
-                socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-            full.bind(&"127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap().into()).unwrap();
-            full.listen(0).unwrap();
-            let address = full.local_addr().unwrap().as_socket().unwrap();
-            let _first = std::net::TcpStream::connect(address).unwrap();
+            let (_full, address) = Acceptor::new(0);
+            let _first = connect(address).await;
             let idle = open_descriptors();
             for _ in 0..ROUNDS {
                 for moment in [Moment::Unpolled, Moment::Waiting] {
@@ -93,7 +82,7 @@ fn connect_half_way() {
             until("all are over", || runtime.metrics().requests_in_flight == 0).await;
             assert_eq!(open_descriptors(), idle);
             let (stream, mut peer) = pair().await;
-            peer.write_all(b"x").unwrap();
+            peer.write_all(b"x").await.unwrap();
             assert_eq!(within("recv", stream.recv()).await.unwrap(), b"x");
         },
     );

@@ -1,7 +1,7 @@
 //! A runtime that ends with everything in flight: what is committed goes out, everything comes
 //! back, and nothing that outlives it is touched by the kernel or touches what is gone.
 
-use std::io::{ErrorKind, Write};
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ const LONG: usize = 1_500_000;
 /// What the test keeps when the runtime goes.
 #[derive(Default)]
 struct Kept {
-    peers: Vec<std::net::TcpStream>,
+    peers: Vec<Peer>,
     streams: Vec<TcpStream>,
     listeners: Vec<TcpListener>,
     leases: Vec<Lease>,
@@ -41,7 +41,7 @@ async fn launch_reads(alive: &Arc<AtomicUsize>, kept: &mut Kept) {
     for kind in 0..5 {
         let (stream, mut peer) = pair().await;
         stream.set_linger(Duration::from_millis(200));
-        peer.write_all(b"abc").unwrap();
+        peer.write_all(b"abc").await.unwrap();
         kept.leases.push(stream.recv().await.unwrap());
         let payload = Counted::new(vec![0; 10], alive);
         quoit::spawn(async move {
@@ -55,7 +55,7 @@ async fn launch_reads(alive: &Arc<AtomicUsize>, kept: &mut Kept) {
                 _ => drop(futures::join!(stream.recv(), stream.read(&mut into), stream.recv())),
             }
         });
-        peer.write_all(b"de").unwrap();
+        peer.write_all(b"de").await.unwrap();
         kept.peers.push(peer);
     }
     // Slices from the start, so that a watch is armed.
@@ -89,7 +89,7 @@ async fn launch_sends(alive: &Arc<AtomicUsize>, kept: &mut Kept) {
 async fn launch_listeners_and_connects(full: SocketAddr, kept: &mut Kept) {
     // A listener that waits, one with connections that nobody took, one that is kept.
     let (listener, address) = listen().await;
-    kept.peers.extend((0..5).map(|_| connect(address)));
+    kept.peers.extend(connect_many(address, 5).await);
     let _ = dropped_at(Moment::Waiting, listener.accept()).await;
     quoit::spawn(async move {
         let _first = listener.accept().await;
@@ -188,7 +188,7 @@ fn end_with_everything_in_flight(builder: Builder, explicit: bool) {
     drop(other);
     for peer in &mut kept.peers {
         // Each sees some end, also where a handle lives on.
-        drop(read_to_end(peer));
+        drop(futures::executor::block_on(read_to_end(peer)));
     }
     let Kept { futures, .. } = kept;
     thread::spawn(move || drop(futures)).join().unwrap();
@@ -219,14 +219,14 @@ fn shutdown_sends_what_is_committed_then_fin() {
             assert!(dropped_at(Moment::Waiting, stream.send(bytes_of(1, 0, LONG))).await.is_none());
             // A task has it, and is dropped with it.
             quoit::spawn(async move { stream.recv().await.map(drop) });
-            thread::spawn(move || {
-                thread::sleep(Duration::from_millis(50));
-                read_to_end(&mut peer)
+            aside(async move {
+                pause(Duration::from_millis(50)).await;
+                read_to_end(&mut peer).await
             })
         });
         let report = runtime.shutdown(Duration::from_secs(10));
         assert!(report.is_clean() && report.tasks_dropped == 1, "{report:?}");
-        let (bytes, error) = reader.join().unwrap();
+        let (bytes, error) = reader.wait();
         assert!(error.is_none(), "{error:?}");
         assert_eq!(bytes.len(), LONG);
         check_bytes(1, 0, &bytes);
@@ -247,7 +247,7 @@ fn shutdown_does_not_wait_beyond_its_deadline() {
         assert!(report.is_clean(), "{report:?}");
         assert_eq!((report.connections_closed, report.requests_cancelled), (1, 1), "{report:?}");
         assert!(start.elapsed() < Duration::from_secs(4), "the linger time is 5 s");
-        let (_, error) = read_to_end(&mut peer);
+        let (_, error) = futures::executor::block_on(read_to_end(&mut peer));
         assert!(error.is_some_and(|error| is_reset(&error)), "not an orderly end");
     });
 }
@@ -274,16 +274,16 @@ fn shutdown_counts_real_time_after_a_stopped_clock() {
                     thread::sleep(Duration::from_millis(1_500));
                 });
                 started.recv().unwrap();
-                thread::spawn(move || {
-                    thread::sleep(Duration::from_millis(50));
-                    read_to_end(&mut peer)
+                aside(async move {
+                    pause(Duration::from_millis(50)).await;
+                    read_to_end(&mut peer).await
                 })
             });
             let start = Instant::now();
             let report = runtime.shutdown(Duration::from_millis(300));
             assert!(start.elapsed() < Duration::from_millis(1_300), "{:?}", start.elapsed());
             assert_eq!(report.blocking_jobs_running, 1, "{report:?}");
-            let (bytes, error) = reader.join().unwrap();
+            let (bytes, error) = reader.wait();
             assert!(error.is_none() && bytes.len() == LONG, "{} {error:?}", bytes.len());
         });
     }
@@ -301,8 +301,8 @@ fn a_peer_sees_the_end_of_a_stream_whose_handle_outlives_the_runtime() {
         let start = Instant::now();
         assert!(runtime.shutdown(Duration::from_secs(30)).is_clean());
         assert!(start.elapsed() < PATIENCE, "there was nothing to wait for");
-        peer.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
-        let (_, error) = read_to_end(&mut peer);
+        peer.set_patience(Duration::from_secs(2));
+        let (_, error) = futures::executor::block_on(read_to_end(&mut peer));
         assert!(error.is_none(), "an end, not {error:?}");
         drop(stream);
 
@@ -314,8 +314,51 @@ fn a_peer_sees_the_end_of_a_stream_whose_handle_outlives_the_runtime() {
             (stream, peer)
         });
         assert!(runtime.shutdown(Duration::from_millis(50)).is_clean());
-        let (_, error) = read_to_end(&mut peer);
+        let (_, error) = futures::executor::block_on(read_to_end(&mut peer));
         assert!(error.is_some_and(|error| is_reset(&error)));
         drop(stream);
+    });
+}
+
+/// A thread that ends with requests in flight, and whose runtime is dropped by the thread's own
+/// end, after other thread-locals may be gone: nothing hangs, and peers see an end.
+#[test]
+fn a_thread_that_ends_takes_its_requests_along() {
+    on_each_ring(|builder| {
+        let [mut reading, mut writing] = thread::scope(|scope| {
+            let builder = &builder;
+            let core = scope.spawn(move || {
+                let runtime = builder.clone().build().unwrap();
+                let peers = runtime.block_on(async {
+                    let (reading, one) = pair().await;
+                    assert!(dropped_at(Moment::Waiting, reading.recv()).await.is_none());
+                    let (writing, two) = narrow_pair().await;
+                    writing.set_linger(Duration::from_millis(50));
+                    let send = writing.send(bytes_of(1, 0, LONG));
+                    assert!(dropped_at(Moment::Waiting, send).await.is_none());
+                    let (listener, _) = listen().await;
+                    assert!(dropped_at(Moment::Waiting, listener.accept()).await.is_none());
+                    quoit::spawn(async move {
+                        let _kept = (reading, writing, listener);
+                        std::future::pending::<()>().await;
+                    });
+                    some_turns().await;
+                    [one, two]
+                });
+                assert!(runtime.metrics().requests_in_flight >= 2, "{:?}", runtime.metrics());
+                thread_local! {
+                    static KEPT: std::cell::RefCell<Option<Runtime>> = const {
+                        std::cell::RefCell::new(None)
+                    };
+                }
+                KEPT.set(Some(runtime));
+                peers
+            });
+            core.join().unwrap()
+        });
+        let (bytes, error) = futures::executor::block_on(read_to_end(&mut reading));
+        assert!(bytes.is_empty() && error.is_none(), "{bytes:?} {error:?}");
+        let (bytes, error) = futures::executor::block_on(read_to_end(&mut writing));
+        assert!(bytes.len() == LONG || error.is_some_and(|error| is_reset(&error)));
     });
 }

@@ -2,7 +2,7 @@
 //! other ring, with a reason; by name with an error that says what to do. Each case has a process
 //! of its own, which it spoils.
 
-use std::io::{ErrorKind, Write};
+use std::io::ErrorKind;
 
 use quoit::{RingChoice, RingKind, Runtime};
 
@@ -35,7 +35,7 @@ fn forbid_io_uring(errno: i32) {
 fn works(runtime: &Runtime) {
     runtime.block_on(async {
         let (stream, mut peer) = pair().await;
-        peer.write_all(b"it works").unwrap();
+        peer.write_all(b"it works").await.unwrap();
         assert_eq!(within("recv", stream.recv()).await.unwrap(), b"it works");
     });
 }

@@ -2,12 +2,10 @@
 //! committed does not go at all, and a failure is told to everyone from then on.
 
 use std::future::Future;
-use std::io::{ErrorKind, Read, Write};
-use std::net::TcpStream as Peer;
+use std::io::ErrorKind;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
 use std::time::Duration;
 
 use quoit::buffer::IoBuf;
@@ -72,17 +70,17 @@ fn numbers_of(mut bytes: &[u8]) -> Vec<u32> {
 }
 
 /// Reads all, with pauses, so that the connection is full most of the time.
-fn slow_reader(mut peer: Peer) -> thread::JoinHandle<Vec<u8>> {
-    thread::spawn(move || {
+fn slow_reader(mut peer: Peer) -> Aside<Vec<u8>> {
+    aside(async move {
         let mut random = Random(99);
         let (mut bytes, mut chunk) = (Vec::new(), vec![0; 100_000]);
         loop {
-            match peer.read(&mut chunk).expect("an orderly end") {
+            match peer.read(&mut chunk).await.expect("an orderly end") {
                 0 => return bytes,
                 count => bytes.extend_from_slice(&chunk[..count]),
             }
             if random.below(2) == 0 {
-                thread::sleep(Duration::from_micros(1_500));
+                pause(Duration::from_micros(1_500)).await;
             }
         }
     })
@@ -91,7 +89,8 @@ fn slow_reader(mut peer: Peer) -> thread::JoinHandle<Vec<u8>> {
 #[test]
 fn sends_dropped_at_every_moment_arrive_whole_or_not_at_all() {
     for inline in [true, false] {
-        on_each_runtime(
+        on_all_rings(
+            6,
             |builder| builder.send_inline(inline).send_ahead(40_000),
             async |_| {
                 dropped_sends().await;
@@ -101,13 +100,13 @@ fn sends_dropped_at_every_moment_arrive_whole_or_not_at_all() {
 }
 
 async fn dropped_sends() {
-    const MESSAGES: u32 = 3_000;
+    let messages = fewer(3_000, 30) as u32;
     let alive = Arc::default();
     let (stream, peer) = narrow_pair().await;
     let reader = slow_reader(peer);
     let mut random = Random(21);
     let (mut certain, mut maybe, mut dropped) = (Vec::new(), Vec::new(), [0; 4]);
-    for number in 0..MESSAGES {
+    for number in 0..messages {
         let moment = Moment::any(&mut random);
         let buffer = Counted::new(message(number, random.below(30_000)), &alive);
         let length = buffer.bytes.len();
@@ -131,7 +130,7 @@ async fn dropped_sends() {
     within("flush", stream.flush()).await.unwrap();
     assert_eq!(alive.load(Ordering::SeqCst), 0, "each buffer is dropped, once");
     drop(stream);
-    let numbers = numbers_of(&reader.join().unwrap());
+    let numbers = numbers_of(&reader.join().await);
     assert!(numbers.is_sorted(), "in call order");
     assert!(numbers.windows(2).all(|two| two[0] != two[1]), "none twice");
     assert!(certain.iter().all(|number| numbers.binary_search(number).is_ok()));
@@ -149,7 +148,7 @@ async fn fill(stream: &TcpStream) -> usize {
     LENGTH
 }
 
-#[quoit::test]
+#[quoit::test(seeds = 12)]
 async fn a_send_beyond_the_budget_waits_and_is_not_sent_when_dropped() {
     let (stream, mut peer) = narrow_pair().await;
     let sent = fill(&stream).await;
@@ -164,27 +163,27 @@ async fn a_send_beyond_the_budget_waits_and_is_not_sent_when_dropped() {
     let wakes = Wakes::new();
     let mut last = Box::pin(stream.send("last"));
     assert!(wakes.poll(last.as_mut()).is_pending());
-    let reader = thread::spawn(move || {
-        let (bytes, error) = read_to_end(&mut peer);
+    let reader = aside(async move {
+        let (bytes, error) = read_to_end(&mut peer).await;
         assert!(error.is_none(), "{error:?}");
         bytes
     });
     until("there is room", || wakes.count() > 0).await;
     within("last", last).await.unwrap();
     within("close", stream.close()).await.unwrap();
-    let bytes = reader.join().unwrap();
+    let bytes = reader.join().await;
     check_bytes(4, 0, &bytes[..sent]);
     assert_eq!(&bytes[sent..], b"last");
 }
 
-#[quoit::test]
+#[quoit::test(seeds = 12)]
 async fn a_waiting_send_is_not_overtaken() {
     let (stream, mut peer) = narrow_pair().await;
     let sent = fill(&stream).await;
     let wakes = Wakes::new();
     let mut first = Box::pin(stream.send("first"));
     assert!(wakes.poll(first.as_mut()).is_pending());
-    let reader = thread::spawn(move || read_to_end(&mut peer).0);
+    let reader = aside(async move { read_to_end(&mut peer).await.0 });
     until("there is room", || wakes.count() > 0).await;
     some_turns().await;
     assert_eq!(stream.try_write(b"second").unwrap_err().kind(), ErrorKind::WouldBlock);
@@ -194,10 +193,10 @@ async fn a_waiting_send_is_not_overtaken() {
     within("first", first).await.unwrap();
     within("second", second).await.unwrap();
     drop(stream);
-    assert_eq!(&reader.join().unwrap()[sent..], b"firstsecond");
+    assert_eq!(&reader.join().await[sent..], b"firstsecond");
 }
 
-#[quoit::test]
+#[quoit::test(seeds = 12)]
 async fn a_stopped_send_tells_the_exact_count_and_returns_the_buffer() {
     const LENGTH: usize = 3_000_000;
     let (stream, mut peer) = narrow_pair().await;
@@ -219,26 +218,24 @@ async fn a_stopped_send_tells_the_exact_count_and_returns_the_buffer() {
         place += count;
         // Make room, so that the next one moves on.
         let mut chunk = vec![0; 1 + random.below(60_000)];
-        peer.set_nonblocking(true).unwrap();
-        while let Ok(count) = peer.read(&mut chunk) {
+        while let Ok(count) = peer.try_read(&mut chunk) {
             received.extend_from_slice(&chunk[..count]);
             if random.below(4) == 0 {
                 break;
             }
         }
     }
-    peer.set_nonblocking(false).unwrap();
-    let reader = thread::spawn(move || {
-        received.extend(read_to_end(&mut peer).0);
+    let reader = aside(async move {
+        received.extend(read_to_end(&mut peer).await.0);
         received
     });
     within("close", stream.close()).await.unwrap();
-    let received = reader.join().unwrap();
+    let received = reader.join().await;
     assert_eq!(received.len(), place, "what was counted is what came");
     check_bytes(9, 0, &received);
 }
 
-#[quoit::test]
+#[quoit::test(seeds = 12)]
 async fn a_queued_send_is_stopped_before_its_first_byte() {
     let (stream, mut peer) = narrow_pair().await;
     let front = stream.send(bytes_of(1, 0, 2_000_000));
@@ -246,20 +243,20 @@ async fn a_queued_send_is_stopped_before_its_first_byte() {
     // Committed behind it, or waiting for room: either way none of it goes out.
     let late = stream.send("never").timeout(Duration::from_millis(3)).await.unwrap_err();
     assert_eq!(late.error().kind(), ErrorKind::TimedOut);
-    let reader = thread::spawn(move || read_to_end(&mut peer).0);
+    let reader = aside(async move { read_to_end(&mut peer).await.0 });
     within("behind", stream.send("behind")).await.unwrap();
     drop(stream);
-    let bytes = reader.join().unwrap();
+    let bytes = reader.join().await;
     check_bytes(1, 0, &bytes[..2_000_000]);
     assert_eq!(&bytes[2_000_000..], b"behind");
 }
 
-#[quoit::test]
+#[quoit::test(seeds = 12)]
 async fn owned_and_slice_writes_mixed_keep_their_order() {
     let (stream, peer) = narrow_pair().await;
     let reader = slow_reader(peer);
     let (mut random, mut place) = (Random(41), 0);
-    for _ in 0..400 {
+    for _ in 0..fewer(400, 4) {
         let bytes = bytes_of(2, place, 1 + random.below(20_000));
         let length = bytes.len();
         place += match random.below(6) {
@@ -287,7 +284,7 @@ async fn owned_and_slice_writes_mixed_keep_their_order() {
         };
     }
     within("shutdown", stream.shutdown()).await.unwrap();
-    let bytes = reader.join().unwrap();
+    let bytes = reader.join().await;
     assert_eq!(bytes.len(), place);
     check_bytes(2, 0, &bytes);
 }
@@ -303,15 +300,15 @@ where
     assert!(kinds.contains(&error.kind()), "{what}: {error}");
 }
 
-#[quoit::test]
+#[quoit::test(seeds = 12)]
 async fn after_a_failure_every_write_says_so_and_reads_go_on_to_the_end() {
     let (stream, mut peer) = pair().await;
     // The peer sent something, then resets since it has not read what we wrote.
     stream.send_all("unread").await.unwrap();
-    peer.write_all(b"from the peer").unwrap();
+    peer.write_all(b"from the peer").await.unwrap();
     within("readable", stream.readable()).await.unwrap();
     some_turns().await;
-    assert_eq!(within("recv", stream.recv()).await.unwrap(), b"from the peer");
+    assert_eq!(received(&stream, 13).await, b"from the peer");
     drop(peer);
     some_turns().await;
     fails("the first send", async {
@@ -338,7 +335,7 @@ async fn after_a_failure_every_write_says_so_and_reads_go_on_to_the_end() {
     fails("close", stream.close()).await;
 }
 
-#[quoit::test]
+#[quoit::test(seeds = 12)]
 async fn committed_sends_fail_with_the_stream_and_drop_their_buffers() {
     let alive: Arc<AtomicUsize> = Arc::default();
     let (stream, peer) = narrow_pair().await;
@@ -350,8 +347,7 @@ async fn committed_sends_fail_with_the_stream_and_drop_their_buffers() {
     assert!(wakes.poll(first.as_mut()).is_pending());
     assert!(wakes.poll(waiting.as_mut()).is_pending());
     assert!(wakes.poll(flush.as_mut()).is_pending());
-    socket2::SockRef::from(&peer).set_linger(Some(Duration::ZERO)).unwrap();
-    drop(peer);
+    peer.reset();
     for failed in [within("first", first).await, within("waiting", waiting).await] {
         let (error, buffer) = failed.err().expect("the peer is gone").into_parts();
         assert!(matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset));
@@ -361,7 +357,7 @@ async fn committed_sends_fail_with_the_stream_and_drop_their_buffers() {
     assert_eq!(alive.load(Ordering::SeqCst), 0);
 }
 
-#[quoit::test]
+#[quoit::test(seeds = 12)]
 async fn a_wake_that_meets_a_dropped_send_passes_on() {
     let (stream, mut peer) = narrow_pair().await;
     let sent = fill(&stream).await;
@@ -370,16 +366,16 @@ async fn a_wake_that_meets_a_dropped_send_passes_on() {
     let mut second = Box::pin(stream.send("second"));
     assert!(one.poll(first.as_mut()).is_pending());
     assert!(two.poll(second.as_mut()).is_pending());
-    let reader = thread::spawn(move || read_to_end(&mut peer).0);
+    let reader = aside(async move { read_to_end(&mut peer).await.0 });
     until("the first in line is told", || one.count() == 1).await;
     drop(first);
     assert_eq!(two.count(), 1, "the wake passes on");
     within("second", second).await.unwrap();
     drop(stream);
-    assert_eq!(&reader.join().unwrap()[sent..], b"second");
+    assert_eq!(&reader.join().await[sent..], b"second");
 }
 
-#[quoit::test]
+#[quoit::test(seeds = 12)]
 async fn zero_length_writes_return_at_once() {
     let (stream, _peer) = narrow_pair().await;
     assert_eq!(within("send", stream.send(Vec::new())).await.unwrap().0, 0);
@@ -390,21 +386,23 @@ async fn zero_length_writes_return_at_once() {
     within("flush", stream.flush()).await.unwrap();
 }
 
-#[quoit::test]
+#[quoit::test(seeds = 12)]
 async fn a_dropped_write_half_sends_what_is_committed_then_fin() {
     let (stream, mut peer) = narrow_pair().await;
     let (reader, writer) = stream.into_split();
     let send = writer.send(bytes_of(5, 0, 1_000_000));
     assert!(dropped_at(Moment::Waiting, send).await.is_none());
     drop(writer);
-    let thread = thread::spawn(move || {
-        let (bytes, error) = read_to_end(&mut peer);
+    let thread = aside(async move {
+        let (bytes, error) = read_to_end(&mut peer).await;
         assert!(error.is_none(), "{error:?}");
-        peer.write_all(b"seen").unwrap();
+        peer.write_all(b"seen").await.unwrap();
         bytes
     });
-    assert_eq!(within("the other half", reader.recv()).await.unwrap(), b"seen");
-    let bytes = thread.join().unwrap();
+    let mut seen = [0; 4];
+    within("the other half", reader.read_exact(&mut seen)).await.unwrap();
+    assert_eq!(&seen, b"seen");
+    let bytes = thread.join().await;
     assert_eq!(bytes.len(), 1_000_000);
     check_bytes(5, 0, &bytes);
     assert!(matches!(within("the end", reader.recv()).await, Ok(lease) if lease.is_empty()));

@@ -22,6 +22,8 @@ pub(super) enum Fin {
     No,
     Sent,
     Arrived,
+    /// It came to a socket that a reset had closed.
+    Lost,
 }
 
 /// Bytes that travel together, and when they are due.
@@ -222,8 +224,17 @@ impl Connection {
     /// The sender hears what the receiver has taken. `true`: so it has room again, and waits for
     /// some.
     pub(super) fn hear(&mut self, sender: Side) -> bool {
-        let (end, pipe) = (&mut self.ends[sender], &mut self.pipes[sender]);
+        let pipe = &mut self.pipes[sender];
         pipe.unheard = 0;
+        let capacity = pipe.capacity;
+        self.resize(sender, capacity)
+    }
+
+    /// What a side sends gets so much room (socket(7), `SO_SNDBUF`). `true`: that is more than it
+    /// had, and its sender waits for some.
+    pub(super) fn resize(&mut self, sender: Side, capacity: usize) -> bool {
+        let (end, pipe) = (&mut self.ends[sender], &mut self.pipes[sender]);
+        pipe.capacity = capacity;
         let tells = end.wants_room && pipe.has_room();
         if tells {
             end.wants_room = false;
@@ -361,7 +372,13 @@ impl Connection {
         false
     }
 
+    /// The end of the stream comes, unless a reset was quicker: a closed socket drops what follows
+    /// (`tcp_rcv_state_process`), or the reset would look like an orderly end.
     pub(super) fn arrive_fin(&mut self, side: Side) {
+        if self.ends[side].is_dead {
+            self.pipes[1 - side].fin = Fin::Lost;
+            return;
+        }
         self.pipes[1 - side].fin = Fin::Arrived;
         self.ends[side].changed();
     }

@@ -30,6 +30,9 @@ use super::world::{self, Books, FIRST};
 /// So many bits of a number say which of its life's descriptors it is.
 pub(super) const INDEX_BITS: u32 = 14;
 
+/// The smallest send buffer (`SOCK_MIN_SNDBUF`, without what the kernel adds for its own).
+const SNDBUF_MIN: usize = 2048;
+
 /// A handshake that the client waits for.
 #[derive(Debug)]
 pub(super) struct Connecting {
@@ -350,7 +353,20 @@ impl State {
         };
         socket.options.retain(|(at, of, _)| (*at, *of) != (level, name));
         socket.options.push((level, name, value.to_vec()));
+        if (level, name) == (libc::SOL_SOCKET, libc::SO_SNDBUF) {
+            self.resize(number, value);
+        }
         0
+    }
+
+    /// A connection's own send buffer; what a listener has been given is not inherited.
+    fn resize(&mut self, number: i32, value: &[u8]) {
+        let Some(size) = value.first_chunk().map(|size| i32::from_ne_bytes(*size)) else { return };
+        let size = usize::try_from(size).unwrap_or(0).max(SNDBUF_MIN);
+        let told = self.stream(number).map(|(stream, side)| stream.resize(side, size));
+        if told == Ok(true) {
+            self.boots[world::boot_of(number)].changes += 1;
+        }
     }
 
     pub(super) fn option(&mut self, number: i32, level: i32, name: i32, into: &mut [u8]) -> i32 {
