@@ -361,9 +361,15 @@ impl Connection {
         false
     }
 
-    pub(super) fn arrive_fin(&mut self, side: Side) {
-        self.pipes[1 - side].fin = Fin::Arrived;
-        self.ends[side].changed();
+    /// FIN comes to an end of the connection, if it was sent. `false`: nothing comes.
+    pub(super) fn arrive_fin(&mut self, side: Side) -> bool {
+        let (end, pipe) = (&mut self.ends[side], &mut self.pipes[1 - side]);
+        let comes = pipe.fin == Fin::Sent && !end.is_dead;
+        if comes {
+            pipe.fin = Fin::Arrived;
+            end.changed();
+        }
+        comes
     }
 
     /// A reset comes to an end, or the end gives up waiting for an answer.
