@@ -46,6 +46,10 @@ pub(crate) struct Direction {
     peeks: Vec<(usize, Vec<u8>)>,
     /// Its sender crashed: what it had committed may be lost, though the end comes.
     crashed: bool,
+    /// The other direction, and whether a write on it has failed: that took the connection's
+    /// error, and a read finds the end then (tcp(7)).
+    reverse: Option<usize>,
+    failed: bool,
     writers: usize,
     /// A `write_all` is under way, between whose parts other writes would go.
     exclusive: bool,
@@ -53,7 +57,7 @@ pub(crate) struct Direction {
 
 impl Direction {
     /// Where in what was received each choice of the first chunks may end.
-    fn check(&self) -> Result<(), String> {
+    fn check(&self, may_be_cut: bool) -> Result<(), String> {
         if self.unknown {
             return Ok(());
         }
@@ -91,7 +95,7 @@ impl Direction {
         }
         match self.end {
             Some(end) if end != self.got.len() => Err(format!("bytes after the end at {end}")),
-            Some(_) if !self.crashed && !ends.contains(&self.got.len()) => {
+            Some(_) if !self.crashed && !may_be_cut && !ends.contains(&self.got.len()) => {
                 Err("the end came, and not everything before it".to_owned())
             }
             _ => Ok(()),
@@ -129,7 +133,15 @@ impl Ledger {
             self.directions.extend([unknown(), unknown()]);
             return (next, next + 1);
         }
-        (self.way(local, peer), self.way(peer, local))
+        let (out, back) = (self.way(local, peer), self.way(peer, local));
+        self.directions[out].reverse = Some(back);
+        self.directions[back].reverse = Some(out);
+        (out, back)
+    }
+
+    /// A write has failed.
+    pub(crate) fn failed(&mut self, way: usize) {
+        self.directions[way].failed = true;
     }
 
     fn way(&mut self, from: SocketAddr, to: SocketAddr) -> usize {
@@ -172,7 +184,10 @@ impl Ledger {
 
     pub(crate) fn check(&mut self) {
         for (way, direction) in self.directions.iter().enumerate() {
-            if let Err(text) = direction.check() {
+            let reverse = direction.reverse.map(|reverse| &self.directions[reverse]);
+            let exact = |chunk: &Chunk| matches!(chunk.fate, Fate::Exactly(_));
+            let is_cut = reverse.is_some_and(|one| one.failed || !one.chunks.iter().all(exact));
+            if let Err(text) = direction.check(is_cut) {
                 let text = format!("direction {way}: {text}: {direction:?}");
                 self.failures.push(text);
             }
@@ -289,7 +304,7 @@ mod tests {
         let chunk = |(bytes, fate): &(&str, Fate)| Chunk { bytes: (*bytes).into(), fate: *fate };
         let end = ended.then_some(got.len());
         let (chunks, got) = (chunks.iter().map(chunk).collect(), got.into());
-        Direction { chunks, got, end, ..Direction::default() }.check()
+        Direction { chunks, got, end, ..Direction::default() }.check(false)
     }
 
     #[test]

@@ -273,7 +273,7 @@ async fn finish(place: &Place) {
 async fn finish_streams(place: Place, streams: Vec<Held>) {
     let finish = |held: Held| {
         let place = &place;
-        async move { join(streams::shut_down(&held), read_to_end(place, &held)).await }
+        async move { join(streams::shut_down(place, &held), read_to_end(place, &held)).await }
     };
     join_all(streams.into_iter().map(finish)).await;
 }

@@ -32,7 +32,7 @@ pub(crate) async fn perform(place: &Place, op: Op) {
         }
         Op::Shutdown { at, how } => {
             if let Some(held) = place.stream(at, |held| !matches!(held, Held::Reader(..))) {
-                run(how, shut_down(&held)).await;
+                run(how, shut_down(place, &held)).await;
             }
         }
         Op::Detach { at, how } => {
@@ -289,6 +289,7 @@ async fn write(place: &Place, held: &Held, by: Write, length: usize, how: How) {
         }
     };
     if let Err(error) = outcome {
+        place.shared.lock().failed(way);
         place.look_at("a write", &error);
     }
 }
@@ -381,11 +382,14 @@ async fn write_slice(held: &Held, by: Write, mut sending: Sending) -> io::Result
     written.map(|count| sending.if_dropped(Fate::Exactly(count)))
 }
 
-pub(crate) async fn shut_down(held: &Held) -> io::Result<()> {
-    match held {
-        Held::Whole(stream, _) => stream.shutdown().await,
-        Held::Writer(writer, _) => writer.shutdown().await,
-        Held::Reader(..) => Ok(()),
+pub(crate) async fn shut_down(place: &Place, held: &Held) {
+    let (way, ended) = match held {
+        Held::Whole(stream, (way, _)) => (*way, stream.shutdown().await),
+        Held::Writer(writer, (way, _)) => (*way, writer.shutdown().await),
+        Held::Reader(..) => return,
+    };
+    if ended.is_err() {
+        place.shared.lock().failed(way);
     }
 }
 
