@@ -256,7 +256,12 @@ impl Core {
 
     /// Whether a turn would find something, as far as can be seen without one.
     pub(crate) fn wants_turn(&self) -> bool {
-        !self.is_idle() || !self.proactor.may_sleep() || self.proactor.wants_turn()
+        !self.is_idle() || self.wants_end_turn()
+    }
+
+    /// The same at the end, when nothing but I/O goes on: who was woken is not asked again.
+    pub(crate) fn wants_end_turn(&self) -> bool {
+        !self.proactor.may_sleep() || self.proactor.wants_turn()
     }
 
     /// Makes this core the thread's current one, for its tasks and for its I/O, and keeps its loop

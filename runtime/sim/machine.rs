@@ -174,9 +174,17 @@ impl<'a> Core<'a> {
         }
         let (now, changes) = world.with(|state| (state.now(), state.changes(self.boot)));
         let soon = now + TURN_MAX as u64;
-        if self.due > soon && (changes != self.seen || self.runtime.core().wants_turn()) {
+        if self.due > soon && (changes != self.seen || self.wants_turn()) {
             self.seen = changes;
             self.due = now + chance.up_to(TURN_MAX) as u64;
+        }
+    }
+
+    fn wants_turn(&self) -> bool {
+        match self.phase {
+            Phase::Running(_) => self.runtime.core().wants_turn(),
+            Phase::Ending { .. } => self.runtime.core().wants_end_turn(),
+            Phase::Ended(_) => false,
         }
     }
 
@@ -193,7 +201,7 @@ impl<'a> Core<'a> {
                 return;
             }
         };
-        if core.wants_turn() {
+        if self.wants_turn() {
             self.due = now + chance.up_to(TURN_MAX) as u64;
             return;
         }

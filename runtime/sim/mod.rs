@@ -95,8 +95,9 @@ use self::settings::Settings;
 pub use self::world::{World, note, world};
 use crate::io::ring::simulated::world::World as Kernel;
 pub use crate::io::ring::simulated::{Books, Chance, Crash, Disk, DiskOptions, Survival};
+use crate::runtime::builder::Report;
 use crate::runtime::builder::nanoseconds;
-use crate::runtime::{Builder, CoreHandle};
+use crate::runtime::{Builder, CoreHandle, Metrics};
 
 /// What a program of a simulation may return: `()`, nothing at all because it has no end, or a
 /// `Result` whose error fails the simulation.
@@ -339,6 +340,19 @@ impl Sim {
     #[must_use]
     pub fn options(&self) -> String {
         format!("{}{}", self.settings, self.planned)
+    }
+
+    /// Keeps cores that have ended, for [`ends`](Self::ends), and gives them time to. For the
+    /// library's own tests.
+    #[doc(hidden)]
+    pub fn keep_ends(&mut self) {
+        self.driver.grace = Some(Duration::from_secs(60));
+    }
+
+    /// What the end of each core has come to, and what was counted by then.
+    #[doc(hidden)]
+    pub fn ends(&self) -> Vec<(Report, Metrics)> {
+        self.driver.cores.iter().filter_map(machine::Core::result).collect()
     }
 
     /// Runs until every client has returned, and then ends the hosts' programs.

@@ -201,3 +201,52 @@ fn socket_buffers_bound_what_a_sender_is_ahead() {
     sim.client("client", client).runtime(runtime);
     sim.run().unwrap();
 }
+
+/// What was under way when a reset cut it off used to arrive as an orderly end, after the error.
+#[test]
+fn an_abort_with_bytes_under_way_is_no_end() {
+    check(200, |sim| {
+        sim.host("server", || async {
+            let listener = TcpListener::bind("0.0.0.0:7").await.unwrap();
+            let stream = accept(&listener).await;
+            let mut got = 0;
+            let ended = loop {
+                match stream.recv().await {
+                    Ok(lease) if lease.is_empty() => break true,
+                    Ok(lease) => got += lease.len(),
+                    Err(_) => break false,
+                }
+            };
+            assert!(!ended, "the end came after {got} bytes of 300");
+        });
+        sim.client("client", async {
+            let stream = TcpStream::connect("server:7").await?;
+            stream.send_all(vec![1; 300]).await?;
+            stream.abort();
+            sleep(SECOND).await;
+            std::io::Result::Ok(())
+        });
+    });
+}
+
+/// Two cores that both wait in vain used to wake each other for ever.
+#[test]
+fn cores_that_wait_leave_time_to_jump() {
+    let mut sim = Sim::new(3);
+    sim.step_limit(20_000);
+    sim.cores("server", 2, |core| async move {
+        let port = 7 + core.index() as u16;
+        let listener = TcpListener::bind(("0.0.0.0", port)).await.unwrap();
+        let stream = accept(&listener).await;
+        assert!(stream.recv().await.unwrap().is_empty());
+    });
+    sim.client("client", async {
+        let one = TcpStream::connect("server:7").await?;
+        let other = TcpStream::connect("server:8").await?;
+        sleep(3600 * SECOND).await;
+        drop((one, other));
+        sleep(SECOND).await;
+        std::io::Result::Ok(())
+    });
+    sim.run().unwrap();
+}

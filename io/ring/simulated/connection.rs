@@ -372,15 +372,21 @@ impl Connection {
         false
     }
 
-    /// The end of the stream comes, unless a reset was quicker: a closed socket drops what follows
-    /// (`tcp_rcv_state_process`), or the reset would look like an orderly end.
-    pub(super) fn arrive_fin(&mut self, side: Side) {
-        if self.ends[side].is_dead {
-            self.pipes[1 - side].fin = Fin::Lost;
-            return;
+    /// The end of the stream comes, if it was sent and no reset was quicker: a closed socket drops
+    /// what follows (`tcp_rcv_state_process`), or the reset would look like an orderly end. `false`:
+    /// nothing comes.
+    pub(super) fn arrive_fin(&mut self, side: Side) -> bool {
+        let (end, pipe) = (&mut self.ends[side], &mut self.pipes[1 - side]);
+        if end.is_dead {
+            pipe.fin = Fin::Lost;
+            return false;
         }
-        self.pipes[1 - side].fin = Fin::Arrived;
-        self.ends[side].changed();
+        let comes = pipe.fin == Fin::Sent;
+        if comes {
+            pipe.fin = Fin::Arrived;
+            end.changed();
+        }
+        comes
     }
 
     /// A reset comes to an end, or the end gives up waiting for an answer.

@@ -334,7 +334,10 @@ impl State {
         let end = &connection.ends[to];
         let (at, boot) = (end.address, end.boot);
         if connection.pipes[from].segments.is_empty() {
-            connection.arrive_fin(to);
+            // Cut off by a reset, what was under way leaves nothing that could arrive.
+            if !connection.arrive_fin(to) {
+                return;
+            }
             self.note_on(boot, Event::FinArrived { at });
         } else {
             self.take_bytes(id, from);

@@ -131,7 +131,13 @@ impl State {
     /// Notes what happens on a host.
     pub(super) fn note_on(&mut self, boot: usize, event: Event) {
         let boot = &mut self.boots[boot];
-        boot.changes += 1;
+        // An attempt in vain is no news for the other cores: theirs would be news for this one, and
+        // so on for ever.
+        let in_vain = match event {
+            Event::Received { result, .. } | Event::Sent { result, .. } => result == -libc::EAGAIN,
+            _ => false,
+        };
+        boot.changes += u64::from(!in_vain);
         self.trace.note(self.now, Some(boot.host), event);
     }
 

@@ -1,0 +1,261 @@
+//! Where operations run: a core of a host that is up, with the objects that all of its cores share.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
+use std::time::Duration;
+
+use quoit::buffer::Lease;
+use quoit::net::{OwnedReadHalf, OwnedWriteHalf, TcpListener, TcpStream};
+use quoit::task::{self, AbortHandle, JoinHandle};
+use quoit::{CoreHandle, time};
+
+use crate::files::{self, Opened};
+use crate::ledger::Shared;
+use crate::program::{How, Op, PLACES};
+use crate::streams;
+
+/// As long as anything takes here, in the world's time.
+pub(crate) const LONG: Duration = Duration::from_secs(2);
+
+/// A connection, or what is left of it. The directions are: out, in.
+#[derive(Clone, Debug)]
+pub(crate) enum Held {
+    Whole(Arc<TcpStream>, (usize, usize)),
+    Reader(Arc<OwnedReadHalf>, (usize, usize)),
+    Writer(Arc<OwnedWriteHalf>, (usize, usize)),
+}
+
+/// What the cores of one life of a host share.
+#[derive(Debug, Default)]
+pub(crate) struct Objects {
+    pub(crate) streams: [Option<Held>; PLACES],
+    pub(crate) listeners: [Option<Arc<TcpListener>>; PLACES],
+    pub(crate) files: [Option<Arc<Opened>>; PLACES],
+    pub(crate) tasks: [Option<JoinHandle<()>>; PLACES],
+    pub(crate) lanes: Vec<AbortHandle>,
+    /// Each with what it has to hold.
+    pub(crate) leases: Vec<(Lease, Vec<u8>)>,
+    /// Tasks that have not ended.
+    pub(crate) running: usize,
+}
+
+/// The number of the first of its kind from there on.
+fn find<T>(places: &[Option<T>], at: usize, fits: impl Fn(&T) -> bool) -> Option<usize> {
+    let order = (0..places.len()).map(|step| (at + step) % places.len());
+    order.into_iter().find(|place| places[*place].as_ref().is_some_and(&fits))
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    pub(crate) host: usize,
+    pub(crate) core: CoreHandle,
+    pub(crate) cores: usize,
+    pub(crate) objects: Arc<Mutex<Objects>>,
+    pub(crate) shared: Shared,
+}
+
+impl Place {
+    pub(crate) fn objects(&self) -> MutexGuard<'_, Objects> {
+        self.objects.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn stream(&self, at: usize, fits: impl Fn(&Held) -> bool) -> Option<Held> {
+        let objects = self.objects();
+        find(&objects.streams, at, fits).and_then(|at| objects.streams[at].clone())
+    }
+
+    /// Takes a connection out, for what consumes it.
+    pub(crate) fn take_stream(&self, at: usize, fits: impl Fn(&Held) -> bool) -> Option<Held> {
+        let mut objects = self.objects();
+        find(&objects.streams, at, fits).and_then(|at| objects.streams[at].take())
+    }
+
+    /// What stood there is dropped.
+    pub(crate) fn put_stream(&self, at: usize, held: Held) {
+        let before = self.objects().streams[at % PLACES].replace(held);
+        drop(before);
+    }
+
+    pub(crate) fn listener(&self, at: usize) -> Option<Arc<TcpListener>> {
+        let objects = self.objects();
+        find(&objects.listeners, at, |_| true).and_then(|at| objects.listeners[at].clone())
+    }
+
+    pub(crate) fn take_listener(&self, at: usize) -> Option<Arc<TcpListener>> {
+        let mut objects = self.objects();
+        find(&objects.listeners, at, |_| true).and_then(|at| objects.listeners[at].take())
+    }
+
+    pub(crate) fn file(&self, at: usize) -> Option<Arc<Opened>> {
+        let objects = self.objects();
+        find(&objects.files, at, |_| true).and_then(|at| objects.files[at].clone())
+    }
+
+    pub(crate) fn take_file(&self, at: usize) -> Option<Arc<Opened>> {
+        let mut objects = self.objects();
+        find(&objects.files, at, |_| true).and_then(|at| objects.files[at].take())
+    }
+
+    fn take_task(&self, at: usize) -> Option<JoinHandle<()>> {
+        let mut objects = self.objects();
+        find(&objects.tasks, at, |_| true).and_then(|at| objects.tasks[at].take())
+    }
+
+    /// Keeps a lease, and lets go of the oldest one, which nobody may have written to.
+    pub(crate) fn keep(&self, lease: Lease) {
+        let holds = lease.to_vec();
+        let old = {
+            let mut objects = self.objects();
+            objects.leases.push((lease, holds));
+            (objects.leases.len() > 6).then(|| objects.leases.remove(0))
+        };
+        old.into_iter().for_each(|lease| self.let_go(lease));
+    }
+
+    pub(crate) fn let_go(&self, (lease, held): (Lease, Vec<u8>)) {
+        if lease[..] != held {
+            self.shared.lock().fail(format!("a lease has changed: {held:?} to {:?}", &lease[..]));
+        }
+    }
+
+    /// Notes an error that no program should ever see.
+    pub(crate) fn look_at(&self, what: &str, error: &io::Error) {
+        const OURS: [i32; 5] =
+            [libc::EBADF, libc::EFAULT, libc::EINVAL, libc::ENOTSOCK, libc::ECANCELED];
+        if error.raw_os_error().is_some_and(|code| OURS.contains(&code)) {
+            self.shared.lock().fail(format!("{what} answers {error:?}"));
+        }
+    }
+}
+
+/// Does with a future what the program says. `None`: it was dropped.
+pub(crate) async fn run<F: Future>(how: How, future: F) -> Option<F::Output> {
+    match how {
+        How::Cut(polls) => cut(polls, future).await,
+        How::Within(limit) => time::timeout(Duration::from_micros(limit), future).await.ok(),
+        How::Full | How::Limit(_) => time::timeout(LONG, future).await.ok(),
+    }
+}
+
+async fn cut<F: Future>(mut left: usize, future: F) -> Option<F::Output> {
+    let mut future = pin!(future);
+    poll_fn(|cx| {
+        if let Poll::Ready(output) = future.as_mut().poll(cx) {
+            return Poll::Ready(Some(output));
+        }
+        left = left.saturating_sub(1);
+        if left == 0 {
+            return Poll::Ready(None);
+        }
+        // The last poll has to come.
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await
+}
+
+/// Counts a task while it is there.
+struct Running(Place);
+
+impl Running {
+    fn new(place: &Place) -> Self {
+        place.objects().running += 1;
+        Self(place.clone())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.objects().running -= 1;
+    }
+}
+
+/// Starts a task on one of the cores.
+pub(crate) fn spawn<C, F>(place: &Place, core: usize, body: C) -> JoinHandle<()>
+where
+    C: FnOnce(Place) -> F + Send + 'static,
+    F: Future<Output = ()> + 'static,
+{
+    let (running, place) = (Running::new(place), place.clone());
+    place.core.clone().spawn_on(core % place.cores, move || async move {
+        let body = body(place);
+        body.await;
+        drop(running);
+    })
+}
+
+/// Awaits a task; its panic is a failure.
+pub(crate) async fn join(place: &Place, task: &mut JoinHandle<()>) {
+    if let Err(error) = task.await {
+        if error.is_panic() {
+            place.shared.lock().fail(format!("a task has panicked: {error:?}"));
+        }
+    }
+}
+
+pub(crate) fn perform(place: Place, op: Op) -> Pin<Box<dyn Future<Output = ()>>> {
+    Box::pin(async move {
+        match op {
+            Op::Spawn { .. }
+            | Op::Join { .. }
+            | Op::AbortTask(_)
+            | Op::DropTask(_)
+            | Op::AbortLane(_) => on_task(&place, op).await,
+            Op::Blocking { how } => blocking(&place, how).await,
+            Op::Sleep(micros) => time::sleep(Duration::from_micros(micros)).await,
+            Op::Yield => task::yield_now().await,
+            Op::Open { .. }
+            | Op::File { .. }
+            | Op::CloneFile { .. }
+            | Op::CloseFile { .. }
+            | Op::DropFile(_) => files::perform(&place, op).await,
+            _ => streams::perform(&place, op).await,
+        }
+    })
+}
+
+async fn on_task(place: &Place, op: Op) {
+    match op {
+        Op::Spawn { core, into, op } => {
+            let task = spawn(place, core, |place| perform(place, *op));
+            let before = place.objects().tasks[into].replace(task);
+            drop(before);
+        }
+        Op::Join { at, how } => {
+            if let Some(mut task) = place.take_task(at) {
+                run(how, join(place, &mut task)).await;
+            }
+        }
+        Op::AbortTask(at) => {
+            if let Some(mut task) = place.take_task(at) {
+                task.abort();
+                join(place, &mut task).await;
+            }
+        }
+        Op::DropTask(at) => drop(place.take_task(at)),
+        Op::AbortLane(at) => {
+            let lane = {
+                let objects = place.objects();
+                (!objects.lanes.is_empty()).then(|| objects.lanes[at % objects.lanes.len()].clone())
+            };
+            lane.into_iter().for_each(|lane| lane.abort());
+        }
+        _ => unreachable!("not about a task: {op:?}"),
+    }
+}
+
+async fn blocking(place: &Place, how: How) {
+    let shared = place.shared.clone();
+    let work = task::spawn_blocking(move || {
+        let counted = shared.counted(vec![1; 10]);
+        counted.bytes.len()
+    });
+    if let Some(outcome) = run(how, work).await {
+        if !matches!(outcome, Ok(10)) {
+            place.shared.lock().fail(format!("blocking work answers {outcome:?}"));
+        }
+    }
+}
