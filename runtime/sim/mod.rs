@@ -59,8 +59,8 @@
 //! A simulated socket has no descriptor: `AsFd` and `as_raw_fd` panic. Signals and further runtimes
 //! inside the simulation answer [`Unsupported`](std::io::ErrorKind::Unsupported).
 //!
-//! The [explorers](explore) disturb one program everywhere, one run after the other: they cancel each
-//! of its futures at every poll, and refuse it every call.
+//! The [explorers](explore) disturb one program everywhere, one run after the other: they cancel
+//! each of its futures at every poll, and refuse it every call.
 //!
 //! [`spawn_blocking`]: crate::task::spawn_blocking
 
