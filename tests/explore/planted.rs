@@ -96,7 +96,7 @@ fn a_wait_that_comes_to_no_end() {
             quoit::task::yield_now().await;
         }
     });
-    assert_eq!(found.failures().len(), 1, "{found}");
+    assert!(!found.failures().is_empty(), "not found");
     assert!(found.failures()[0].what().contains("comes to no end"), "{found}");
 }
 

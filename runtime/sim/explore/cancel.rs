@@ -3,7 +3,7 @@
 //! ```text
 //!   poll ──► Before? ──► the future's own poll ──► ready: Some(output)
 //!               │                              └─► pending ──► After? ──► Later? ──► pending
-//!               └─ yes: dropped, None                 └─ yes ────┴─ yes, after some more wakes
+//!               └─ yes: dropped, None                 └─ yes ────┴─ yes, after some time
 //! ```
 //!
 //! Each question has a number: the place of it among all questions of the run. A run that is to be
@@ -14,14 +14,17 @@ use std::fmt;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use pin_project_lite::pin_project;
 
 use crate::io::ring::simulated::Chance;
+use crate::runtime::time::{self, Sleep};
 use crate::runtime::{AbortHandle, JoinHandle, spawn};
 
-/// How many wakes "a while later" is, at most.
-const WHILE: usize = 24;
+/// "A while later" is one of so many steps: about the time that a handshake takes, at most.
+const STEPS: usize = 24;
+const STEP: Duration = Duration::from_micros(20);
 /// After the first cancel, one question in so many is answered with yes, too.
 const AGAIN: usize = 8;
 
@@ -160,8 +163,8 @@ struct Cut {
     questions: Rc<RefCell<Questions>>,
     name: &'static str,
     polls: u32,
-    /// It is cancelled after so many more wakes, and not polled any more.
-    leaving: Option<usize>,
+    /// It is cancelled then, and not polled any more.
+    leaving: Option<Pin<Box<Sleep>>>,
 }
 
 /// What one poll came to.
@@ -177,8 +180,8 @@ impl Cut {
     }
 
     fn poll<F: Future>(&mut self, future: Pin<&mut F>, cx: &mut Context<'_>) -> Outcome<F::Output> {
-        if let Some(left) = self.leaving {
-            return self.leave(left, cx);
+        if self.leaving.is_some() {
+            return self.leave(cx);
         }
         self.polls += 1;
         if self.ask(Moment::Before) {
@@ -192,19 +195,16 @@ impl Cut {
         }
         if self.ask(Moment::Later) {
             // Another number for each place, the same in each run.
-            let wakes = 1 + self.questions.borrow().asked % WHILE;
-            return self.leave(wakes, cx);
+            let steps = 1 + self.questions.borrow().asked % STEPS;
+            self.leaving = Some(Box::pin(time::sleep(STEP * steps as u32)));
+            return self.leave(cx);
         }
         Outcome::Pending
     }
 
-    fn leave<T>(&mut self, left: usize, cx: &Context<'_>) -> Outcome<T> {
-        if left == 0 {
-            return Outcome::Cancelled;
-        }
-        self.leaving = Some(left - 1);
-        cx.waker().wake_by_ref();
-        Outcome::Pending
+    fn leave<T>(&mut self, cx: &mut Context<'_>) -> Outcome<T> {
+        let nap = self.leaving.as_mut().expect("it is leaving");
+        if nap.as_mut().poll(cx).is_pending() { Outcome::Pending } else { Outcome::Cancelled }
     }
 
     fn ask(&self, moment: Moment) -> bool {

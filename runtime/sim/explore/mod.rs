@@ -21,9 +21,8 @@
 //! request, lease or descriptor is left. A panic fails the run: the scenario's own assertions, and
 //! those of the simulated kernel, which watches over memory that is lent to it, over descriptor
 //! numbers that are closed too soon, over programs that wait for what can never happen, and over
-//! those that come to no end. So does a panic of a task, whether or not anybody awaits its handle;
-//! only a run whose root was dropped leaves tasks behind that lose whom they talk to, and may
-//! panic.
+//! those that come to no end. So does a panic of a task, whether or not anybody awaits its handle:
+//! except where the root was dropped, since the tasks it leaves lose whom they talk to.
 //!
 //! That the bytes are right only the scenario can know. Let it send what it can recognise, like a
 //! counter, so that a byte that is lost, repeated or out of place shows.
@@ -32,13 +31,13 @@
 //!
 //! The same seed and point give the same run. A failure names both: in the environment,
 //! `QUOIT_SEED=7 QUOIT_POINT=cancel:12` runs that one alone, and `QUOIT_SIMULATION_TRACE=1` prints
-//! what happened, event by event. `QUOIT_SEEDS=1000` explores so many seeds, whatever the test asks
-//! for.
+//! what happened, event by event. `QUOIT_EXPLORE_SEEDS=1000` explores so many seeds, whatever the
+//! test asks for, and `QUOIT_EXPLORE_POINTS=1` at most so many points of each.
 //!
 //! # What a scenario may use
 //!
-//! It is one program on one core that talks to itself over TCP and has files, like the one in the
-//! example below. Its host is called `host`, so `sim::world().disk("host", ..)` looks into its
+//! It is one program on one core that talks to itself over TCP, like the one in the example below,
+//! and has files: its host is called `host`, so `sim::world().disk("host", ..)` looks into its
 //! disk. What it may not use is what [no simulation](super#what-must-not-leak-in) may, like the
 //! order of a `HashMap`.
 //!
@@ -141,7 +140,7 @@ impl<'a> Explorer<'a> {
         }
     }
 
-    /// How many seeds to explore, unless `QUOIT_SEEDS` says otherwise.
+    /// How many seeds to explore, unless `QUOIT_EXPLORE_SEEDS` says otherwise.
     #[must_use]
     pub fn seeds(mut self, seeds: u64) -> Self {
         self.seeds = seeds;
@@ -288,7 +287,7 @@ impl<'a> Explorer<'a> {
 
     fn seeds_of(&self, replay: Replay) -> Range<u64> {
         match replay {
-            Replay::No => 0..number("QUOIT_SEEDS").unwrap_or(self.seeds),
+            Replay::No => 0..number("QUOIT_EXPLORE_SEEDS").unwrap_or(self.seeds),
             Replay::Seed(seed) | Replay::Point { seed, .. } => seed..seed + 1,
             Replay::OfOtherKind => 0..0,
         }
@@ -296,7 +295,8 @@ impl<'a> Explorer<'a> {
 
     /// Which of a seed's points to explore.
     fn choose(&self, seed: u64, points: usize) -> Vec<usize> {
-        let count = self.points_per_seed.min(points);
+        let most = number("QUOIT_EXPLORE_POINTS").map_or(usize::MAX, |most| most as usize);
+        let count = self.points_per_seed.min(most).min(points);
         if count == points {
             return (0..points).collect();
         }
