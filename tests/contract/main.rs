@@ -9,6 +9,7 @@ mod close;
 mod common;
 mod handover;
 mod many;
+mod observe;
 mod odd;
 mod off_core;
 mod pool;

@@ -165,8 +165,10 @@ impl Stream {
     /// A waiting future was dropped. If it stood first, the wake it may have had passes on.
     pub(crate) fn withdraw(&mut self, wait: Wait, waiter: WaiterId, services: &mut Services) {
         match wait {
-            Wait::Read | Wait::Readable => self.receive.withdraw(waiter, services),
-            Wait::Write | Wait::Writable | Wait::Accept => self.send.withdraw(waiter, services),
+            Wait::Read => self.receive.withdraw(waiter, services),
+            Wait::Readable => self.receive.overlook(waiter, services),
+            Wait::Write | Wait::Accept => self.send.withdraw(waiter, services),
+            Wait::Writable => self.send.overlook(waiter, services),
             Wait::Idle => {
                 let Some(movers) = &mut self.movers else { return };
                 let (waker, _) = movers.strike(waiter);
@@ -176,7 +178,7 @@ impl Stream {
                     self.receive.resume(services);
                     self.send.resume(services);
                 } else {
-                    services.effects.wake(movers.notify_first());
+                    movers.notify(&mut services.effects.wakers);
                 }
             }
         }
@@ -266,8 +268,8 @@ impl Stream {
     pub(crate) fn settle(&mut self, key: Key, services: &mut Services) -> bool {
         if self.phase == Phase::Open {
             if self.movers.is_some() && self.is_idle() {
-                let movers = self.movers.as_mut();
-                services.effects.wake(movers.and_then(|movers| movers.notify_first()));
+                let wakers = &mut services.effects.wakers;
+                self.movers.iter_mut().for_each(|movers| movers.notify(wakers));
             }
             return false;
         }
