@@ -201,3 +201,16 @@ async fn a_writable_that_is_not_polled_again_holds_up_no_other() {
     assert_eq!(left.count(), 1, "once, until it is polled again");
     within("the one that was left", one).await.unwrap();
 }
+
+#[quoit::test(seeds = 20)]
+async fn an_owned_half_peeks_what_it_reads_next() {
+    let (stream, peer) = ends().await;
+    let (reader, _writer) = stream.into_split();
+    say(&peer, "ping");
+    let mut seen = [0; 4];
+    let count = within("peek", reader.peek(&mut seen)).await.unwrap();
+    assert_eq!(seen[..count], b"ping"[..count]);
+    let mut all = [0; 4];
+    within("read", reader.read_exact(&mut all)).await.unwrap();
+    assert_eq!(&all, b"ping", "it took nothing");
+}
