@@ -181,12 +181,11 @@ impl Tables {
             }
         } else if let Some(stream) = self.streams.get_mut(key) {
             let _: Poll<()> = match wait {
-                Wait::Read | Wait::Readable => stream.receive.wait(waiter, caller, services),
-                Wait::Write | Wait::Writable | Wait::Accept => {
-                    stream.send.wait(waiter, caller, services)
-                }
-                // Who moves a stream stands in line only once it is being quiesced.
-                Wait::Idle => Poll::Pending,
+                Wait::Read => stream.receive.wait(waiter, caller, services),
+                Wait::Write | Wait::Accept => stream.send.wait(waiter, caller, services),
+                // Who only looks stands in no line. Who moves a stream does so only once it is
+                // being quiesced.
+                Wait::Readable | Wait::Writable | Wait::Idle => Poll::Pending,
             };
         }
     }

@@ -10,10 +10,15 @@
 //! asked. One waiter is the rule and needs no memory of its own; more stand in a boxed queue, which
 //! is bounded by the futures that exist.
 //!
+//! Observers only want to know, and take nothing. So they have no place in the line, where one that
+//! is woken and not polled again would hold up the others: a wake goes to all who asked before the
+//! first in line did, and strikes them off until they ask again.
+//!
 //! The poll-based traits have no future whose drop would tell that nobody waits any more. So their
 //! one place is the last: whoever has a future goes before it, and a wake strikes it off.
 
 use std::collections::VecDeque;
+use std::mem;
 use std::sync::atomic::{AtomicPtr, Ordering};
 use std::task::{RawWakerVTable, Waker};
 
@@ -86,11 +91,34 @@ struct Waiting {
     waker: Option<Waker>,
 }
 
+impl Waiting {
+    /// Answers the waker it had: drop it outside the tables.
+    fn renew(&mut self, caller: &mut Caller<'_>) -> Option<Waker> {
+        if self.waker.as_ref().is_some_and(|old| caller.will_wake(old)) {
+            return None;
+        }
+        let copy = caller.copy()?;
+        self.waker.replace(copy)
+    }
+
+    /// Whether it does not stand before an observer: it asked later, or may be gone for good.
+    fn is_behind(&self, id: WaiterId) -> bool {
+        self.id == POLLER || (self.id != HOLDER && id < self.id)
+    }
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Waiters {
     first: Option<Waiting>,
-    #[expect(clippy::box_collection, reason = "a pointer, not four words, while it is empty")]
-    rest: Option<Box<VecDeque<Waiting>>>,
+    /// A pointer while nobody needs more.
+    more: Option<Box<More>>,
+}
+
+#[derive(Debug, Default)]
+struct More {
+    /// Behind the first.
+    rest: VecDeque<Waiting>,
+    observers: Vec<Waiting>,
 }
 
 impl Waiters {
@@ -105,16 +133,40 @@ impl Waiters {
         self.first.as_ref().is_none_or(|first| Some(first.id) == id || first.id == POLLER)
     }
 
+    /// Whether an observer may be told now: nobody with a future stands before it.
+    #[inline]
+    pub(crate) fn may_look(&self, id: Option<WaiterId>) -> bool {
+        let behind = |first: &Waiting| first.is_behind(id.unwrap_or(HOLDER));
+        self.first.as_ref().is_none_or(behind)
+    }
+
+    /// Has an observer told, or renews its waker. Answers the waker it had: drop it outside the
+    /// tables.
+    #[must_use]
+    pub(crate) fn observe(&mut self, id: WaiterId, caller: &mut Caller<'_>) -> Option<Waker> {
+        let mut observers = self.more.iter_mut().flat_map(|more| more.observers.iter_mut());
+        if let Some(observer) = observers.find(|observer| observer.id == id) {
+            return observer.renew(caller);
+        }
+        let waker = Some(caller.copy()?);
+        self.more.get_or_insert_default().observers.push(Waiting { id, waker });
+        None
+    }
+
+    /// Strikes an observer off, if it is there still. Answers its waker.
+    #[must_use]
+    pub(crate) fn overlook(&mut self, id: WaiterId) -> Option<Waker> {
+        let observers = &mut self.more.as_mut()?.observers;
+        let place = observers.iter().position(|observer| observer.id == id)?;
+        observers.remove(place).waker
+    }
+
     /// Puts `id` in line, or renews its waker. Answers the waker it had: drop it outside the
     /// tables.
     #[must_use]
     pub(crate) fn enrol(&mut self, id: WaiterId, caller: &mut Caller<'_>) -> Option<Waker> {
         if let Some(waiting) = self.find(id) {
-            if waiting.waker.as_ref().is_some_and(|old| caller.will_wake(old)) {
-                return None;
-            }
-            let copy = caller.copy()?;
-            return waiting.waker.replace(copy);
+            return waiting.renew(caller);
         }
         if let Some(waker) = caller.copy() {
             self.stand(Waiting { id, waker: Some(waker) });
@@ -134,9 +186,9 @@ impl Waiters {
             self.first = Some(waiting);
             return;
         };
-        let rest = self.rest.get_or_insert_default();
+        let rest = &mut self.more.get_or_insert_default().rest;
         if first.id == POLLER {
-            rest.push_back(std::mem::replace(first, waiting));
+            rest.push_back(mem::replace(first, waiting));
         } else {
             let poller = rest.back().is_some_and(|last| last.id == POLLER);
             rest.insert(rest.len() - usize::from(poller), waiting);
@@ -150,7 +202,7 @@ impl Waiters {
         }
         let first = self.first.replace(Waiting { id: HOLDER, waker: None });
         if let Some(first) = first {
-            self.rest.get_or_insert_default().push_front(first);
+            self.more.get_or_insert_default().rest.push_front(first);
         }
     }
 
@@ -158,35 +210,52 @@ impl Waiters {
     #[must_use]
     pub(crate) fn strike(&mut self, id: WaiterId) -> (Option<Waker>, bool) {
         if self.first.as_ref().is_some_and(|first| first.id == id) {
-            let next = self.rest.as_mut().and_then(|rest| rest.pop_front());
-            let struck = std::mem::replace(&mut self.first, next);
+            let next = self.more.as_mut().and_then(|more| more.rest.pop_front());
+            let struck = mem::replace(&mut self.first, next);
             return (struck.and_then(|waiting| waiting.waker), true);
         }
-        let Some(rest) = &mut self.rest else { return (None, false) };
+        let Some(More { rest, .. }) = self.more.as_deref_mut() else { return (None, false) };
         let place = rest.iter().position(|waiting| waiting.id == id);
         let struck = place.and_then(|place| rest.remove(place));
         (struck.and_then(|waiting| waiting.waker), false)
     }
 
-    /// The waker of the first in line, to be woken outside the tables.
+    /// Whose turn it is, to be woken outside the tables: the first in line, and the observers that
+    /// it does not stand before.
     #[inline]
-    #[must_use]
-    pub(crate) fn notify_first(&mut self) -> Option<Waker> {
-        if self.first.as_ref().is_some_and(|first| first.id == POLLER) {
-            return self.strike(POLLER).0;
+    pub(crate) fn notify(&mut self, wakers: &mut Vec<Waker>) {
+        match &mut self.first {
+            Some(first) if first.id != POLLER => wakers.extend(first.waker.take()),
+            Some(_) => wakers.extend(self.strike(POLLER).0),
+            None => {}
         }
-        self.first.as_mut().and_then(|first| first.waker.take())
+        if let Some(more) = &mut self.more {
+            let first = self.first.as_ref();
+            more.observers.retain_mut(|observer| {
+                let told = first.is_none_or(|first| first.is_behind(observer.id));
+                if told {
+                    wakers.extend(observer.waker.take());
+                }
+                !told
+            });
+        }
     }
 
     /// The wakers of all, to be woken outside the tables.
     pub(crate) fn notify_all(&mut self, wakers: &mut Vec<Waker>) {
-        let rest = self.rest.iter_mut().flat_map(|rest| rest.iter_mut());
-        wakers.extend(self.first.iter_mut().chain(rest).filter_map(|w| w.waker.take()));
+        wakers.extend(self.line().filter_map(|waiting| waiting.waker.take()));
+        if let Some(more) = &mut self.more {
+            wakers.extend(more.observers.drain(..).filter_map(|observer| observer.waker));
+        }
     }
 
     fn find(&mut self, id: WaiterId) -> Option<&mut Waiting> {
-        let rest = self.rest.iter_mut().flat_map(|rest| rest.iter_mut());
-        self.first.iter_mut().chain(rest).find(|waiting| waiting.id == id)
+        self.line().find(|waiting| waiting.id == id)
+    }
+
+    fn line(&mut self) -> impl Iterator<Item = &mut Waiting> {
+        let rest = self.more.iter_mut().flat_map(|more| more.rest.iter_mut());
+        self.first.iter_mut().chain(rest)
     }
 }
 
@@ -202,6 +271,12 @@ mod tests {
         Caller::run(Waker::noop(), |caller| waiters.enrol(id, caller))
     }
 
+    fn notify(waiters: &mut Waiters) -> usize {
+        let mut wakers = Vec::new();
+        waiters.notify(&mut wakers);
+        wakers.len()
+    }
+
     #[test]
     fn the_line_keeps_the_order_of_first_polls() {
         let mut waiters = Waiters::default();
@@ -212,7 +287,7 @@ mod tests {
         assert!(
             waiters.may_go(Some(nth(1))) && !waiters.may_go(Some(nth(2))) && !waiters.may_go(None)
         );
-        assert!(waiters.notify_first().is_some() && waiters.notify_first().is_none());
+        assert_eq!((notify(&mut waiters), notify(&mut waiters)), (1, 0));
         assert!(!waiters.strike(nth(2)).1, "the second did not stand first");
         assert!(waiters.strike(nth(1)).1);
         assert!(waiters.may_go(Some(nth(3))));
@@ -230,6 +305,34 @@ mod tests {
         }
         assert!(waiters.strike(nth(1)).1 && waiters.may_go(Some(nth(2))));
         assert!(waiters.strike(nth(2)).1 && waiters.may_go(Some(POLLER)));
-        assert!(waiters.notify_first().is_some() && waiters.is_empty());
+        assert!(notify(&mut waiters) == 1 && waiters.is_empty());
+    }
+
+    #[test]
+    fn observers_are_told_all_at_once_behind_whoever_stands_in_line() {
+        let mut waiters = Waiters::default();
+        let observe = |waiters: &mut Waiters, id| {
+            Caller::run(Waker::noop(), |caller| drop(waiters.observe(nth(id), caller)));
+        };
+        for id in [1, 2, 2, 3] {
+            observe(&mut waiters, id);
+        }
+        assert!(waiters.is_empty() && waiters.may_go(None), "they stand in nobody's way");
+        assert!(waiters.overlook(nth(1)).is_some() && waiters.overlook(nth(1)).is_none());
+        assert!(enrol(&mut waiters, nth(4)).is_none());
+        observe(&mut waiters, 5);
+        assert!(waiters.may_look(Some(nth(3))) && !waiters.may_look(Some(nth(5))));
+        assert!(!waiters.may_look(None), "who asks only now");
+        assert_eq!((notify(&mut waiters), notify(&mut waiters)), (3, 0), "the fifth is behind");
+        waiters.hold();
+        observe(&mut waiters, 3);
+        assert_eq!(notify(&mut waiters), 0, "who has taken a part comes before all");
+        assert!(waiters.strike(HOLDER).1);
+        assert_eq!(notify(&mut waiters), 1);
+        assert!(waiters.strike(nth(4)).1);
+        assert_eq!((notify(&mut waiters), notify(&mut waiters)), (1, 0));
+        observe(&mut waiters, 6);
+        assert!(enrol(&mut waiters, POLLER).is_none());
+        assert_eq!(notify(&mut waiters), 2, "the poller may be gone for good");
     }
 }

@@ -1,7 +1,7 @@
 //! How other threads, and other cores, reach a core.
 
 use std::fmt;
-use std::panic::Location;
+use std::panic::{Location, RefUnwindSafe, UnwindSafe};
 
 use crate::runtime::inbox::SharedInbox;
 use crate::runtime::join::JoinHandle;
@@ -26,6 +26,10 @@ use crate::runtime::tasks;
 pub struct Handle {
     inbox: SharedInbox,
 }
+
+// A panic on one thread leaves the inbox whole: nothing of a user's runs inside of it.
+impl UnwindSafe for Handle {}
+impl RefUnwindSafe for Handle {}
 
 impl Handle {
     pub(crate) fn new(inbox: SharedInbox) -> Self {

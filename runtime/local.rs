@@ -141,6 +141,18 @@ impl<T: 'static> LocalKey<T> {
         self.with(T::clone)
     }
 
+    /// A clone of the value.
+    ///
+    /// # Errors
+    ///
+    /// Outside a scope of this key.
+    pub fn try_get(&'static self) -> Result<T, AccessError>
+    where
+        T: Clone,
+    {
+        self.try_with(T::clone)
+    }
+
     /// Runs `action` while the thread's slot and `value` are exchanged.
     #[track_caller]
     fn swapped<R>(&'static self, value: &mut Option<T>, action: impl FnOnce() -> R) -> R {
@@ -203,6 +215,20 @@ pin_project! {
                 this.key.swapped(this.value, || this.future.set(None));
             }
         }
+    }
+}
+
+impl<T: 'static, F> Scope<T, F> {
+    /// Takes the value out, if it is still there; the future then runs without it.
+    ///
+    /// ```
+    /// quoit::task_local! { static NAME: String; }
+    /// let mut scope = Box::pin(NAME.scope("quoit".into(), async { NAME.try_get().is_err() }));
+    /// assert_eq!(scope.as_mut().take_value().as_deref(), Some("quoit"));
+    /// assert!(quoit::block_on(scope), "there is none any more");
+    /// ```
+    pub fn take_value(self: Pin<&mut Self>) -> Option<T> {
+        self.project().value.take()
     }
 }
 

@@ -7,6 +7,7 @@
 use std::fs;
 use std::future::Future;
 use std::net::SocketAddr;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use quoit::task::{AbortHandle, JoinError, JoinHandle};
 use quoit::time::{Interval, Sleep};
 
 fn both<T: Send + Sync>() {}
+fn unwind_safe<T: UnwindSafe + RefUnwindSafe>() {}
 fn send<F: Future + Send>(future: F) -> F {
     future
 }
@@ -40,6 +42,12 @@ fn handles_are_send_and_sync() {
     both::<quoit::Handle>();
     both::<quoit::rt::QuoitExecutor>();
     both::<quoit::rt::QuoitTimer>();
+}
+
+#[test]
+fn handles_may_be_used_after_a_panic() {
+    unwind_safe::<quoit::Handle>();
+    unwind_safe::<JoinHandle<std::rc::Rc<u8>>>();
 }
 
 /// Each await holds handle, buffer and operation, as a server's handler does.

@@ -135,7 +135,7 @@ impl Listener {
             error => self.error = Some(-error),
         }
         if !self.queue.is_empty() || self.error.is_some() {
-            services.effects.wake(self.waiters.notify_first());
+            self.waiters.notify(&mut services.effects.wakers);
         }
         let full = self.queue.len() >= services.limits.accept_ahead;
         match self.state {
@@ -179,7 +179,7 @@ impl Listener {
         let (waker, was_first) = self.waiters.strike(waiter);
         services.effects.discard(waker);
         if was_first && (!self.queue.is_empty() || self.error.is_some()) {
-            services.effects.wake(self.waiters.notify_first());
+            self.waiters.notify(&mut services.effects.wakers);
         }
     }
 

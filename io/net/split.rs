@@ -147,6 +147,19 @@ impl OwnedReadHalf {
         read_until(&self.handle, delimiter, into, limit).await
     }
 
+    /// As [`TcpStream::peek`].
+    ///
+    /// # Errors
+    ///
+    /// As recv(2).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped, it loses nothing.
+    pub async fn peek(&self, into: &mut [u8]) -> io::Result<usize> {
+        peek(&self.handle, into).await
+    }
+
     /// Joins the halves again.
     ///
     /// # Errors
@@ -395,6 +408,21 @@ impl Drop for ReadUntil<'_> {
     fn drop(&mut self) {
         self.handle.give_back(&mut self.place, std::mem::take(&mut self.taken));
     }
+}
+
+pub(super) async fn peek(handle: &StreamHandle, into: &mut [u8]) -> io::Result<usize> {
+    if into.is_empty() {
+        return Ok(0);
+    }
+    let mut place = Place::new(Wait::Read);
+    poll_fn(|cx| {
+        handle.poll_in_line(&mut place, cx, |tables, key, waiter, caller| {
+            let (entry, into) = (tables.streams.get_mut(key)?, as_uninit(into));
+            let (number, services) = (entry.number(), &mut tables.services);
+            Some(entry.receive.poll_peek(key, number, waiter, into, caller, services))
+        })
+    })
+    .await
 }
 
 pub(super) async fn write(handle: &StreamHandle, parts: &[IoSlice<'_>]) -> io::Result<usize> {

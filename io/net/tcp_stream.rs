@@ -251,18 +251,7 @@ impl TcpStream {
     ///
     /// Dropped, it loses nothing.
     pub async fn peek(&self, into: &mut [u8]) -> io::Result<usize> {
-        if into.is_empty() {
-            return Ok(0);
-        }
-        let mut place = Place::new(Wait::Read);
-        poll_fn(|cx| {
-            self.handle.poll_in_line(&mut place, cx, |tables, key, waiter, caller| {
-                let (entry, into) = (tables.streams.get_mut(key)?, as_uninit(into));
-                let (number, services) = (entry.number(), &mut tables.services);
-                Some(entry.receive.poll_peek(key, number, waiter, into, caller, services))
-            })
-        })
-        .await
+        split::peek(&self.handle, into).await
     }
 
     /// Writes from a slice: as much as the socket takes at once, at least one byte. What is

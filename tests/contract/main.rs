@@ -23,6 +23,7 @@ mod common;
 mod half;
 mod handover;
 mod many;
+mod observe;
 mod odd;
 mod off_core;
 mod peer;

@@ -83,7 +83,7 @@ pub(crate) enum Op {
     CloneFile { at: usize, into: usize },
     CloseFile { at: usize, how: How },
     DropFile(usize),
-    Spawn { core: usize, into: usize, op: Box<Op> },
+    Spawn { core: usize, into: usize, op: Box<Self> },
     Join { at: usize, how: How },
     AbortTask(usize),
     DropTask(usize),

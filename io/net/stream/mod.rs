@@ -169,8 +169,10 @@ impl Stream {
     /// A waiting future was dropped. If it stood first, the wake it may have had passes on.
     pub(crate) fn withdraw(&mut self, wait: Wait, waiter: WaiterId, services: &mut Services) {
         match wait {
-            Wait::Read | Wait::Readable => self.receive.withdraw(waiter, services),
-            Wait::Write | Wait::Writable | Wait::Accept => self.send.withdraw(waiter, services),
+            Wait::Read => self.receive.withdraw(waiter, services),
+            Wait::Readable => self.receive.overlook(waiter, services),
+            Wait::Write | Wait::Accept => self.send.withdraw(waiter, services),
+            Wait::Writable => self.send.overlook(waiter, services),
             Wait::Idle => {
                 let phase = self.phase();
                 let Some(parting) = &mut self.parting else { return };
@@ -183,7 +185,7 @@ impl Stream {
                     self.receive.resume(services);
                     self.send.resume(services);
                 } else {
-                    services.effects.wake(parting.movers.notify_first());
+                    parting.movers.notify(&mut services.effects.wakers);
                 }
             }
         }
@@ -272,7 +274,7 @@ impl Stream {
         if phase == Phase::Open {
             let Some(parting) = &mut self.parting else { return false };
             if self.receive.is_idle() && self.send.is_idle() {
-                services.effects.wake(parting.movers.notify_first());
+                parting.movers.notify(&mut services.effects.wakers);
             }
             return false;
         }

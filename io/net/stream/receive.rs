@@ -180,10 +180,10 @@ impl Receiving {
 
     fn after_event(&mut self, key: Key, number: RawFd, services: &mut Services) {
         if self.bytes > 0 || self.end.is_some() {
-            services.effects.wake(self.waiters.notify_first());
-        } else if self.state == State::Idle && !self.waiters.is_empty() && !self.ahead {
-            // A slice reader waited out the receive: it goes on by direct receives.
-            services.effects.wake(self.waiters.notify_first());
+            self.waiters.notify(&mut services.effects.wakers);
+        } else if self.state == State::Idle && !self.ahead {
+            // Who waited out the receive, for slices or to look, goes on by direct receives.
+            self.waiters.notify(&mut services.effects.wakers);
         }
         let over = self.bytes >= services.limits.receive_ahead && !self.discarding;
         match self.state {
@@ -217,15 +217,20 @@ impl Receiving {
 
     /// Has the first in line look again.
     pub(super) fn nudge(&mut self, services: &mut Services) {
-        services.effects.wake(self.waiters.notify_first());
+        self.waiters.notify(&mut services.effects.wakers);
     }
 
     pub(crate) fn withdraw(&mut self, waiter: WaiterId, services: &mut Services) {
         let (waker, was_first) = self.waiters.strike(waiter);
         services.effects.discard(waker);
         if was_first {
-            services.effects.wake(self.waiters.notify_first());
+            self.waiters.notify(&mut services.effects.wakers);
         }
+    }
+
+    /// An observer is not to be told any more.
+    pub(super) fn overlook(&mut self, observer: WaiterId, services: &mut Services) {
+        services.effects.discard(self.waiters.overlook(observer));
     }
 
     pub(super) fn is_idle(&self) -> bool {
@@ -268,7 +273,7 @@ impl Receiving {
     /// Whoever waits may arm again what he waits for.
     pub(super) fn resume(&mut self, services: &mut Services) {
         self.paused = false;
-        services.effects.wake(self.waiters.notify_first());
+        self.waiters.notify(&mut services.effects.wakers);
     }
 
     /// Asks for everything in flight to end. What it brings is kept.
@@ -338,7 +343,7 @@ impl Receiving {
         let Some(id) = waiter.take() else { return };
         let (waker, _) = self.waiters.strike(id);
         services.effects.discard(waker);
-        services.effects.wake(self.waiters.notify_first());
+        self.waiters.notify(&mut services.effects.wakers);
     }
 
     fn push(&mut self, lease: Lease) {

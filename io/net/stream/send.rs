@@ -221,7 +221,7 @@ impl Sending {
         }
     }
 
-    /// Waits until a write would not wait.
+    /// Waits until a write would not wait, and takes no place in line.
     pub(crate) fn poll_ready(
         &mut self,
         (key, number): (Key, RawFd),
@@ -230,14 +230,24 @@ impl Sending {
         services: &mut Services,
     ) -> Poll<()> {
         let there = self.error != 0 || (!self.has_unsent() && !self.full);
-        if there && self.waiters.may_go(*waiter) {
-            self.served(waiter, services);
+        if there && self.waiters.may_look(*waiter) {
+            if let Some(observer) = waiter.take() {
+                self.overlook(observer, services);
+            }
             return Poll::Ready(());
         }
         if self.full {
             self.arm_watch(key, number, services);
         }
-        self.wait(waiter, caller, services)
+        let id = services.waiter(waiter);
+        let old = self.waiters.observe(id, caller);
+        services.effects.discard(old);
+        Poll::Pending
+    }
+
+    /// An observer is not to be told any more.
+    pub(super) fn overlook(&mut self, observer: WaiterId, services: &mut Services) {
+        services.effects.discard(self.waiters.overlook(observer));
     }
 
     /// Waits for room.
@@ -263,7 +273,7 @@ impl Sending {
         let (waker, was_first) = self.waiters.strike(waiter);
         services.effects.discard(waker);
         if was_first {
-            services.effects.wake(self.waiters.notify_first());
+            self.waiters.notify(&mut services.effects.wakers);
         }
     }
 
@@ -352,7 +362,7 @@ impl Sending {
             self.finish(number);
         }
         if self.error != 0 || self.bytes < services.limits.send_ahead {
-            services.effects.wake(self.waiters.notify_first());
+            self.waiters.notify(&mut services.effects.wakers);
         }
     }
 
@@ -378,7 +388,7 @@ impl Sending {
             }
             _ => self.full = false,
         }
-        services.effects.wake(self.waiters.notify_first());
+        self.waiters.notify(&mut services.effects.wakers);
     }
 
     pub(super) fn is_idle(&self) -> bool {
@@ -428,7 +438,7 @@ impl Sending {
     /// Whoever waits may watch again.
     pub(super) fn resume(&mut self, services: &mut Services) {
         self.paused = false;
-        services.effects.wake(self.waiters.notify_first());
+        self.waiters.notify(&mut services.effects.wakers);
     }
 
     fn unwatch(&mut self, key: Key, services: &mut Services) {

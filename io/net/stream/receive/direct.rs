@@ -139,7 +139,7 @@ impl Receiving {
         self.wait(waiter, caller, services)
     }
 
-    /// Waits until a read would not wait.
+    /// Waits until a read would not wait, and takes no place in line.
     pub(crate) fn poll_ready(
         &mut self,
         key: Key,
@@ -150,8 +150,10 @@ impl Receiving {
     ) -> Poll<()> {
         let direct = self.state == State::Idle && self.ready && self.watch == Watch::Armed;
         let there = self.bytes > 0 || self.end.is_some() || direct;
-        if there && self.waiters.may_go(*waiter) {
-            self.served(waiter, services);
+        if there && self.waiters.may_look(*waiter) {
+            if let Some(observer) = waiter.take() {
+                self.overlook(observer, services);
+            }
             return Poll::Ready(());
         }
         if self.state == State::Idle && !there {
@@ -160,7 +162,7 @@ impl Receiving {
             self.arm_watch(key, number, services);
         }
         let id = services.waiter(waiter);
-        let old = self.waiters.enrol(id, caller);
+        let old = self.waiters.observe(id, caller);
         services.effects.discard(old);
         Poll::Pending
     }
@@ -182,7 +184,7 @@ impl Receiving {
         if self.state == State::Starved {
             return;
         }
-        services.effects.wake(self.waiters.notify_first());
+        self.waiters.notify(&mut services.effects.wakers);
     }
 
     /// What a direct receive came to.

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use tokio_real::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncWrite, ReadBuf};
+use tokio_real::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 
 use super::TcpStream;
 
@@ -109,10 +109,7 @@ impl OwnedReadHalf {
 
     /// Reads without taking.
     pub async fn peek(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let bytes = self.0.fill_buf().await?;
-        let count = bytes.len().min(into.len());
-        into[..count].copy_from_slice(&bytes[..count]);
-        Ok(count)
+        self.0.peek(into).await
     }
 
     /// The peer's address.
