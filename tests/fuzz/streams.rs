@@ -1,4 +1,4 @@
-//! Operations on listeners and streams, each telling the ledger what it did in the poll that did it.
+//! Operations on listeners and streams. Each tells the ledger what it did in the poll that did it.
 
 use std::io::{self, ErrorKind, IoSlice};
 use std::net::SocketAddr;

@@ -373,8 +373,8 @@ impl Connection {
     }
 
     /// The end of the stream comes, if it was sent and no reset was quicker: a closed socket drops
-    /// what follows (`tcp_rcv_state_process`), or the reset would look like an orderly end. `false`:
-    /// nothing comes.
+    /// what follows (`tcp_rcv_state_process`), or the reset would look like an orderly end.
+    /// `false`: nothing comes.
     pub(super) fn arrive_fin(&mut self, side: Side) -> bool {
         let (end, pipe) = (&mut self.ends[side], &mut self.pipes[1 - side]);
         if end.is_dead {
