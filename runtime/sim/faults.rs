@@ -23,7 +23,7 @@ use crate::runtime::builder::nanoseconds;
 ///
 /// check(5, |sim| {
 ///     sim.host("db", || std::future::pending::<()>());
-///     sim.client("client", quoit::time::sleep(Duration::from_secs(20)));
+///     sim.client("client", async { quoit::time::sleep(Duration::from_secs(20)).await });
 ///     sim.faults(Faults::until(Duration::from_secs(10)).crashes(2).resets(0));
 /// });
 /// ```
