@@ -47,6 +47,11 @@ fn child(deed: &str) -> ExitStatus {
 
 #[test]
 fn a_simulation_asks_nothing_of_the_machine() {
+    if env::var_os("ASAN_OPTIONS").is_some() {
+        // Its own runtime asks the machine for more than the filter allows.
+        eprintln!("not looked at: the address sanitizer cannot live under the filter");
+        return;
+    }
     assert_eq!(child("simulate").code(), Some(0), "it was killed, or has failed");
     for deed in ["hash", "thread", "listen", "runtime"] {
         assert_eq!(child(deed).signal(), Some(libc::SIGSYS), "`{deed}` was let through");
