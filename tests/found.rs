@@ -2,8 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a failure is a panic here")]
 
+use std::thread;
 use std::time::{Duration, Instant};
 
+use futures::future::join;
+use futures::poll;
 use quoit::net::{TcpListener, TcpStream};
 use quoit::{RingChoice, Runtime, time};
 
@@ -84,4 +87,142 @@ fn a_turn_under_a_stopped_clock_waits_no_longer_than_told() {
         runtime.turn(Some(Duration::from_secs(3600)));
     }
     assert!(runtime.block_on(async move { start.elapsed() }) >= Duration::from_secs(3600));
+}
+
+/// A send that waits for room, in a stream that another task is about to detach: the buffer before
+/// it is taken, the stream has left, and nobody has polled the send since.
+macro_rules! waiting_while_detached {
+    ($client:expr, $server:expr, $write:expr) => {{
+        let long = $client.send(vec![1; 16 << 20]);
+        let mut long = Box::pin(long);
+        assert!(poll!(&mut long).is_pending());
+        let mut detach = Box::pin($client.detach());
+        assert!(poll!(&mut detach).is_pending());
+        let mut write = Box::pin($write);
+        assert!(poll!(&mut write).is_pending(), "no room");
+        let mut left = 16 << 20;
+        while left > 0 {
+            left -= $server.recv().await.unwrap().len();
+        }
+        assert_eq!(long.await.unwrap().0, 16 << 20);
+        time::timeout(LIMIT, detach).await.expect("no hang").unwrap();
+        write
+    }};
+}
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// Those who wait are told that the stream leaves, and ask anew, in any order; a later send went
+/// first then.
+#[quoit::test]
+async fn a_send_that_waits_keeps_its_place_when_its_stream_is_detached() {
+    let (client, server) = pair().await;
+    let first = waiting_while_detached!(client, server, client.send("first"));
+    let mut second = Box::pin(client.send("second"));
+    assert!(poll!(&mut second).is_pending(), "another one waits");
+    let would_block = client.try_write(b"third").unwrap_err().kind();
+    assert_eq!(would_block, std::io::ErrorKind::WouldBlock);
+    let (first, second) = time::timeout(LIMIT, join(first, second)).await.expect("no hang");
+    assert_eq!((first.unwrap().0, second.unwrap().0), (5, 6));
+    let mut got = [0; 11];
+    server.read_exact(&mut got).await.unwrap();
+    assert_eq!(&got, b"firstsecond");
+}
+
+/// A place that was kept is given up with its future, though the stream is on no core.
+#[quoit::test]
+async fn a_send_that_is_dropped_while_its_stream_is_away_holds_up_nobody() {
+    for elsewhere in [false, true] {
+        let (client, server) = pair().await;
+        let first = waiting_while_detached!(client, server, client.send("first"));
+        if elsewhere {
+            thread::scope(|scope| scope.spawn(move || drop(first)).join().unwrap());
+        } else {
+            drop(first);
+        }
+        let sent = time::timeout(LIMIT, client.send("second")).await.expect("no hang");
+        assert_eq!(sent.unwrap().0, 6);
+        assert_eq!(server.recv().await.unwrap().to_vec(), b"second");
+    }
+}
+
+/// What waited here while another core sent would be out of order.
+#[quoit::test]
+async fn a_send_that_waited_while_another_core_had_the_stream_fails() {
+    let (client, server) = pair().await;
+    let first = waiting_while_detached!(client, server, client.send("first"));
+    thread::scope(|scope| {
+        let there = scope.spawn(|| {
+            quoit::block_on(async {
+                client.send_all("there").await.unwrap();
+                client.detach().await.unwrap();
+            })
+        });
+        there.join().unwrap();
+    });
+    client.send_all("here").await.unwrap();
+    let error = time::timeout(LIMIT, first).await.expect("no hang").unwrap_err();
+    assert!(error.to_string().contains("another core"), "{error}");
+    assert_eq!(error.into_parts().1, Some("first"));
+    client.send_all("!").await.unwrap();
+    let mut got = [0; 10];
+    server.read_exact(&mut got).await.unwrap();
+    assert_eq!(&got, b"therehere!");
+}
+
+/// Reads are served in the order of their first poll, whoever asks again first.
+#[quoit::test]
+async fn a_read_that_waits_keeps_its_place_when_its_stream_is_detached() {
+    for dropped in [false, true] {
+        let (client, server) = pair().await;
+        let mut first = Box::pin(server.recv());
+        assert!(poll!(&mut first).is_pending());
+        time::timeout(LIMIT, server.detach()).await.expect("no hang").unwrap();
+        let mut second = Box::pin(server.recv());
+        assert!(poll!(&mut second).is_pending());
+        client.send_all("one").await.unwrap();
+        for _ in 0..100 {
+            quoit::task::yield_now().await;
+        }
+        assert!(poll!(&mut second).is_pending(), "another one stands first");
+        if dropped {
+            drop(first);
+        } else {
+            let first = time::timeout(LIMIT, first).await.expect("no hang").unwrap();
+            assert_eq!(&first[..], b"one");
+            client.send_all("two").await.unwrap();
+        }
+        let second = time::timeout(LIMIT, second).await.expect("no hang").unwrap();
+        assert_eq!(&second[..], if dropped { b"one" } else { b"two" });
+    }
+}
+
+/// A read that is half-way stands first under its own name when the stream comes back.
+#[quoit::test]
+async fn a_read_that_is_half_way_is_served_before_those_that_wait_behind_it() {
+    for dropped in [false, true] {
+        let (client, server) = pair().await;
+        let (mut into, mut behind) = ([0; 4], [0; 2]);
+        let mut first = Box::pin(server.read_exact(&mut into));
+        assert!(poll!(&mut first).is_pending());
+        client.send_all("12").await.unwrap();
+        for _ in 0..100 {
+            quoit::task::yield_now().await;
+        }
+        assert!(poll!(&mut first).is_pending());
+        let mut second = Box::pin(server.read_exact(&mut behind));
+        assert!(poll!(&mut second).is_pending());
+        time::timeout(LIMIT, server.detach()).await.expect("no hang").unwrap();
+        client.send_all("3456").await.unwrap();
+        assert!(poll!(&mut second).is_pending(), "another one stands first");
+        if dropped {
+            drop(first);
+            time::timeout(LIMIT, second).await.expect("no hang").unwrap();
+            assert_eq!(&behind, b"12");
+        } else {
+            time::timeout(LIMIT, first).await.expect("no hang").unwrap();
+            time::timeout(LIMIT, second).await.expect("no hang").unwrap();
+            assert_eq!((&into, &behind), (b"1234", b"56"));
+        }
+    }
 }

@@ -390,6 +390,21 @@ impl Receiving {
         }
     }
 
+    /// The places of those who wait, all of whom are told, as the stream leaves this core.
+    pub(super) fn take_places(&mut self, services: &mut Services) -> Waiters {
+        self.waiters.notify_all(&mut services.effects.wakers);
+        self.waiters.take_places()
+    }
+
+    /// Whether a read with a place of its own stands first.
+    pub(super) fn is_led(&self) -> bool {
+        self.waiters.is_led()
+    }
+
+    pub(super) fn restore_places(&mut self, places: Waiters) {
+        self.waiters = places;
+    }
+
     /// A read that has taken a part on another core comes before all others.
     pub(super) fn hold(&mut self) {
         self.waiters.hold();

@@ -448,6 +448,16 @@ impl Sending {
         }
     }
 
+    /// The places of those who wait, all of whom are told, as the stream leaves this core.
+    pub(super) fn take_places(&mut self, services: &mut Services) -> Waiters {
+        self.waiters.notify_all(&mut services.effects.wakers);
+        self.waiters.take_places()
+    }
+
+    pub(super) fn restore_places(&mut self, places: Waiters) {
+        self.waiters = places;
+    }
+
     /// Off the table: nothing is in flight any more. What was never offered is told so.
     pub(super) fn close(mut self, operations: &mut Operations, services: &mut Services) {
         self.waiters.notify_all(&mut services.effects.wakers);
