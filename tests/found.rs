@@ -2,12 +2,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a failure is a panic here")]
 
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use futures::future::join;
 use futures::poll;
+use quoit::buffer::IoBuf;
 use quoit::net::{TcpListener, TcpStream};
+use quoit::sim::{self, Crash};
 use quoit::{RingChoice, Runtime, time};
 
 async fn pair() -> (TcpStream, TcpStream) {
@@ -224,5 +227,68 @@ async fn a_read_that_is_half_way_is_served_before_those_that_wait_behind_it() {
             time::timeout(LIMIT, second).await.expect("no hang").unwrap();
             assert_eq!((&into, &behind), (b"1234", b"56"));
         }
+    }
+}
+
+/// A read that an error has ended gives back what it had taken. Whoever takes that must not have
+/// the kernel asked again: it tells an error once, and an orderly end from then on.
+#[quoit::test]
+async fn an_error_stays_when_the_bytes_before_it_are_read_by_lease() {
+    let (client, server) = pair().await;
+    let mut into = [0; 5];
+    let mut reading = Box::pin(server.read_exact(&mut into));
+    client.send_all("abc").await.unwrap();
+    for _ in 0..2 {
+        assert!(poll!(&mut reading).is_pending());
+        time::sleep(Duration::from_millis(20)).await;
+    }
+    client.abort();
+    time::sleep(Duration::from_millis(20)).await;
+    let reset = std::io::ErrorKind::ConnectionReset;
+    assert_eq!(reading.await.unwrap_err().kind(), reset);
+    assert_eq!(server.recv().await.unwrap().to_vec(), b"abc");
+    for _ in 0..100 {
+        quoit::task::yield_now().await;
+    }
+    assert_eq!(server.recv().await.unwrap_err().kind(), reset, "no orderly end");
+}
+
+/// A crash ends a host whose program is over already, and whose core still sends.
+#[test]
+fn a_host_that_crashes_while_it_ends_gives_every_buffer_back() {
+    sim::check(20, |sim| {
+        let buffer = Arc::new([7_u8; 100_000]);
+        let sent = buffer.clone();
+        sim.host("server", move || {
+            let buffer = Shared(sent.clone());
+            async move {
+                let listener = TcpListener::bind("0.0.0.0:7").await.unwrap();
+                let (stream, _) = listener.accept().await.unwrap();
+                let mut sending = Box::pin(stream.send(buffer));
+                assert!(poll!(&mut sending).is_pending(), "the peer does not read");
+            }
+        });
+        sim.socket_buffers(1000);
+        sim.client("client", async {
+            let _stream = TcpStream::connect("server:7").await.unwrap();
+            time::sleep(Duration::from_secs(1)).await;
+            sim::world().crash("server", Crash::Kill);
+            time::sleep(Duration::from_secs(1)).await;
+        });
+        sim.run().unwrap();
+        assert_eq!(Arc::strong_count(&buffer), 1 + 1, "ours, and the program's");
+    });
+}
+
+struct Shared(Arc<[u8; 100_000]>);
+
+// SAFETY: what it points to stays where it is, and nobody writes to it.
+unsafe impl IoBuf for Shared {
+    fn stable_ptr(&self) -> *const u8 {
+        self.0.as_ptr()
+    }
+
+    fn bytes_init(&self) -> usize {
+        self.0.len()
     }
 }

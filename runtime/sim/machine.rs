@@ -163,6 +163,12 @@ impl<'a> Core<'a> {
     pub(crate) fn abandon(mut self, world: &World) {
         let _here = world.on(self.boot);
         let before = std::mem::replace(&mut self.phase, Phase::Ended(Report::default()));
+        if let Phase::Ending { mut ending, .. } = before {
+            // Its time is over. With the host down, nothing is in flight after the next turn.
+            ending.until = 0;
+            while !self.runtime.core().end_turn(&mut ending) {}
+            return;
+        }
         contain(|| self.runtime.core().drop_here(before));
         self.runtime.end(Duration::ZERO);
     }

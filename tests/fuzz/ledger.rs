@@ -9,7 +9,7 @@
 //! end of the stream was seen. Fates are known only as well as the contract tells them.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -173,12 +173,12 @@ impl Ledger {
         direction.peeks.push((direction.got.len(), bytes.to_vec()));
     }
 
-    /// The host with this address crashes.
-    pub(crate) fn crash(&mut self, host: usize, address: std::net::IpAddr) {
+    /// The host with these addresses crashes.
+    pub(crate) fn crash(&mut self, host: usize, addresses: &[IpAddr]) {
         self.crashed[host] = true;
         for direction in &mut self.directions {
-            direction.crashed |=
-                direction.from.is_none_or(|from| from.ip() == address || from.ip().is_loopback());
+            let is_theirs = |ip: IpAddr| addresses.contains(&ip) || ip.is_loopback();
+            direction.crashed |= direction.from.is_none_or(|from| is_theirs(from.ip()));
         }
     }
 

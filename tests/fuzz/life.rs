@@ -131,9 +131,9 @@ fn plan_ends(sim: &mut Sim, program: &Program, shared: &Shared) {
         };
         let shared = shared.clone();
         sim.at(Duration::from_micros(at), move |world| {
-            let [address, _] = world.addresses(HOSTS[host]);
+            let addresses = world.addresses(HOSTS[host]).map(Into::into);
             let mut ledger = shared.lock();
-            ledger.crash(host, address);
+            ledger.crash(host, &addresses);
             ledger.silent |= how == Crash::PowerLoss;
             drop(ledger);
             world.crash(HOSTS[host], how);
@@ -247,6 +247,9 @@ async fn finish(place: &Place) {
         streams::close(place, listener, 0, How::Full).await;
     }
     streams.extend(place.objects().streams.iter_mut().filter_map(Option::take));
+    // Without its reader nobody takes what comes, and the peer may wait for that: it is closed.
+    let readers: Vec<_> = streams.iter().filter_map(reader_ways).collect();
+    streams.retain(|held| !matches!(held, Held::Writer(_, ways) if !readers.contains(ways)));
     // A stream is served by one of the cores; on the others this fails at once.
     let finishing = (0..place.cores).map(|core| {
         let streams = streams.clone();
@@ -268,6 +271,10 @@ async fn finish(place: &Place) {
     finish_files(place).await;
     let leases = std::mem::take(&mut place.objects().leases);
     leases.into_iter().for_each(|lease| place.let_go(lease));
+}
+
+fn reader_ways(held: &Held) -> Option<(usize, usize)> {
+    if let Held::Reader(_, ways) = held { Some(*ways) } else { None }
 }
 
 async fn finish_streams(place: Place, streams: Vec<Held>) {

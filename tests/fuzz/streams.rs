@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use quoit::net::{TcpListener, TcpSocket, TcpStream};
 
-use crate::ledger::{Fate, Sending};
+use crate::ledger::{Fate, Sending, Shared};
 use crate::place::{Held, Place, run};
 use crate::program::{How, Op, PLACES, Read, Write};
 
@@ -118,14 +118,23 @@ async fn close_listener(place: &Place, at: usize, how: How) {
 /// Closes a listener and keeps what it gives back.
 pub(crate) async fn close(place: &Place, listener: TcpListener, into: usize, how: How) {
     let closing = async {
+        let undone = Undone(&place.shared);
         let returned = listener.close().await;
+        std::mem::forget(undone);
         for (index, stream) in returned.into_iter().flatten().enumerate() {
             place.shared.lock().handed += 1;
             hold(place, stream, (into + index) % PLACES, None);
         }
     };
-    if run(how, closing).await.is_none() {
-        place.shared.lock().discarded = true;
+    run(how, closing).await;
+}
+
+/// Dropped, whoever does it, with a close that is not over: what it would have returned is gone.
+struct Undone<'a>(&'a Shared);
+
+impl Drop for Undone<'_> {
+    fn drop(&mut self) {
+        self.0.lock().discarded = true;
     }
 }
 

@@ -125,7 +125,11 @@ impl Receiving {
             self.ahead = true;
             if let Some(lease) = self.pop() {
                 self.served(waiter, services);
-                if self.state == State::Idle && self.bytes <= services.limits.receive_ahead / 2 {
+                // Not after an error: the kernel tells it once, and an orderly end from then on.
+                if self.state == State::Idle
+                    && self.bytes <= services.limits.receive_ahead / 2
+                    && self.end.is_none()
+                {
                     self.arm(key, number, services);
                 }
                 return Poll::Ready(Ok(lease));
