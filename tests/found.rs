@@ -253,6 +253,66 @@ async fn an_error_stays_when_the_bytes_before_it_are_read_by_lease() {
     assert_eq!(server.recv().await.unwrap_err().kind(), reset, "no orderly end");
 }
 
+/// FIN after a part would pass for the end of the whole, also where a dropped writing half has
+/// asked for it.
+#[test]
+fn a_writing_half_whose_bytes_the_linger_time_leaves_unsent_ends_by_a_reset() {
+    sim::check(20, |sim| {
+        sim.socket_buffers(1000);
+        sim.host("server", || async {
+            let listener = TcpListener::bind("0.0.0.0:7").await.unwrap();
+            let (stream, _) = listener.accept().await.unwrap();
+            stream.set_linger(Duration::from_millis(50));
+            let (reader, writer) = stream.into_split();
+            assert!(poll!(Box::pin(writer.send(vec![1; 100_000]))).is_pending());
+            drop((writer, reader));
+            time::sleep(Duration::from_secs(10)).await;
+        });
+        sim.client("client", async {
+            let stream = TcpStream::connect("server:7").await.unwrap();
+            time::sleep(Duration::from_secs(1)).await;
+            let error = loop {
+                match time::timeout(LIMIT, stream.recv()).await.expect("no hang") {
+                    Ok(lease) => assert!(!lease.is_empty(), "no orderly end"),
+                    Err(error) => break error,
+                }
+            };
+            assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+        });
+        sim.run().unwrap();
+    });
+}
+
+/// What has arrived is there to be read, whatever resets the connection afterwards; and an end that
+/// came before the reset comes after those bytes.
+#[test]
+fn a_reset_between_two_simulated_hosts_takes_nothing_that_has_arrived() {
+    sim::check(50, |sim| {
+        sim.host("server", || async {
+            let listener = TcpListener::bind("0.0.0.0:7").await.unwrap();
+            let (stream, _) = listener.accept().await.unwrap();
+            stream.send_all("arrived").await.unwrap();
+            stream.shutdown().await.unwrap();
+            time::sleep(Duration::from_secs(60)).await;
+        });
+        sim.socket_buffers(1000);
+        sim.client("client", async {
+            let stream = TcpStream::connect("server:7").await.unwrap();
+            time::sleep(Duration::from_secs(20)).await;
+            sim::world().reset("client", "server");
+            let mut got = Vec::new();
+            while let Ok(lease) = stream.recv().await {
+                if lease.is_empty() {
+                    break;
+                }
+                got.extend_from_slice(&lease);
+            }
+            assert_eq!(got, b"arrived");
+        });
+        sim.run().unwrap();
+    });
+}
+
 /// A crash ends a host whose program is over already, and whose core still sends.
 #[test]
 fn a_host_that_crashes_while_it_ends_gives_every_buffer_back() {

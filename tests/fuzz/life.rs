@@ -15,13 +15,13 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use futures::future::{Either, join, join_all, select};
-use quoit::sim::{self, Chance, Crash, DiskOptions, Link, Sim};
+use quoit::sim::{self, Chance, Crash, DiskOptions, Link, Sim, World};
 use quoit::{CoreHandle, time};
 
 use crate::files::{self, Opened};
 use crate::ledger::Shared;
 use crate::place::{self, Held, Objects, Place};
-use crate::program::{End, How, Lane, Op, Program};
+use crate::program::{End, Event, How, Lane, Op, Program};
 use crate::streams;
 
 const HOSTS: [&str; 2] = ["a", "b"];
@@ -65,10 +65,12 @@ pub(crate) fn run(program: &Program) -> Outcome {
     let mut ledger = shared.lock();
     if outcome.is_err() || gone.is_err() {
         ledger.fail("a panic has ended the simulation");
+    } else {
+        ledger.check();
     }
     let panics = PANICS.take();
     ledger.failures.extend(panics);
-    let alive = shared.alive.load(Ordering::Relaxed);
+    let alive = shared.alive.load(Ordering::Relaxed) - ledger.forgotten();
     if alive != 0 {
         ledger.fail(format!("{alive} buffers were never dropped"));
     }
@@ -110,6 +112,7 @@ fn set_up(sim: &mut Sim, program: &Program, shared: &Shared) {
         });
     }
     plan_ends(sim, &program, shared);
+    plan_events(sim, &program, shared);
     let (shared, last) = (shared.clone(), last_event(&program));
     sim.client("judge", async move { judge(&shared, last).await });
 }
@@ -119,7 +122,39 @@ fn last_event(program: &Program) -> Duration {
     let ends = program.ends.iter().map(|(_, end)| match end {
         End::Exit(at) | End::Kill(at) | End::PowerLoss(at) => *at,
     });
-    Duration::from_micros(restarts.chain(ends).max().unwrap_or(0))
+    let events = program.events.iter().map(|(at, event)| match event {
+        Event::Partition(time) | Event::Cut { time, .. } => at + time,
+        Event::Reset | Event::Jump { .. } | Event::Wall { .. } => *at,
+    });
+    Duration::from_micros(restarts.chain(ends).chain(events).max().unwrap_or(0))
+}
+
+fn plan_events(sim: &mut Sim, program: &Program, shared: &Shared) {
+    let [a, b] = HOSTS;
+    for (at, event) in program.events.iter().copied() {
+        shared.lock().silent |= matches!(event, Event::Partition(_) | Event::Cut { .. });
+        let heals = move |world: &World, time| {
+            world.after(Duration::from_micros(time), move |world| world.heal(a, b));
+        };
+        sim.at(Duration::from_micros(at), move |world| match event {
+            Event::Partition(time) => {
+                world.partition(a, b);
+                heals(world, time);
+            }
+            Event::Cut { from, time } => {
+                world.cut(HOSTS[from], HOSTS[1 - from]);
+                heals(world, time);
+            }
+            Event::Reset => world.reset(a, b),
+            Event::Jump { host, by } => world.jump_clock(HOSTS[host], Duration::from_micros(by)),
+            Event::Wall { host, by, forwards: true } => {
+                world.wall_clock_forwards(HOSTS[host], Duration::from_micros(by));
+            }
+            Event::Wall { host, by, forwards: false } => {
+                world.wall_clock_backwards(HOSTS[host], Duration::from_micros(by));
+            }
+        });
+    }
 }
 
 fn plan_ends(sim: &mut Sim, program: &Program, shared: &Shared) {
@@ -134,7 +169,9 @@ fn plan_ends(sim: &mut Sim, program: &Program, shared: &Shared) {
             let addresses = world.addresses(HOSTS[host]).map(Into::into);
             let mut ledger = shared.lock();
             ledger.crash(host, &addresses);
-            ledger.silent |= how == Crash::PowerLoss;
+            if how == Crash::PowerLoss {
+                ledger.power_lost(host);
+            }
             drop(ledger);
             world.crash(HOSTS[host], how);
         });
@@ -247,9 +284,14 @@ async fn finish(place: &Place) {
         streams::close(place, listener, 0, How::Full).await;
     }
     streams.extend(place.objects().streams.iter_mut().filter_map(Option::take));
-    // Without its reader nobody takes what comes, and the peer may wait for that: it is closed.
+    // Without its reader nobody takes what comes, and the peer may wait for that: it is closed. So
+    // is one in whose lines a future stands that was forgotten.
     let readers: Vec<_> = streams.iter().filter_map(reader_ways).collect();
-    streams.retain(|held| !matches!(held, Held::Writer(_, ways) if !readers.contains(ways)));
+    streams.retain(|held| {
+        let (Held::Whole(_, ways) | Held::Reader(_, ways) | Held::Writer(_, ways)) = held;
+        let is_read = !matches!(held, Held::Writer(..)) || readers.contains(ways);
+        is_read && !place.shared.lock().is_stuck(*ways)
+    });
     // A stream is served by one of the cores; on the others this fails at once.
     let finishing = (0..place.cores).map(|core| {
         let streams = streams.clone();
@@ -331,7 +373,6 @@ async fn finish_files(place: &Place) {
 /// What has to hold when all is over.
 fn check(sim: &Sim, program: &Program, shared: &Shared) {
     let mut ledger = shared.lock();
-    ledger.check();
     let books = sim.books();
     let mut expect = |holds: bool, text: &str| {
         if !holds {

@@ -136,6 +136,7 @@ pub(crate) async fn run<F: Future>(how: How, future: F) -> Option<F::Output> {
     match how {
         How::Cut(polls) => cut(polls, future).await,
         How::Within(limit) => time::timeout(Duration::from_micros(limit), future).await.ok(),
+        How::Forget(polls) => forget(polls, future).await,
         How::Full | How::Limit(_) => time::timeout(LONG, future).await.ok(),
     }
 }
@@ -155,6 +156,24 @@ async fn cut<F: Future>(mut left: usize, future: F) -> Option<F::Output> {
         Poll::Pending
     })
     .await
+}
+
+/// What it has borrowed is free again, and what it owns is gone for good.
+async fn forget<F: Future>(mut left: usize, future: F) -> Option<F::Output> {
+    let mut future = Box::pin(future);
+    let output = poll_fn(|cx| {
+        if left == 0 {
+            return Poll::Ready(None);
+        }
+        left -= 1;
+        cx.waker().wake_by_ref();
+        future.as_mut().poll(cx).map(Some)
+    });
+    let output = output.await;
+    if output.is_none() {
+        std::mem::forget(future);
+    }
+    output
 }
 
 /// Counts a task while it is there.

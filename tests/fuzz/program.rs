@@ -20,6 +20,8 @@ pub(crate) enum How {
     Within(u64),
     /// With its own `.timeout`, where it has one.
     Limit(u64),
+    /// Polled so many times, and forgotten: neither polled nor dropped again.
+    Forget(usize),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -109,6 +111,21 @@ pub(crate) enum End {
     PowerLoss(u64),
 }
 
+/// What happens to the world around the hosts. Times are microseconds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Event {
+    /// Nothing gets through between the hosts, for so long.
+    Partition(u64),
+    /// Nothing gets from this host to the other, for so long.
+    Cut { from: usize, time: u64 },
+    /// A middle box resets their connections.
+    Reset,
+    /// A host's clock jumps forwards, and its timers with it.
+    Jump { host: usize, by: u64 },
+    /// A host's time of day is set.
+    Wall { host: usize, by: u64, forwards: bool },
+}
+
 #[derive(Clone, Debug)]
 pub(crate) struct Program {
     pub(crate) seed: u64,
@@ -123,7 +140,25 @@ pub(crate) struct Program {
     pub(crate) ends: Vec<(usize, End)>,
     /// When a host that is down starts again.
     pub(crate) restarts: Vec<(usize, u64)>,
+    /// And when.
+    pub(crate) events: Vec<(u64, Event)>,
     pub(crate) lanes: Vec<Lane>,
+}
+
+impl Event {
+    fn draw(chance: &mut Chance) -> Self {
+        let host = chance.below(2);
+        // Most are short, some outlast what is waited for.
+        let longest = if chance.one_in(4) { 8_000_000 } else { 20_000 };
+        let time = chance.below(longest) as u64;
+        match chance.below(6) {
+            0 | 1 => Self::Partition(time),
+            2 => Self::Cut { from: host, time },
+            3 => Self::Reset,
+            4 => Self::Jump { host, by: time },
+            _ => Self::Wall { host, by: time, forwards: chance.one_in(2) },
+        }
+    }
 }
 
 impl Program {
@@ -147,6 +182,9 @@ impl Program {
                 }
             }
         }
+        let events = if chance.one_in(3) { chance.up_to(3) } else { 0 };
+        let events = (0..events).map(|_| (chance.below(40_000) as u64, Event::draw(chance)));
+        let events = events.collect();
         let lanes = (0..chance.up_to(3) + 2).map(|lane| Lane::draw(lane, cores, chance)).collect();
         Self {
             seed,
@@ -156,6 +194,7 @@ impl Program {
             keeps: !chance.one_in(4),
             ends,
             restarts,
+            events,
             lanes,
         }
     }
@@ -168,9 +207,10 @@ impl Program {
 
 impl std::fmt::Display for Program {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { seed, cores, tight, disk_errors, keeps, ends, restarts, .. } = self;
+        let Self { seed, cores, tight, disk_errors, keeps, ends, restarts, events, .. } = self;
         writeln!(f, "cores {cores:?}, sockets of {tight:?}, disk errors {disk_errors}")?;
         writeln!(f, "ends {ends:?}, restarts {restarts:?}, cores kept {keeps}, seed {seed}")?;
+        writeln!(f, "events {events:?}")?;
         for (number, Lane { host, core, ops }) in self.lanes.iter().enumerate() {
             writeln!(f, "lane {number} on host {host}, core {core}:")?;
             ops.iter().try_for_each(|op| writeln!(f, "  {op:?}"))?;
@@ -207,12 +247,18 @@ impl Lane {
 
 impl How {
     fn draw(chance: &mut Chance) -> Self {
-        match chance.below(6) {
-            0 => Self::Cut(chance.up_to(4)),
-            1 => Self::Within(chance.below(3000) as u64),
-            2 => Self::Limit(chance.below(3000) as u64),
+        match chance.below(24) {
+            0..=3 => Self::Cut(chance.up_to(4)),
+            4..=7 => Self::Within(chance.below(3000) as u64),
+            8..=11 => Self::Limit(chance.below(3000) as u64),
+            12 => Self::Forget(chance.below(4)),
             _ => Self::Full,
         }
+    }
+
+    /// For a future that owns what the program would lose with it: dropped instead of forgotten.
+    pub(crate) fn unforgotten(self) -> Self {
+        if let Self::Forget(polls) = self { Self::Cut(polls.max(1)) } else { self }
     }
 }
 

@@ -22,27 +22,33 @@ pub(crate) async fn perform(place: &Place, op: Op) {
         Op::Connect { host, port, into, how } => connect(place, (host, port), into, how).await,
         Op::Read { at, by, length, how } => {
             if let Some(held) = place.stream(at, |held| !matches!(held, Held::Writer(..))) {
-                run(how, read(place, &held, by, length, how)).await;
+                // Halves only have reads that stand in line.
+                let stands = !is_whole(&held) || !matches!(by, Read::Readable | Read::Try);
+                run_on(place, &held, how, stands, read(place, &held, by, length, how)).await;
             }
         }
         Op::Write { at, by, length, how } => {
             if let Some(held) = place.stream(at, |held| !matches!(held, Held::Reader(..))) {
-                run(how, write(place, &held, by, length, how)).await;
+                // A lease would be lost to its pool.
+                let how = if matches!(by, Write::Lease) { how.unforgotten() } else { how };
+                let stands = !is_whole(&held) || !matches!(by, Write::Writable | Write::Try);
+                run_on(place, &held, how, stands, write(place, &held, by, length, how)).await;
             }
         }
         Op::Shutdown { at, how } => {
             if let Some(held) = place.stream(at, |held| !matches!(held, Held::Reader(..))) {
-                run(how, shut_down(place, &held)).await;
+                run_on(place, &held, how, true, shut_down(place, &held)).await;
             }
         }
         Op::Detach { at, how } => {
-            if let Some(Held::Whole(stream, _)) = place.stream(at, is_whole) {
-                run(how, stream.detach()).await;
+            let Some(held) = place.stream(at, is_whole) else { return };
+            if let Held::Whole(stream, _) = &held {
+                run_on(place, &held, how, true, stream.detach()).await;
             }
         }
         Op::Close { at, how } => {
             if let Some(stream) = take_alone(place, at) {
-                run(how, stream.0.close()).await;
+                run(how.unforgotten(), stream.0.close()).await;
             }
         }
         Op::Abort(at) => {
@@ -56,6 +62,15 @@ pub(crate) async fn perform(place: &Place, op: Op) {
         Op::SplitLease(at) => split_lease(place, at),
         Op::DropLease(at) => drop_lease(place, at),
         _ => unreachable!("not about a stream: {op:?}"),
+    }
+}
+
+/// As `run`, for what `stands` in a line of a connection.
+async fn run_on<F: Future>(place: &Place, held: &Held, how: How, stands: bool, future: F) {
+    let is_undone = run(how, future).await.is_none();
+    if let (true, true, How::Forget(1..)) = (is_undone, stands, how) {
+        let (Held::Whole(_, ways) | Held::Reader(_, ways) | Held::Writer(_, ways)) = held;
+        place.shared.lock().stuck(*ways);
     }
 }
 
@@ -126,7 +141,7 @@ pub(crate) async fn close(place: &Place, listener: TcpListener, into: usize, how
             hold(place, stream, (into + index) % PLACES, None);
         }
     };
-    run(how, closing).await;
+    run(how.unforgotten(), closing).await;
 }
 
 /// Dropped, whoever does it, with a close that is not over: what it would have returned is gone.
@@ -139,6 +154,8 @@ impl Drop for Undone<'_> {
 }
 
 async fn connect(place: &Place, (host, port): (usize, u16), into: usize, how: How) {
+    // A connection whose end was forgotten lives as long as its host: nobody may wait for both.
+    let how = if place.host == 1 && host == 0 { how } else { how.unforgotten() };
     // The other side may not listen yet.
     for _ in 0..3 {
         let name = (NAMES[host], port);
@@ -304,7 +321,7 @@ async fn write(place: &Place, held: &Held, by: Write, length: usize, how: How) {
 }
 
 async fn send(place: &Place, held: &Held, mut sending: Sending, how: How) -> io::Result<()> {
-    let buffer = place.shared.counted(sending.bytes.clone());
+    let buffer = sending.counted();
     let length = sending.bytes.len();
     let sent = match (held, how) {
         // Dropped after its limit, it may have been cut anywhere.

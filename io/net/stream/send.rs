@@ -369,7 +369,9 @@ impl Sending {
     /// Nothing will be written any more: FIN goes out after what is committed.
     pub(crate) fn finish(&mut self, number: RawFd) {
         self.finish = true;
-        if !self.has_unsent() {
+        // What has ended may have been cut off: FIN after a part would pass for the end of the
+        // whole. The close tells the peer.
+        if !self.has_unsent() && !self.ended {
             // A connection that is already down has nothing to finish.
             let _ = call::shutdown(number, std::net::Shutdown::Write);
         }
