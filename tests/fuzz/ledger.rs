@@ -65,6 +65,7 @@ pub(crate) struct Direction {
     /// error, and a read finds the end then (tcp(7)).
     reverse: Option<usize>,
     failed: bool,
+    broken: bool,
     writers: usize,
     /// A `write_all` is under way, between whose parts other writes would go.
     exclusive: bool,
@@ -206,6 +207,14 @@ impl Ledger {
     pub(crate) fn ended(&mut self, way: usize) {
         let direction = &mut self.directions[way];
         direction.end.get_or_insert(direction.got.len());
+        if direction.broken {
+            self.failures.push(format!("direction {way}: an orderly end after an error"));
+        }
+    }
+
+    /// A read was told how the connection has failed: so is every later one.
+    pub(crate) fn broken(&mut self, way: usize) {
+        self.directions[way].broken = true;
     }
 
     pub(crate) fn peeked(&mut self, way: usize, bytes: &[u8]) {

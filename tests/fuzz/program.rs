@@ -64,33 +64,101 @@ pub(crate) enum OnFile {
 
 #[derive(Clone, Debug)]
 pub(crate) enum Op {
-    Listen { at: usize, port: u16 },
-    Accept { from: usize, into: usize, how: How },
-    CloseListener { at: usize, how: How },
+    Listen {
+        at: usize,
+        port: u16,
+    },
+    Accept {
+        from: usize,
+        into: usize,
+        how: How,
+    },
+    CloseListener {
+        at: usize,
+        how: How,
+    },
     DropListener(usize),
-    Connect { host: usize, port: u16, into: usize, how: How },
-    Read { at: usize, by: Read, length: usize, how: How },
-    Write { at: usize, by: Write, length: usize, how: How },
-    Shutdown { at: usize, how: How },
-    Detach { at: usize, how: How },
-    Close { at: usize, how: How },
+    Connect {
+        host: usize,
+        port: u16,
+        into: usize,
+        how: How,
+    },
+    Read {
+        at: usize,
+        by: Read,
+        length: usize,
+        how: How,
+    },
+    Write {
+        at: usize,
+        by: Write,
+        length: usize,
+        how: How,
+    },
+    Shutdown {
+        at: usize,
+        how: How,
+    },
+    Detach {
+        at: usize,
+        how: How,
+    },
+    Close {
+        at: usize,
+        how: How,
+    },
     Abort(usize),
     Drop(usize),
-    Split { at: usize, into: usize },
+    /// How long a dropped stream lingers.
+    Linger {
+        at: usize,
+        time: u64,
+    },
+    Split {
+        at: usize,
+        into: usize,
+    },
     Reunite(usize),
     SplitLease(usize),
     DropLease(usize),
-    Open { into: usize, how: How },
-    File { at: usize, by: OnFile, offset: usize, length: usize, how: How },
-    CloneFile { at: usize, into: usize },
-    CloseFile { at: usize, how: How },
+    Open {
+        into: usize,
+        how: How,
+    },
+    File {
+        at: usize,
+        by: OnFile,
+        offset: usize,
+        length: usize,
+        how: How,
+    },
+    CloneFile {
+        at: usize,
+        into: usize,
+    },
+    CloseFile {
+        at: usize,
+        how: How,
+    },
     DropFile(usize),
-    Spawn { core: usize, into: usize, op: Box<Self> },
-    Join { at: usize, how: How },
+    Spawn {
+        core: usize,
+        into: usize,
+        op: Box<Self>,
+    },
+    Join {
+        at: usize,
+        how: How,
+    },
     AbortTask(usize),
     DropTask(usize),
     AbortLane(usize),
-    Blocking { how: How },
+    /// At the same time, begun in this order.
+    Together(Vec<Self>),
+    Blocking {
+        how: How,
+    },
     Sleep(u64),
     Yield,
 }
@@ -264,7 +332,8 @@ impl How {
 
 impl Op {
     fn draw(chance: &mut Chance) -> Self {
-        match chance.below(20) {
+        match chance.below(21) {
+            20 => Self::draw_together(chance),
             0..=4 => Self::draw_read(chance),
             5..=9 => Self::draw_write(chance),
             10 | 11 => Self::draw_connection(chance),
@@ -273,6 +342,23 @@ impl Op {
             17 => Self::draw_pause(chance),
             _ => Self::draw_task(chance),
         }
+    }
+
+    /// On one stream.
+    fn draw_together(chance: &mut Chance) -> Self {
+        let place = chance.below(PLACES);
+        let draw = |_| {
+            let mut op = match chance.below(8) {
+                0 => Self::Detach { at: place, how: How::Full },
+                1..=3 => Self::draw_read(chance),
+                _ => Self::draw_write(chance),
+            };
+            if let Self::Read { at, .. } | Self::Write { at, .. } = &mut op {
+                *at = place;
+            }
+            op
+        };
+        Self::Together((0..4).map(draw).collect())
     }
 
     fn draw_read(chance: &mut Chance) -> Self {
@@ -327,7 +413,8 @@ impl Op {
             4..=6 => Self::Detach { at, how: How::draw(chance) },
             7 | 8 => Self::Close { at, how: How::draw(chance) },
             9 => Self::Abort(at),
-            10 => Self::Drop(at),
+            10 if chance.one_in(2) => Self::Drop(at),
+            10 => Self::Linger { at, time: chance.below(20_000) as u64 },
             11 | 12 => Self::Split { at, into: chance.below(PLACES) },
             13 => Self::Reunite(at),
             14 => Self::SplitLease(at),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use quoit::net::{TcpListener, TcpSocket, TcpStream};
 
 use crate::ledger::{Fate, Sending, Shared};
-use crate::place::{Held, Place, run};
+use crate::place::{Held, Place, run, run_free};
 use crate::program::{How, Op, PLACES, Read, Write};
 
 const NAMES: [&str; 2] = ["a", "b"];
@@ -57,6 +57,11 @@ pub(crate) async fn perform(place: &Place, op: Op) {
             }
         }
         Op::Drop(at) => drop(place.take_stream(at, |_| true)),
+        Op::Linger { at, time } => {
+            if let Some(Held::Whole(stream, _)) = place.stream(at, is_whole) {
+                stream.set_linger(Duration::from_micros(time));
+            }
+        }
         Op::Split { at, into } => split(place, at, into),
         Op::Reunite(at) => reunite(place, at),
         Op::SplitLease(at) => split_lease(place, at),
@@ -67,9 +72,10 @@ pub(crate) async fn perform(place: &Place, op: Op) {
 
 /// As `run`, for what `stands` in a line of a connection.
 async fn run_on<F: Future>(place: &Place, held: &Held, how: How, stands: bool, future: F) {
-    let is_undone = run(how, future).await.is_none();
+    let (Held::Whole(_, ways) | Held::Reader(_, ways) | Held::Writer(_, ways)) = held;
+    let is_free = || !place.shared.lock().is_stuck(*ways);
+    let is_undone = run_free(how, is_free, future).await.is_none();
     if let (true, true, How::Forget(1..)) = (is_undone, stands, how) {
-        let (Held::Whole(_, ways) | Held::Reader(_, ways) | Held::Writer(_, ways)) = held;
         place.shared.lock().stuck(*ways);
     }
 }
@@ -211,8 +217,15 @@ pub(crate) async fn read(place: &Place, held: &Held, by: Read, length: usize, ho
         Held::Writer(..) => return,
     };
     if let Err(error) = outcome {
-        place.look_at("a read", &error);
+        read_failed(place, way, &error);
     }
+}
+
+pub(crate) fn read_failed(place: &Place, way: usize, error: &io::Error) {
+    if error.raw_os_error().is_some() {
+        place.shared.lock().broken(way);
+    }
+    place.look_at("a read", error);
 }
 
 async fn read_whole(
@@ -252,7 +265,11 @@ async fn read_whole(
         }
         Read::Peek => {
             let count = stream.peek(&mut into).await?;
-            place.shared.lock().peeked(way, &into[..count]);
+            let mut ledger = place.shared.lock();
+            ledger.peeked(way, &into[..count]);
+            if count == 0 {
+                ledger.ended(way);
+            }
         }
         Read::Readable => stream.readable().await?,
         Read::Try => match stream.try_read(&mut into) {
@@ -280,7 +297,7 @@ fn got_lease(place: &Place, way: usize, lease: quoit::buffer::Lease) {
     }
 }
 
-async fn write(place: &Place, held: &Held, by: Write, length: usize, how: How) {
+pub(crate) async fn write(place: &Place, held: &Held, by: Write, length: usize, how: How) {
     let way = match held {
         Held::Whole(_, (way, _)) | Held::Reader(_, (way, _)) | Held::Writer(_, (way, _)) => *way,
     };
@@ -315,8 +332,7 @@ async fn write(place: &Place, held: &Held, by: Write, length: usize, how: How) {
         }
     };
     if let Err(error) = outcome {
-        place.shared.lock().failed(way);
-        place.look_at("a write", &error);
+        write_failed(place, way, &error);
     }
 }
 
@@ -408,14 +424,22 @@ async fn write_slice(held: &Held, by: Write, mut sending: Sending) -> io::Result
     written.map(|count| sending.if_dropped(Fate::Exactly(count)))
 }
 
+fn write_failed(place: &Place, way: usize, error: &io::Error) {
+    // Otherwise it is ours, and says nothing of the connection.
+    if error.raw_os_error().is_some() {
+        place.shared.lock().failed(way);
+    }
+    place.look_at("a write", error);
+}
+
 pub(crate) async fn shut_down(place: &Place, held: &Held) {
     let (way, ended) = match held {
         Held::Whole(stream, (way, _)) => (*way, stream.shutdown().await),
         Held::Writer(writer, (way, _)) => (*way, writer.shutdown().await),
         Held::Reader(..) => return,
     };
-    if ended.is_err() {
-        place.shared.lock().failed(way);
+    if let Err(error) = ended {
+        write_failed(place, way, &error);
     }
 }
 

@@ -289,7 +289,8 @@ impl Stream {
         if phase == Phase::Open {
             let Some(parting) = &mut self.parting else { return false };
             if self.receive.is_idle() && self.send.is_idle() {
-                parting.movers.notify(&mut services.effects.wakers);
+                // Any of them may go: one that is not polled again holds up nobody.
+                parting.movers.notify_all(&mut services.effects.wakers);
             }
             return false;
         }
