@@ -232,7 +232,8 @@ impl Lives {
             self.objects.replace(Arc::downgrade(&objects));
         }
         let (host, shared, cores) = (self.host, self.shared.clone(), core.count());
-        Place { host, core, cores, objects, shared }
+        let linger = self.program.linger.map(Duration::from_micros);
+        Place { host, core, cores, linger, objects, shared }
     }
 }
 

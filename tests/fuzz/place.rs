@@ -9,7 +9,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use futures::future::join_all;
 use quoit::buffer::Lease;
 use quoit::net::{OwnedReadHalf, OwnedWriteHalf, TcpListener, TcpStream};
 use quoit::sim::Chance;
@@ -57,6 +56,7 @@ pub(crate) struct Place {
     pub(crate) host: usize,
     pub(crate) core: CoreHandle,
     pub(crate) cores: usize,
+    pub(crate) linger: Option<Duration>,
     pub(crate) objects: Arc<Mutex<Objects>>,
     pub(crate) shared: Shared,
 }
@@ -305,9 +305,7 @@ pub(crate) fn perform(place: Place, op: Op) -> Pin<Box<dyn Future<Output = ()>>>
             Op::Blocking { how } => blocking(&place, how).await,
             Op::Sleep(micros) => time::sleep(Duration::from_micros(micros)).await,
             Op::Yield => task::yield_now().await,
-            Op::Together(ops) => {
-                join_all(ops.into_iter().map(|op| perform(place.clone(), op))).await;
-            }
+            Op::Together(ops) => together(&place, ops).await,
             Op::Open { .. }
             | Op::File { .. }
             | Op::CloneFile { .. }
@@ -316,6 +314,18 @@ pub(crate) fn perform(place: Place, op: Op) -> Pin<Box<dyn Future<Output = ()>>>
             _ => streams::perform(&place, op).await,
         }
     })
+}
+
+/// Begins them in this order, and goes on with them in any.
+async fn together(place: &Place, ops: Vec<Op>) {
+    let mut chance = Chance::new(place.shared.lock().done);
+    let mut left: Vec<_> = ops.into_iter().map(|op| perform(place.clone(), op)).collect();
+    poll_fn(|cx| {
+        left.retain_mut(|op| op.as_mut().poll(cx).is_pending());
+        chance.shuffle(&mut left);
+        if left.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
 }
 
 async fn on_task(place: &Place, op: Op) {

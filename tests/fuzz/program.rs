@@ -110,11 +110,6 @@ pub(crate) enum Op {
     },
     Abort(usize),
     Drop(usize),
-    /// How long a dropped stream lingers.
-    Linger {
-        at: usize,
-        time: u64,
-    },
     Split {
         at: usize,
         into: usize,
@@ -201,6 +196,8 @@ pub(crate) struct Program {
     pub(crate) cores: [usize; 2],
     /// The program's buffers of a socket; none: what the seed draws.
     pub(crate) tight: Option<usize>,
+    /// How long streams linger, in microseconds; none: as they do by default.
+    pub(crate) linger: Option<u64>,
     /// The disks fail.
     pub(crate) disk_errors: bool,
     /// The cores are kept after their end, to look at their books.
@@ -258,6 +255,7 @@ impl Program {
             seed,
             cores,
             tight: chance.one_in(3).then(|| 1 << chance.up_to(9)),
+            linger: chance.one_in(3).then(|| chance.below(20_000) as u64),
             disk_errors: chance.one_in(4),
             keeps: !chance.one_in(4),
             ends,
@@ -275,10 +273,11 @@ impl Program {
 
 impl std::fmt::Display for Program {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { seed, cores, tight, disk_errors, keeps, ends, restarts, events, .. } = self;
+        let Self { seed, cores, tight, linger, disk_errors, keeps, .. } = self;
+        let Self { ends, restarts, events, .. } = self;
         writeln!(f, "cores {cores:?}, sockets of {tight:?}, disk errors {disk_errors}")?;
         writeln!(f, "ends {ends:?}, restarts {restarts:?}, cores kept {keeps}, seed {seed}")?;
-        writeln!(f, "events {events:?}")?;
+        writeln!(f, "linger {linger:?}, events {events:?}")?;
         for (number, Lane { host, core, ops }) in self.lanes.iter().enumerate() {
             writeln!(f, "lane {number} on host {host}, core {core}:")?;
             ops.iter().try_for_each(|op| writeln!(f, "  {op:?}"))?;
@@ -413,8 +412,7 @@ impl Op {
             4..=6 => Self::Detach { at, how: How::draw(chance) },
             7 | 8 => Self::Close { at, how: How::draw(chance) },
             9 => Self::Abort(at),
-            10 if chance.one_in(2) => Self::Drop(at),
-            10 => Self::Linger { at, time: chance.below(20_000) as u64 },
+            10 => Self::Drop(at),
             11 | 12 => Self::Split { at, into: chance.below(PLACES) },
             13 => Self::Reunite(at),
             14 => Self::SplitLease(at),
