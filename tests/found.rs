@@ -349,3 +349,27 @@ unsafe impl IoBuf for Shared {
         self.0.len()
     }
 }
+
+/// The same of a write whose end the core waits for, when everything else is over.
+#[test]
+fn a_host_that_crashes_while_a_write_of_its_is_ended_gives_the_buffer_back() {
+    for crash in (0..100).map(Duration::from_micros) {
+        let mut sim = sim::Sim::new(7);
+        let buffer = Arc::new([7_u8; 100_000]);
+        let sent = buffer.clone();
+        sim.host("server", move || {
+            let buffer = Shared(sent.clone());
+            async move {
+                let mut options = quoit::fs::OpenOptions::new();
+                let file = options.write(true).create(true).open("/file").await.unwrap();
+                sim::world().after(20 * crash, |world| world.crash("server", Crash::Kill));
+                let mut writing = Box::pin(file.write_at(buffer, 0));
+                assert!(poll!(&mut writing).is_pending(), "the disk takes its time");
+            }
+        });
+        sim.client("client", time::sleep(Duration::from_secs(60)));
+        sim.run().unwrap();
+        drop(sim);
+        assert_eq!(Arc::strong_count(&buffer), 1, "crashed after {crash:?}");
+    }
+}

@@ -164,9 +164,13 @@ impl<'a> Core<'a> {
         let _here = world.on(self.boot);
         let before = std::mem::replace(&mut self.phase, Phase::Ended(Report::default()));
         if let Phase::Ending { mut ending, .. } = before {
-            // Its time is over. With the host down, nothing is in flight after the next turn.
+            // With the host down, a turn brings back all that is in flight. Then its time is over.
+            ending.until = u64::MAX;
+            let mut has_ended = self.runtime.core().end_turn(&mut ending);
             ending.until = 0;
-            while !self.runtime.core().end_turn(&mut ending) {}
+            while !has_ended {
+                has_ended = self.runtime.core().end_turn(&mut ending);
+            }
             return;
         }
         contain(|| self.runtime.core().drop_here(before));

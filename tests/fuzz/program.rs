@@ -331,8 +331,9 @@ impl How {
 
 impl Op {
     fn draw(chance: &mut Chance) -> Self {
-        match chance.below(21) {
+        match chance.below(22) {
             20 => Self::draw_together(chance),
+            21 => Self::draw_end(chance),
             0..=4 => Self::draw_read(chance),
             5..=9 => Self::draw_write(chance),
             10 | 11 => Self::draw_connection(chance),
@@ -346,18 +347,36 @@ impl Op {
     /// On one stream.
     fn draw_together(chance: &mut Chance) -> Self {
         let place = chance.below(PLACES);
-        let draw = |_| {
-            let mut op = match chance.below(8) {
-                0 => Self::Detach { at: place, how: How::Full },
-                1..=3 => Self::draw_read(chance),
-                _ => Self::draw_write(chance),
-            };
+        let detach = Self::Detach { at: place, how: How::Full };
+        let on_it = |mut op| {
             if let Self::Read { at, .. } | Self::Write { at, .. } = &mut op {
                 *at = place;
             }
             op
         };
-        Self::Together((0..4).map(draw).collect())
+        // What waits or is half-way while its stream moves is a rare sight otherwise.
+        let draw = |(shape, index): (usize, usize), chance: &mut Chance| match (shape, index) {
+            (0..=2, 1) => detach.clone(),
+            (0 | 1, _) => {
+                let (by, length) = (Write::Send, 500 + chance.below(1500));
+                Self::Write { at: place, by, length, how: How::Full }
+            }
+            (2, 0) => {
+                let how = How::Forget(1 + chance.below(4));
+                Self::Read { at: place, by: Read::Exact, length: 64, how }
+            }
+            (2, _) => {
+                let op = Box::new(on_it(Self::draw_read(chance)));
+                Self::Spawn { core: chance.below(3), into: chance.below(PLACES), op }
+            }
+            _ => match chance.below(8) {
+                0 => detach.clone(),
+                1..=3 => on_it(Self::draw_read(chance)),
+                _ => on_it(Self::draw_write(chance)),
+            },
+        };
+        let shape = chance.below(6);
+        Self::Together((0..4).map(|index| draw((shape, index), chance)).collect())
     }
 
     fn draw_read(chance: &mut Chance) -> Self {
@@ -405,15 +424,15 @@ impl Op {
 
     fn draw_end(chance: &mut Chance) -> Self {
         let at = chance.below(PLACES);
-        match chance.below(16) {
+        match chance.below(20) {
             0 => Self::CloseListener { at, how: How::draw(chance) },
             1 => Self::DropListener(at),
             2 | 3 => Self::Shutdown { at, how: How::draw(chance) },
             4..=6 => Self::Detach { at, how: How::draw(chance) },
             7 | 8 => Self::Close { at, how: How::draw(chance) },
             9 => Self::Abort(at),
-            10 => Self::Drop(at),
-            11 | 12 => Self::Split { at, into: chance.below(PLACES) },
+            10 | 16 | 17 => Self::Drop(at),
+            11 | 12 | 18 | 19 => Self::Split { at, into: chance.below(PLACES) },
             13 => Self::Reunite(at),
             14 => Self::SplitLease(at),
             _ => Self::DropLease(at),
