@@ -373,3 +373,18 @@ fn a_host_that_crashes_while_a_write_of_its_is_ended_gives_the_buffer_back() {
         assert_eq!(Arc::strong_count(&buffer), 1, "crashed after {crash:?}");
     }
 }
+
+/// Whoever wants to take a stream off its core may, as soon as nothing is in flight.
+#[quoit::test]
+async fn a_detach_that_is_forgotten_holds_up_no_other_one() {
+    let (_client, server) = pair().await;
+    let mut into = [0; 1];
+    let mut reading = Box::pin(server.read(&mut into));
+    assert!(poll!(&mut reading).is_pending());
+    time::sleep(Duration::from_millis(5)).await;
+    let (mut first, mut second) = (Box::pin(server.detach()), Box::pin(server.detach()));
+    assert!(poll!(&mut first).is_pending(), "the read's request is being cancelled");
+    assert!(poll!(&mut second).is_pending(), "and still is");
+    std::mem::forget(first);
+    time::timeout(LIMIT, second).await.expect("no hang").unwrap();
+}
