@@ -68,7 +68,7 @@ pub mod signal {
 /// Tasks: spawning, joining, blocking work.
 pub mod task {
     pub use crate::runtime::{
-        AbortHandle, AccessError, JoinError, JoinHandle, JoinSet, LocalKey, Scope, TaskId,
+        AbortHandle, AccessError, JoinError, JoinHandle, JoinSet, LocalKey, Scope, TaskId, id,
         spawn_blocking, try_id, yield_now,
     };
 }

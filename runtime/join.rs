@@ -17,35 +17,9 @@ use std::pin::Pin;
 use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
+use crate::runtime::id::TaskId;
 use crate::runtime::task::{Failure, Header, Outcome, RawTask, Reference};
 use crate::runtime::tasks::{self, Tasks};
-
-/// Names one task. Ids are unique in the process and never used again.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct TaskId(u64);
-
-impl fmt::Display for TaskId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-/// The id of the task that is running, or `None` outside a task (the future of
-/// [`block_on`](crate::Runtime::block_on) is not one).
-///
-/// ```
-/// # use quoit as _;
-/// quoit::block_on(async {
-///     assert_eq!(quoit::task::try_id(), None);
-///     let task = quoit::spawn(async { quoit::task::try_id() });
-///     let id = task.id();
-///     assert_eq!(task.await.unwrap(), Some(id));
-/// });
-/// ```
-#[must_use]
-pub fn try_id() -> Option<TaskId> {
-    tasks::running_id().map(TaskId)
-}
 
 /// The right to a task's result, and to abort it.
 ///

@@ -12,6 +12,7 @@ mod cores;
 mod handle;
 #[cfg(feature = "hyper")]
 pub(crate) mod hyper;
+mod id;
 mod inbox;
 mod join;
 mod join_set;
@@ -37,7 +38,8 @@ pub use self::blocking::spawn_blocking;
 pub use self::builder::{Builder, Report, Runtime, block_on, run};
 pub use self::cores::{CoreHandle, Cores};
 pub use self::handle::Handle;
-pub use self::join::{AbortHandle, JoinError, JoinHandle, TaskId, try_id};
+pub use self::id::{TaskId, id, try_id};
+pub use self::join::{AbortHandle, JoinError, JoinHandle};
 pub use self::join_set::JoinSet;
 pub use self::local::{AccessError, LocalKey, Scope};
 pub use self::metrics::Metrics;

@@ -14,13 +14,12 @@ mod end;
 use std::cell::{Cell, RefCell};
 use std::panic::Location;
 use std::ptr::{self, NonNull};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 
 pub(crate) use self::end::refuse;
 use crate::io::allowance;
-use crate::io::ring::simulated::world;
 use crate::io::trace::{self, SpanKind};
+use crate::runtime::id::{self, Ids};
 use crate::runtime::inbox::{Inbox, Mail, SharedInbox};
 use crate::runtime::join::JoinHandle;
 use crate::runtime::run_queue::RunQueue;
@@ -49,8 +48,6 @@ pub(crate) struct Tasks {
     living: RefCell<Vec<RawTask>>,
     /// The root future was woken on this core.
     pub(crate) root_woken: Cell<bool>,
-    /// The task being polled.
-    running: Cell<Option<RawTask>>,
     /// No task is taken on any more: `spawn` answers with a cancelled one.
     closed: Cell<bool>,
     /// Cells made on this core less cells freed on it; see `inbox`.
@@ -67,7 +64,6 @@ impl Tasks {
             ready: RunQueue::new(),
             living: RefCell::new(Vec::new()),
             root_woken: Cell::new(false),
-            running: Cell::new(None),
             closed: Cell::new(false),
             cells: Cell::new(0),
             leaked: Cell::new(0),
@@ -229,10 +225,8 @@ impl Tasks {
             return;
         }
         self.count(|counts| counts.polls += 1);
-        let before = self.running.replace(Some(task));
         // SAFETY: as above.
         let polled = unsafe { task.poll() };
-        self.running.set(before);
         if let Poll::Ready(has_panicked) = polled {
             self.count_end(has_panicked);
             // SAFETY: its outcome was just stored.
@@ -342,37 +336,6 @@ impl Drop for Entered<'_> {
     }
 }
 
-/// Task ids are taken in blocks, so that spawning touches no shared word.
-#[derive(Debug, Default)]
-struct Ids {
-    next: Cell<u64>,
-    end: Cell<u64>,
-}
-
-impl Ids {
-    const BLOCK: u64 = 4096;
-
-    #[inline]
-    fn next(&self) -> u64 {
-        if self.next.get() == self.end.get() {
-            let first = reserve_ids(Self::BLOCK);
-            self.next.set(first);
-            self.end.set(first + Self::BLOCK);
-        }
-        self.next.replace(self.next.get() + 1)
-    }
-}
-
-/// The first of `count` ids that nobody else gets, ever.
-fn reserve_ids(count: u64) -> u64 {
-    static NEXT: AtomicU64 = AtomicU64::new(1);
-    match world::current() {
-        // The same in each run of a seed, and nobody else's in its world.
-        Some(world) => world.reserve_ids(count),
-        None => NEXT.fetch_add(count, Ordering::Relaxed),
-    }
-}
-
 /// Runs `action` with the current core's tasks; None outside a core.
 #[inline]
 pub(crate) fn with_current<R>(action: impl FnOnce(&Tasks) -> R) -> Option<R> {
@@ -385,12 +348,6 @@ pub(crate) fn with_current<R>(action: impl FnOnce(&Tasks) -> R) -> Option<R> {
 #[inline]
 pub(crate) fn on_core<R>(inbox: *const Inbox, action: impl FnOnce(&Tasks) -> R) -> Option<R> {
     with_current(|tasks| ptr::eq(Arc::as_ptr(&tasks.inbox), inbox).then(|| action(tasks))).flatten()
-}
-
-/// The id of the task that is being polled on this thread.
-pub(crate) fn running_id() -> Option<u64> {
-    // SAFETY: the core's reference is held while a task is polled.
-    with_current(|tasks| tasks.running.get().map(|task| unsafe { task.header() }.id)).flatten()
 }
 
 /// # Safety
@@ -460,7 +417,7 @@ where
     }
     Inbox::add_cell(inbox);
     let task =
-        RawTask::new(future, State::mailed(), NonNull::from(&**inbox), reserve_ids(1), location);
+        RawTask::new(future, State::mailed(), NonNull::from(&**inbox), id::reserve(1), location);
     // SAFETY: three references: the mail's, the handle's, the core's.
     let (mail, handle) = unsafe { (Reference::from_raw(task), JoinHandle::new(task)) };
     inbox.send(Mail::Adopt(mail));
