@@ -423,8 +423,10 @@ impl<R> fmt::Debug for Run<R> {
 
 /// Runs `work` on the pool of the current core's runtime; `None` outside a runtime.
 pub(crate) fn run<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'static) -> Option<Run<R>> {
-    Proactor::with_current(|proactor| {
-        let hold = proactor.clock().hold(proactor.doorbell());
-        proactor.pool().run(work, Some(hold))
-    })
+    Proactor::with_current(|proactor| proactor.pool().run(work, hold()))
+}
+
+/// Keeps a paused clock of the current core from jumping; `None` outside a runtime.
+pub(crate) fn hold() -> Option<Hold> {
+    Proactor::with_current(|proactor| proactor.clock().hold(proactor.doorbell()))
 }

@@ -13,6 +13,7 @@ use crate::io::proactor::{Closed, Config, Park, Proactor};
 use crate::io::ring::{Prepared, RingChoice, RingReport, prepare};
 use crate::io::services::Limits;
 use crate::io::system;
+use crate::runtime::blocking::spawn_here;
 use crate::runtime::core::{Core, Pace};
 use crate::runtime::cores::Cores;
 use crate::runtime::handle::Handle;
@@ -337,6 +338,27 @@ impl Runtime {
         self.core.tasks().spawn(future, Location::caller())
     }
 
+    /// Runs `work`, which may block, on a thread of the runtime's pool, as
+    /// [`task::spawn_blocking`](crate::task::spawn_blocking) does inside the runtime.
+    ///
+    /// The work starts at once; its result comes with a task, during
+    /// [`block_on`](Self::block_on) and [`turn`](Self::turn).
+    ///
+    /// ```
+    /// let runtime = quoit::Runtime::new()?;
+    /// let sum = runtime.spawn_blocking(|| (1..=1_000_u64).sum::<u64>());
+    /// assert_eq!(runtime.block_on(sum).unwrap(), 500_500);
+    /// # std::io::Result::Ok(())
+    /// ```
+    #[track_caller]
+    pub fn spawn_blocking<F, R>(&self, work: F) -> JoinHandle<R>
+    where
+        F: FnOnce() -> R + Send + 'static,
+        R: Send + 'static,
+    {
+        spawn_here(self.core.tasks(), self.core.proactor().pool(), work, Location::caller())
+    }
+
     /// One round: tasks that are ready, then I/O and timers. For programs with a loop of their own.
     ///
     /// If nothing is ready it waits: at most for `wait`, with `None` until something happens, with
@@ -385,7 +407,7 @@ impl Runtime {
     /// A way to this core from other threads.
     #[must_use]
     pub fn handle(&self) -> Handle {
-        Handle::new(self.core.tasks().inbox().clone())
+        Handle::new(self.core.tasks().inbox().clone(), self.core.proactor().pool().clone())
     }
 
     /// Which ring is in use, why, and what would give the other one.

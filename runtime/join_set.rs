@@ -139,6 +139,24 @@ impl<T> JoinSet<T> {
         self.insert(core.spawn_with(start))
     }
 
+    /// Starts a task on another core, as [`Handle::spawn`], and puts it into the set.
+    ///
+    /// ```
+    /// let runtime = quoit::Runtime::new()?;
+    /// let mut set = quoit::task::JoinSet::new();
+    /// set.spawn_on(async { 7 }, &runtime.handle());
+    /// assert_eq!(runtime.block_on(set.join_next()).unwrap().unwrap(), 7);
+    /// # std::io::Result::Ok(())
+    /// ```
+    #[track_caller]
+    pub fn spawn_on<F>(&mut self, future: F, core: &Handle) -> AbortHandle
+    where
+        F: Future<Output = T> + Send + 'static,
+        T: Send + 'static,
+    {
+        self.insert(core.spawn(future))
+    }
+
     /// Runs work that may block on a thread of the pool, as
     /// [`spawn_blocking`](crate::task::spawn_blocking), and puts its task into the set.
     ///
@@ -156,6 +174,24 @@ impl<T> JoinSet<T> {
         T: Send + 'static,
     {
         self.insert(spawn_blocking(work))
+    }
+
+    /// The same for the pool of another core, as [`Handle::spawn_blocking`].
+    ///
+    /// ```
+    /// let runtime = quoit::Runtime::new()?;
+    /// let mut set = quoit::task::JoinSet::new();
+    /// set.spawn_blocking_on(|| 2 + 2, &runtime.handle());
+    /// assert_eq!(runtime.block_on(set.join_all()), [4]);
+    /// # std::io::Result::Ok(())
+    /// ```
+    #[track_caller]
+    pub fn spawn_blocking_on<F>(&mut self, work: F, core: &Handle) -> AbortHandle
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        self.insert(core.spawn_blocking(work))
     }
 
     /// Puts a task into the set that was started otherwise.
@@ -333,6 +369,34 @@ impl<T> JoinSet<T> {
         let waker = waker.clone();
         let old = waiter().replace(waker);
         drop(old);
+    }
+}
+
+impl<T: 'static, F: Future<Output = T> + 'static> Extend<F> for JoinSet<T> {
+    /// Starts a task for each future, as [`spawn`](JoinSet::spawn).
+    #[track_caller]
+    fn extend<I: IntoIterator<Item = F>>(&mut self, futures: I) {
+        let location = Location::caller();
+        futures.into_iter().for_each(|future| drop(self.insert(spawn_at(future, location))));
+    }
+}
+
+impl<T: 'static, F: Future<Output = T> + 'static> FromIterator<F> for JoinSet<T> {
+    /// Starts a task for each future, as [`spawn`](JoinSet::spawn).
+    ///
+    /// ```
+    /// use quoit::task::JoinSet;
+    ///
+    /// quoit::block_on(async {
+    ///     let set: JoinSet<_> = (0..5).map(|number| async move { number * number }).collect();
+    ///     assert_eq!(set.join_all().await.iter().sum::<i32>(), 30);
+    /// });
+    /// ```
+    #[track_caller]
+    fn from_iter<I: IntoIterator<Item = F>>(futures: I) -> Self {
+        let mut set = Self::new();
+        set.extend(futures);
+        set
     }
 }
 

@@ -114,8 +114,24 @@ impl Tasks {
         future: F,
         location: &'static Location<'static>,
     ) -> JoinHandle<F::Output> {
+        self.spawn_as(self.next_id(), future, location)
+    }
+
+    /// An id for `spawn_as`.
+    #[inline]
+    pub(crate) fn next_id(&self) -> u64 {
+        self.ids.next()
+    }
+
+    /// Starts a task whose id was given out before.
+    pub(crate) fn spawn_as<F: Future + 'static>(
+        &self,
+        id: u64,
+        future: F,
+        location: &'static Location<'static>,
+    ) -> JoinHandle<F::Output> {
         let inbox = NonNull::from(&*self.inbox);
-        let task = RawTask::new(future, State::new(), inbox, self.ids.next(), location);
+        let task = RawTask::new(future, State::new(), inbox, id, location);
         self.cells.set(self.cells.get() + 1);
         self.count(|counts| counts.spawned += 1);
         // SAFETY: the new task came with a reference for the core.
@@ -409,15 +425,30 @@ where
     F: Future + 'static,
     F::Output: Send + 'static,
 {
+    let id = on_core(Arc::as_ptr(inbox), Tasks::next_id);
+    send_as(id.unwrap_or_else(|| id::reserve(1)), inbox, start, location)
+}
+
+/// The same for a task whose id was given out before.
+pub(crate) fn send_as<C, F>(
+    id: u64,
+    inbox: &SharedInbox,
+    start: C,
+    location: &'static Location<'static>,
+) -> JoinHandle<F::Output>
+where
+    C: FnOnce() -> F + Send + 'static,
+    F: Future + 'static,
+    F::Output: Send + 'static,
+{
     // Until its first poll this holds the closure and nothing else (rule 7).
     let future = async move { start().await };
     let here = with_current(|tasks| Arc::ptr_eq(&tasks.inbox, inbox)) == Some(true);
     if here {
-        return with_current(|tasks| tasks.spawn(future, location)).expect("just asked");
+        return with_current(|tasks| tasks.spawn_as(id, future, location)).expect("just asked");
     }
     Inbox::add_cell(inbox);
-    let task =
-        RawTask::new(future, State::mailed(), NonNull::from(&**inbox), id::reserve(1), location);
+    let task = RawTask::new(future, State::mailed(), NonNull::from(&**inbox), id, location);
     // SAFETY: three references: the mail's, the handle's, the core's.
     let (mail, handle) = unsafe { (Reference::from_raw(task), JoinHandle::new(task)) };
     inbox.send(Mail::Adopt(mail));
