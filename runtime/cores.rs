@@ -21,9 +21,10 @@ use std::thread;
 use crate::io::pool::Pool;
 use crate::io::ring::{Prepared, RingReport, prepare};
 use crate::io::system;
-use crate::runtime::builder::{Builder, Runtime};
+use crate::runtime::builder::Builder;
 use crate::runtime::handle::Handle;
 use crate::runtime::join::JoinHandle;
+use crate::runtime::one::Runtime;
 
 /// How many cores to run on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

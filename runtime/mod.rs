@@ -21,6 +21,7 @@ pub(crate) mod macro_support;
 pub(crate) mod metrics;
 #[cfg(all(test, loom))]
 mod models;
+mod one;
 mod run_queue;
 pub mod sim;
 pub(crate) mod simulate;
@@ -35,7 +36,7 @@ pub mod time;
 mod waker;
 
 pub use self::blocking::spawn_blocking;
-pub use self::builder::{Builder, Report, Runtime, block_on, run};
+pub use self::builder::Builder;
 pub use self::cores::{CoreHandle, Cores};
 pub use self::handle::Handle;
 pub use self::id::{TaskId, id, try_id};
@@ -43,4 +44,5 @@ pub use self::join::{AbortHandle, JoinError, JoinHandle};
 pub use self::join_set::JoinSet;
 pub use self::local::{AccessError, LocalKey, Scope};
 pub use self::metrics::Metrics;
+pub use self::one::{Report, Runtime, block_on, run};
 pub use self::spawn::{spawn, yield_now};
