@@ -12,6 +12,7 @@ use crate::io::services::Limits;
 use crate::io::system;
 use crate::runtime::core::{Core, Pace};
 use crate::runtime::cores::Cores;
+use crate::runtime::hooks::Hooks;
 use crate::runtime::one::Runtime;
 
 /// What dropping a runtime gives its I/O to end well.
@@ -53,6 +54,7 @@ pub struct Builder {
     max_blocking_threads: usize,
     limits: Limits,
     buffers: PoolConfig,
+    hooks: Hooks,
 }
 
 impl Builder {
@@ -65,6 +67,7 @@ impl Builder {
             max_blocking_threads: 512,
             limits: Limits::default(),
             buffers: PoolConfig { count: BUFFERS, size: BUFFER_SIZE, limit: 1024 },
+            hooks: Hooks::default(),
         }
     }
 
@@ -167,6 +170,37 @@ impl Builder {
         self
     }
 
+    /// Calls `action` on the thread of each core before it sleeps, because it has nothing to do.
+    ///
+    /// The core is the current one, as for its tasks. If `action` wakes or spawns a task, the core
+    /// does not sleep, but looks for I/O and goes on. A panic comes out where the core is driven.
+    /// In a [simulation](crate::sim) nobody sleeps, and it is not called.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+    /// use std::time::Duration;
+    ///
+    /// let sleeps = Arc::new(AtomicUsize::new(0));
+    /// let count = sleeps.clone();
+    /// let builder = quoit::Runtime::builder();
+    /// let runtime = builder.on_thread_park(move || drop(count.fetch_add(1, Relaxed))).build()?;
+    /// runtime.block_on(quoit::time::sleep(Duration::from_millis(1)));
+    /// assert!(sleeps.load(Relaxed) > 0);
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn on_thread_park(mut self, action: impl Fn() + Send + Sync + 'static) -> Self {
+        self.hooks.on_thread_park = Some(Arc::new(action));
+        self
+    }
+
+    /// Calls `action` on the thread of each core after it has slept: as often as the action of
+    /// [`on_thread_park`](Self::on_thread_park) was.
+    pub fn on_thread_unpark(mut self, action: impl Fn() + Send + Sync + 'static) -> Self {
+        self.hooks.on_thread_unpark = Some(Arc::new(action));
+        self
+    }
+
     /// Builds a runtime with one core, driven by this thread.
     ///
     /// # Errors
@@ -198,7 +232,7 @@ impl Builder {
     pub(crate) fn runtime(&self, ring: Prepared, pool: Arc<Pool>) -> io::Result<Runtime> {
         let config = Config { prepared: ring, limits: self.limits, buffers: self.buffers, pool };
         let proactor = Proactor::new(&config)?;
-        Ok(Runtime::on(Core::new(proactor, self.pace)))
+        Ok(Runtime::on(Core::new(proactor, self.pace, self.hooks.clone())))
     }
 
     /// Ends the pool that several cores shared, after the last of them.

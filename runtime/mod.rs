@@ -10,6 +10,7 @@ mod builder;
 mod core;
 mod cores;
 mod handle;
+mod hooks;
 #[cfg(feature = "hyper")]
 pub(crate) mod hyper;
 mod id;

@@ -6,7 +6,7 @@
 //!   end         shutdown, detach, close
 //! ```
 
-mod end;
+pub(super) mod end;
 mod whole;
 
 use std::future::poll_fn;
@@ -14,7 +14,7 @@ use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::task::{Context, Poll};
 
-pub(super) use self::end::{close, detach, end_writing, shut_down};
+pub(super) use self::end::{close, detach, shut_down};
 pub(super) use self::whole::{read_exact, read_until};
 use super::handle::{Bound, Place, StreamHandle};
 use crate::io::mailbox::{Key, Wait, WaiterId};
