@@ -308,33 +308,40 @@ impl JoinError {
         self.id
     }
 
-    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some(payload) = &self.panic else {
-            return write!(f, "task {} was cancelled", self.id);
-        };
+    /// The message of the panic, if there is one that is a text.
+    fn with_message<R>(&self, tell: impl FnOnce(Option<&str>) -> R) -> R {
+        let Some(payload) = &self.panic else { return tell(None) };
         let payload = payload.lock().unwrap_or_else(PoisonError::into_inner);
-        let message = match payload.downcast_ref::<&'static str>() {
-            Some(message) => Some(*message),
+        tell(match payload.downcast_ref::<&'static str>() {
+            Some(message) => Some(message),
             None => payload.downcast_ref::<String>().map(String::as_str),
-        };
-        match message {
-            Some(message) => write!(f, "task {} panicked: {message}", self.id),
-            None => write!(f, "task {} panicked", self.id),
-        }
+        })
     }
 }
 
+// The words are tokio's, so that whoever looks for them in a log finds them.
+
 impl fmt::Display for JoinError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.describe(f)
+        if self.is_cancelled() {
+            return write!(f, "task {} was cancelled", self.id);
+        }
+        self.with_message(|message| match message {
+            Some(message) => write!(f, "task {} panicked with message {message:?}", self.id),
+            None => write!(f, "task {} panicked", self.id),
+        })
     }
 }
 
 impl fmt::Debug for JoinError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("JoinError(")?;
-        self.describe(f)?;
-        f.write_str(")")
+        if self.is_cancelled() {
+            return write!(f, "JoinError::Cancelled(Id({}))", self.id);
+        }
+        self.with_message(|message| match message {
+            Some(message) => write!(f, "JoinError::Panic(Id({}), {message:?}, ...)", self.id),
+            None => write!(f, "JoinError::Panic(Id({}), ...)", self.id),
+        })
     }
 }
 
