@@ -13,8 +13,8 @@ use crate::runtime::tasks::{self, Tasks};
 /// Runs `work`, which may block, on a thread of the runtime's pool.
 ///
 /// The work starts as soon as a thread is free, whether or not the handle is awaited. Threads
-/// start when they are needed, up to the builder's `max_blocking_threads`, and end after ten idle
-/// seconds; signals are blocked on them. While work is awaited, a [paused](crate::time::pause)
+/// start when they are needed, up to the builder's `max_blocking_threads`, and end when they have
+/// been idle for its `thread_keep_alive`; signals are blocked on them. While work is awaited, a [paused](crate::time::pause)
 /// clock does not jump. The work sees the id of its task in [`try_id`](crate::task::try_id).
 ///
 /// From other threads, and while the core stands still, it is
@@ -208,6 +208,29 @@ mod tests {
             assert!(here.await.expect("it ran") && there.await.expect("it ran"));
         });
         assert_eq!(runtime.metrics().tasks_spawned, 2);
+    }
+
+    #[test]
+    fn a_thread_stays_as_long_as_it_was_told() {
+        let thread = |keep: Duration| {
+            let runtime = Runtime::builder().thread_keep_alive(keep).build().expect("a runtime");
+            move || {
+                let work = runtime.spawn_blocking(|| std::thread::current().id());
+                runtime.block_on(work).expect("it ran")
+            }
+        };
+        let stays = thread(LONG);
+        let first = stays();
+        // Too short only fails to catch a thread that goes.
+        std::thread::sleep(Duration::from_millis(20));
+        assert_eq!(stays(), first);
+        let goes = thread(Duration::ZERO);
+        let first = goes();
+        let mut again = (0..2_000).map(|_| {
+            std::thread::sleep(Duration::from_millis(10));
+            goes()
+        });
+        assert!(again.any(|thread| thread != first), "it was to go at once");
     }
 
     #[test]

@@ -18,9 +18,6 @@ use crate::runtime::one::Runtime;
 /// What dropping a runtime gives its I/O to end well.
 pub(crate) const DROP_DEADLINE: Duration = Duration::from_secs(5);
 
-/// How long an idle pool thread stays.
-const POOL_KEEP_ALIVE: Duration = Duration::from_secs(10);
-
 /// Large enough that one receive takes what a busy peer has sent, and one send passes it on: at 16
 /// messages of 16 KiB in flight that costs two thirds of what buffers of 16 KiB do. An idle
 /// connection holds none, and small messages touch only the first page of each.
@@ -52,6 +49,8 @@ pub struct Builder {
     pub(crate) pin: Option<bool>,
     pace: Pace,
     max_blocking_threads: usize,
+    thread_keep_alive: Duration,
+    start_paused: bool,
     limits: Limits,
     buffers: PoolConfig,
     hooks: Hooks,
@@ -65,6 +64,8 @@ impl Builder {
             pin: None,
             pace: Pace { task_budget: 64, spin: Duration::ZERO },
             max_blocking_threads: 512,
+            thread_keep_alive: Duration::from_secs(10),
+            start_paused: false,
             limits: Limits::default(),
             buffers: PoolConfig { count: BUFFERS, size: BUFFER_SIZE, limit: 1024 },
             hooks: Hooks::default(),
@@ -125,6 +126,32 @@ impl Builder {
     pub fn max_blocking_threads(mut self, threads: usize) -> Self {
         assert!(threads > 0, "blocking work needs at least one thread");
         self.max_blocking_threads = threads;
+        self
+    }
+
+    /// How long a thread for blocking work that has none stays. Default: 10 seconds.
+    pub fn thread_keep_alive(mut self, idle: Duration) -> Self {
+        self.thread_keep_alive = idle;
+        self
+    }
+
+    /// Whether the clock of each core stands still from the start, as after
+    /// [`time::pause`](crate::time::pause). Default: it runs.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use quoit::time::{self, Instant};
+    ///
+    /// let runtime = quoit::Runtime::builder().start_paused(true).build()?;
+    /// runtime.block_on(async {
+    ///     let start = Instant::now();
+    ///     time::sleep(Duration::from_secs(3600)).await;
+    ///     assert_eq!(start.elapsed(), Duration::from_secs(3600));
+    /// });
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn start_paused(mut self, paused: bool) -> Self {
+        self.start_paused = paused;
         self
     }
 
@@ -225,13 +252,16 @@ impl Builder {
     }
 
     pub(crate) fn pool(&self) -> Arc<Pool> {
-        Pool::new(self.max_blocking_threads, POOL_KEEP_ALIVE)
+        Pool::new(self.max_blocking_threads, self.thread_keep_alive)
     }
 
     /// One core, whose ring is settled, and whose pool others end.
     pub(crate) fn runtime(&self, ring: Prepared, pool: Arc<Pool>) -> io::Result<Runtime> {
         let config = Config { prepared: ring, limits: self.limits, buffers: self.buffers, pool };
         let proactor = Proactor::new(&config)?;
+        if self.start_paused {
+            proactor.clock().pause();
+        }
         Ok(Runtime::on(Core::new(proactor, self.pace, self.hooks.clone())))
     }
 
