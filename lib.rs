@@ -69,7 +69,7 @@ pub mod signal {
 pub mod task {
     pub use crate::runtime::{
         AbortHandle, AccessError, JoinError, JoinHandle, JoinSet, LocalKey, Scope, TaskId, id,
-        spawn_blocking, try_id, yield_now,
+        spawn, spawn_blocking, try_id, yield_now,
     };
 }
 

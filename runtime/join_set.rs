@@ -20,6 +20,7 @@ use crossbeam_queue::SegQueue;
 
 use crate::runtime::blocking::spawn_blocking;
 use crate::runtime::handle::Handle;
+use crate::runtime::id::TaskId;
 use crate::runtime::join::{AbortHandle, JoinError, JoinHandle};
 use crate::runtime::spawn::spawn_at;
 
@@ -238,6 +239,26 @@ impl<T> JoinSet<T> {
         poll_fn(|context| self.poll_join_next(context)).await
     }
 
+    /// [`join_next`](Self::join_next), with the id of the task. That of a task which gave no result
+    /// is in its [`JoinError`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`join_next`](Self::join_next).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// quoit::block_on(async {
+    ///     let mut set = quoit::task::JoinSet::new();
+    ///     let task = set.spawn(async { 7 });
+    ///     assert_eq!(set.join_next_with_id().await.unwrap().unwrap(), (task.id(), 7));
+    /// });
+    /// ```
+    pub async fn join_next_with_id(&mut self) -> Option<Result<(TaskId, T), JoinError>> {
+        poll_fn(|context| self.poll_next(context)).await
+    }
+
     /// The result of a task that has ended already, if there is one; its task leaves the set.
     ///
     /// ```
@@ -252,6 +273,11 @@ impl<T> JoinSet<T> {
     /// });
     /// ```
     pub fn try_join_next(&mut self) -> Option<Result<T, JoinError>> {
+        without_id(self.try_join_next_with_id())
+    }
+
+    /// [`try_join_next`](Self::try_join_next), with the id of the task.
+    pub fn try_join_next_with_id(&mut self) -> Option<Result<(TaskId, T), JoinError>> {
         while let Some(index) = self.news.slots.pop() {
             if let Poll::Ready(result) = self.look(index) {
                 return Some(result);
@@ -266,12 +292,19 @@ impl<T> JoinSet<T> {
         &mut self,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<T, JoinError>>> {
+        self.poll_next(context).map(without_id)
+    }
+
+    fn poll_next(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<(TaskId, T), JoinError>>> {
         if self.is_empty() {
             return Poll::Ready(None);
         }
         // Before looking, so that a task which ends meanwhile finds it.
         self.wait(context.waker());
-        match self.try_join_next() {
+        match self.try_join_next_with_id() {
             Some(result) => Poll::Ready(Some(result)),
             None => Poll::Pending,
         }
@@ -349,15 +382,16 @@ impl<T> JoinSet<T> {
     }
 
     /// Polls the handle of a slot; ready, it leaves the set.
-    fn look(&mut self, index: usize) -> Poll<Result<T, JoinError>> {
+    fn look(&mut self, index: usize) -> Poll<Result<(TaskId, T), JoinError>> {
         let slot = &mut self.slots[index];
         let Some(handle) = &mut slot.handle else { return Poll::Pending };
+        let id = handle.id();
         let polled = Pin::new(handle).poll(&mut Context::from_waker(&slot.waker));
         if polled.is_ready() {
             slot.handle = None;
             self.free.push(index);
         }
-        polled
+        polled.map_ok(|output| (id, output))
     }
 
     fn wait(&self, waker: &Waker) {
@@ -370,6 +404,10 @@ impl<T> JoinSet<T> {
         let old = waiter().replace(waker);
         drop(old);
     }
+}
+
+fn without_id<T>(next: Option<Result<(TaskId, T), JoinError>>) -> Option<Result<T, JoinError>> {
+    next.map(|result| result.map(|(_, output)| output))
 }
 
 impl<T: 'static, F: Future<Output = T> + 'static> Extend<F> for JoinSet<T> {
@@ -422,6 +460,7 @@ impl<T> fmt::Debug for JoinSet<T> {
 mod tests {
     use std::cell::Cell;
     use std::future::pending;
+    use std::iter;
     use std::rc::Rc;
 
     use super::*;
@@ -447,6 +486,30 @@ mod tests {
             }
             assert_eq!(order, [1, 2, 3]);
             assert!(set.is_empty() && set.join_next().await.is_none());
+        });
+    }
+
+    #[test]
+    fn each_result_comes_with_the_id_of_its_task() {
+        let runtime = Runtime::new().unwrap();
+        runtime.block_on(async {
+            let mut set = JoinSet::new();
+            let mut ids: Vec<_> = (0..3).map(|it| set.spawn(async move { it }).id()).collect();
+            let aborted = set.spawn(pending());
+            aborted.abort();
+            ids.push(aborted.id());
+            let mut seen = Vec::new();
+            while let Some(next) = set.join_next_with_id().await {
+                // The others have ended as well.
+                for next in iter::once(next).chain(iter::from_fn(|| set.try_join_next_with_id())) {
+                    seen.push(match next {
+                        Ok((id, number)) => (id, Some(number)),
+                        Err(error) => (error.id(), None),
+                    });
+                }
+            }
+            let expected = ids.into_iter().zip([Some(0), Some(1), Some(2), None]);
+            assert_eq!(seen, expected.collect::<Vec<_>>());
         });
     }
 
