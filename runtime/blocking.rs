@@ -12,10 +12,11 @@ use crate::runtime::tasks::{self, Tasks};
 
 /// Runs `work`, which may block, on a thread of the runtime's pool.
 ///
-/// The work starts as soon as a thread is free, whether or not the handle is awaited. Threads
-/// start when they are needed, up to the builder's `max_blocking_threads`, and end when they have
-/// been idle for its `thread_keep_alive`; signals are blocked on them. While work is awaited, a [paused](crate::time::pause)
-/// clock does not jump. The work sees the id of its task in [`try_id`](crate::task::try_id).
+/// The work starts as soon as a thread is free, whether or not the handle is awaited. Threads start
+/// when they are needed, up to the builder's `max_blocking_threads`, and end when they have been
+/// idle for its `thread_keep_alive`; signals are blocked on them. While work is awaited, a
+/// [paused](crate::time::pause) clock does not jump. The work sees the id of its task in
+/// [`try_id`](crate::task::try_id).
 ///
 /// From other threads, and while the core stands still, it is
 /// [`Handle::spawn_blocking`](crate::Handle::spawn_blocking) or

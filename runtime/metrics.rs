@@ -31,7 +31,7 @@ pub struct Metrics {
     pub task_polls: u64,
     /// Tasks that other threads woke, aborted or sent here.
     pub remote_wakes: u64,
-    /// What other threads have sent and the core has not looked at yet: it is busy, or stands still.
+    /// What other threads have sent and the core has not looked at yet.
     pub remote_waiting: usize,
     /// Turns of the proactor.
     pub turns: u64,

@@ -1,5 +1,5 @@
 //! Half-closed connections: each direction ends by itself, also with bytes under way, and a
-//! shutdown that comes too late says so. And the owned halves, which are used and end by themselves.
+//! shutdown that comes too late says so. And the owned halves, which are waited for by themselves.
 
 use std::io::{ErrorKind, IoSlice};
 use std::net::Shutdown;
