@@ -9,7 +9,7 @@ use crate::io::pool::Pool;
 use crate::io::proactor::{Config, Proactor};
 use crate::io::ring::{Prepared, RingChoice, prepare};
 use crate::io::services::Limits;
-use crate::io::system;
+use crate::io::system::{self, Threads};
 use crate::runtime::core::{Core, Pace};
 use crate::runtime::cores::Cores;
 use crate::runtime::hooks::Hooks;
@@ -50,6 +50,7 @@ pub struct Builder {
     pace: Pace,
     max_blocking_threads: usize,
     thread_keep_alive: Duration,
+    pub(crate) threads: Threads,
     start_paused: bool,
     limits: Limits,
     buffers: PoolConfig,
@@ -65,6 +66,7 @@ impl Builder {
             pace: Pace { task_budget: 64, spin: Duration::ZERO },
             max_blocking_threads: 512,
             thread_keep_alive: Duration::from_secs(10),
+            threads: Threads::default(),
             start_paused: false,
             limits: Limits::default(),
             buffers: PoolConfig { count: BUFFERS, size: BUFFER_SIZE, limit: 1024 },
@@ -132,6 +134,26 @@ impl Builder {
     /// How long a thread for blocking work that has none stays. Default: 10 seconds.
     pub fn thread_keep_alive(mut self, idle: Duration) -> Self {
         self.thread_keep_alive = idle;
+        self
+    }
+
+    /// What the names of the threads that the runtime starts begin with: `name-core-0`,
+    /// `name-blocking-0`, each counted on. The kernel shows the first 15 bytes. Default: `quoit`.
+    ///
+    /// # Panics
+    ///
+    /// When it has a zero byte in it, which no name of a thread can have.
+    #[track_caller]
+    pub fn thread_name(mut self, name: impl Into<String>) -> Self {
+        self.threads.name = name.into();
+        assert!(!self.threads.name.contains('\0'), "no name of a thread has a zero byte in it");
+        self
+    }
+
+    /// How many bytes of stack the threads that the runtime starts have: those for blocking work,
+    /// and the cores of [`run`](Self::run). Default: as [`std::thread`] has it, 2 MiB.
+    pub fn thread_stack_size(mut self, bytes: usize) -> Self {
+        self.threads.stack_size = Some(bytes);
         self
     }
 
@@ -252,7 +274,7 @@ impl Builder {
     }
 
     pub(crate) fn pool(&self) -> Arc<Pool> {
-        Pool::new(self.max_blocking_threads, self.thread_keep_alive)
+        Pool::new(self.threads.clone(), self.max_blocking_threads, self.thread_keep_alive)
     }
 
     /// One core, whose ring is settled, and whose pool others end.
