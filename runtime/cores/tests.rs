@@ -58,8 +58,8 @@ fn threads_are_made_as_they_were_described() {
         let room = std::hint::black_box([left; 1024]);
         if left == 0 { 0 } else { deep(left - 1) + room[0] - left + 1 }
     }
-    // Four times what a thread has without being told.
-    let builder = cores(2).thread_name("peg").thread_stack_size(16 << 20);
+    // Four times what a thread has without being told, and room for what a sanitizer adds.
+    let builder = cores(2).thread_name("peg").thread_stack_size(64 << 20);
     let names = builder.run(|core| async move {
         assert_eq!(deep(1000), 1000, "eight MiB on a core");
         let work = spawn_blocking(|| (deep(1000), thread::current().name().map(str::to_owned)));

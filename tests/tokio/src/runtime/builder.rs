@@ -106,18 +106,20 @@ impl Builder {
         self
     }
 
-    /// Threads of the pool go after ten seconds.
-    pub fn thread_keep_alive(&mut self, _duration: Duration) -> &mut Self {
+    /// How long an idle thread of the pool stays.
+    pub fn thread_keep_alive(&mut self, idle: Duration) -> &mut Self {
+        self.core = self.core.clone().thread_keep_alive(idle);
         self
     }
 
-    /// Threads of the pool have their own name.
+    /// Threads of the pool have names of their own: quoit's `thread_name` is what those begin with.
     pub fn thread_name(&mut self, _name: impl Into<String>) -> &mut Self {
         self
     }
 
-    /// Threads of the pool have the usual stack.
-    pub fn thread_stack_size(&mut self, _bytes: usize) -> &mut Self {
+    /// The stack of a thread of the pool.
+    pub fn thread_stack_size(&mut self, bytes: usize) -> &mut Self {
+        self.core = self.core.clone().thread_stack_size(bytes);
         self
     }
 
