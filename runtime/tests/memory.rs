@@ -39,7 +39,7 @@ fn echo(stream: TcpStream) -> impl Future<Output = io::Result<()>> {
 #[test]
 fn an_idle_connection_with_its_task_takes_no_more_than_500_bytes() {
     let parts = [
-        ("entry of the table", sizes::ENTRY, 168),
+        ("entry of the table", sizes::ENTRY, 128),
         ("socket", chunk(sizes::SOCKET), 48),
         ("handle", chunk(sizes::HANDLE), 48),
         ("task", chunk(task::cell_size(echo)), 208),
