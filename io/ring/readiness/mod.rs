@@ -40,7 +40,7 @@ use std::sync::Arc;
 
 use self::buffers::Provisions;
 use self::epoll::{EDGES_OF_DOORBELL, EVENTS_MAX, Epoll};
-use self::pending::{List, Place, Requests};
+use self::pending::{List, Requests};
 use self::sources::{Side, Sources};
 use super::job::Job;
 use super::{Provided, RingCounters, Waiting};
@@ -124,12 +124,11 @@ impl Readiness {
     pub(crate) unsafe fn submit(&mut self, token: Token, request: &Request) {
         self.counters.submissions += 1;
         self.in_flight += 1;
+        let index = self.requests.insert(token, request);
         let Some((number, side)) = place_of(request) else {
-            let index = self.requests.insert(token, *request, Place::Loose);
             self.requests.append(&mut self.loose, index);
             return;
         };
-        let index = self.requests.insert(token, *request, Place::Source);
         let source = self.sources.open(number);
         self.requests.append(source.waiting(side), index);
         let poll = matches!(request, Request::Poll(_));
@@ -145,7 +144,7 @@ impl Readiness {
 
     pub(crate) fn cancel(&mut self, token: Token) {
         let Some(index) = self.requests.find(token) else { return };
-        if self.requests[index].place == Place::Pool {
+        if self.requests.is_with_pool(index) {
             // A job that a thread has taken runs to its end. One that is still here answers when it
             // is dropped, by the same way through the mailbox.
             self.refused.retain(|(refused, _)| *refused != token);
@@ -210,7 +209,7 @@ impl Readiness {
     /// Panics when no pool thread has the request of `token`: each job answers once.
     pub(crate) fn complete_from_pool(&mut self, token: Token, result: i32) -> Completion {
         let index = self.requests.find(token).expect("a pool job answers for a request in flight");
-        assert_eq!(self.requests[index].place, Place::Pool, "only a job answers from the pool");
+        assert!(self.requests.is_with_pool(index), "only a job answers from the pool");
         self.requests.remove(index);
         self.in_flight -= 1;
         self.counters.completions += 1;
@@ -263,13 +262,13 @@ impl Readiness {
     fn try_loose(&mut self, completions: &mut Vec<Completion>) {
         while let Some((index, _)) = self.requests.ends(self.loose) {
             self.counters.direct_calls += 1;
+            let request = self.requests.request(index);
             // SAFETY: the submitter keeps what the request names until its terminal completion.
-            let attempt = unsafe { self.requests[index].request.attempt(&mut self.buffers) };
-            match attempt {
+            match unsafe { request.attempt(&mut self.buffers) } {
                 Attempt::Done { result } => self.end(index, result, completions),
                 Attempt::Blocking => self.hand_over(index),
                 Attempt::More { .. } | Attempt::WouldBlock(_) => {
-                    panic!("{:?} names nothing to wait for", self.requests[index].request)
+                    panic!("{request:?} names nothing to wait for")
                 }
             }
         }
@@ -318,8 +317,8 @@ impl Readiness {
 
     /// Frees a request that waits no more.
     fn retire(&mut self, index: u32) -> Token {
-        let request = self.requests[index].request;
-        self.leave(index);
+        let request = self.requests.request(index);
+        self.leave(index, &request);
         if let Request::Connect(connect) = request {
             // Who gets the socket now may close it, or use it on another core, without a word to
             // this ring: a number that still counted as registered would then never be watched.
@@ -329,26 +328,22 @@ impl Readiness {
     }
 
     /// Takes a request out of the list that it waits in.
-    fn leave(&mut self, index: u32) {
-        let pending = &self.requests[index];
-        match (pending.place, place_of(&pending.request)) {
-            (Place::Source, Some((number, side))) => {
-                self.requests.unlink(self.sources[number].waiting(side), index);
-            }
-            (Place::Loose, _) => self.requests.unlink(&mut self.loose, index),
-            (place, _) => panic!("no request waits in {place:?}"),
-        }
+    fn leave(&mut self, index: u32, request: &Request) {
+        let list = match place_of(request) {
+            Some((number, side)) => self.sources[number].waiting(side),
+            None => &mut self.loose,
+        };
+        self.requests.unlink(list, index);
     }
 
     /// Gives a request to the pool.
     fn hand_over(&mut self, index: u32) {
-        self.leave(index);
-        let pending = &mut self.requests[index];
-        pending.place = Place::Pool;
-        let token = pending.token;
+        let request = self.requests.give_away(index);
+        self.leave(index, &request);
+        let token = self.requests[index].token;
         // SAFETY: the submitter keeps what the request names until its terminal completion, and
         // that is made of the job's answer.
-        let job = unsafe { Job::new(token, pending.request, &self.mailbox, libc::ECANCELED) };
+        let job = unsafe { Job::new(token, request, &self.mailbox, libc::ECANCELED) };
         self.refused.push_back((token, Box::new(move || job.run())));
         self.retry_refused();
     }
