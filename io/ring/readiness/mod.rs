@@ -40,13 +40,13 @@ use std::sync::Arc;
 
 use self::buffers::Provisions;
 use self::epoll::{EDGES_OF_DOORBELL, EVENTS_MAX, Epoll};
-use self::pending::{List, Requests};
+use self::pending::{List, Requests, waits_for};
 use self::sources::{Side, Sources};
 use super::job::Job;
 use super::{Provided, RingCounters, Waiting};
 use crate::io::mailbox::Mailbox;
 use crate::io::pool::Pool;
-use crate::io::request::{Attempt, Completion, Flags, Request, Token};
+use crate::io::request::{Attempt, Completion, Flags, Interest, Request, Token};
 use crate::io::system;
 use crate::io::trace::{self, SpanKind};
 
@@ -61,6 +61,12 @@ const POOL_RETRY: u64 = 1_000_000;
 /// and the second copy is cheap only while they are in the cache; what is ready beyond that waits
 /// for the next turn, in order.
 const BYTES_PER_TURN: u32 = 512 * 1024;
+
+/// The bytes that a descriptor with one request takes at most: its source, the entry of the
+/// request, and the beginnings of chains, of which there are fewer than two per entry.
+#[cfg(test)]
+pub(crate) const WAITING_SIZE: usize =
+    size_of::<sources::Source>() + size_of::<pending::Pending>() + 2 * size_of::<u32>();
 
 /// One core's readiness ring.
 pub(crate) struct Readiness {
@@ -125,7 +131,7 @@ impl Readiness {
         self.counters.submissions += 1;
         self.in_flight += 1;
         let index = self.requests.insert(token, request);
-        let Some((number, side)) = place_of(request) else {
+        let Some((number, side)) = waits_for(request).map(place) else {
             self.requests.append(&mut self.loose, index);
             return;
         };
@@ -262,7 +268,7 @@ impl Readiness {
     fn try_loose(&mut self, completions: &mut Vec<Completion>) {
         while let Some((index, _)) = self.requests.ends(self.loose) {
             self.counters.direct_calls += 1;
-            let request = self.requests.request(index);
+            let request = self.requests.aside(index).expect("what names no descriptor is aside");
             // SAFETY: the submitter keeps what the request names until its terminal completion.
             match unsafe { request.attempt(&mut self.buffers) } {
                 Attempt::Done { result } => self.end(index, result, completions),
@@ -317,9 +323,8 @@ impl Readiness {
 
     /// Frees a request that waits no more.
     fn retire(&mut self, index: u32) -> Token {
-        let request = self.requests.request(index);
-        self.leave(index, &request);
-        if let Request::Connect(connect) = request {
+        self.leave(index);
+        if let Some(Request::Connect(connect)) = self.requests.aside(index) {
             // Who gets the socket now may close it, or use it on another core, without a word to
             // this ring: a number that still counted as registered would then never be watched.
             self.forget(connect.descriptor);
@@ -328,8 +333,8 @@ impl Readiness {
     }
 
     /// Takes a request out of the list that it waits in.
-    fn leave(&mut self, index: u32, request: &Request) {
-        let list = match place_of(request) {
+    fn leave(&mut self, index: u32) {
+        let list = match self.requests.waits_for(index).map(place) {
             Some((number, side)) => self.sources[number].waiting(side),
             None => &mut self.loose,
         };
@@ -338,8 +343,8 @@ impl Readiness {
 
     /// Gives a request to the pool.
     fn hand_over(&mut self, index: u32) {
+        self.leave(index);
         let request = self.requests.give_away(index);
-        self.leave(index, &request);
         let token = self.requests[index].token;
         // SAFETY: the submitter keeps what the request names until its terminal completion, and
         // that is made of the job's answer.
@@ -362,11 +367,10 @@ impl Readiness {
     }
 }
 
-/// Which side of which descriptor a request waits for, if any.
+/// Which side of which descriptor that is.
 #[inline]
-fn place_of(request: &Request) -> Option<(u32, Side)> {
-    let descriptor = request.descriptor()?;
-    Some((number_of(descriptor), Side::of(request.interest())))
+fn place((descriptor, interest): (i32, Interest)) -> (u32, Side) {
+    (number_of(descriptor), Side::of(interest))
 }
 
 #[inline]

@@ -51,6 +51,12 @@ enum Held {
     Aside(u32),
 }
 
+/// The descriptor and the readiness that a request waits for, if any.
+#[inline]
+pub(super) fn waits_for(request: &Request) -> Option<(i32, Interest)> {
+    Some((request.descriptor()?, request.interest()))
+}
+
 /// One first-in-first-out list of requests.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct List {
@@ -141,6 +147,32 @@ impl Requests {
             Held::Poll { descriptor, interest, multishot, .. } => {
                 Request::Poll(Poll { descriptor, interest, multishot })
             }
+            held @ (Held::Free | Held::Pool) => panic!("no request waits where it is {held:?}"),
+        }
+    }
+
+    /// The request, if it stands aside. Each that names no descriptor to wait for does.
+    #[inline]
+    pub(super) fn aside(&self, index: u32) -> Option<&Request> {
+        match self[index].held {
+            Held::Aside(place) => Some(&self.aside[place as usize]),
+            _ => None,
+        }
+    }
+
+    /// The descriptor and the readiness that the request waits for, if any.
+    ///
+    /// # Panics
+    ///
+    /// As `request`.
+    #[inline]
+    pub(super) fn waits_for(&self, index: u32) -> Option<(i32, Interest)> {
+        match self[index].held {
+            Held::ReceiveMany(descriptor) | Held::Accept(descriptor) => {
+                Some((descriptor, Interest::Readable))
+            }
+            Held::Poll { descriptor, interest, .. } => Some((descriptor, interest)),
+            Held::Aside(place) => waits_for(&self.aside[place as usize]),
             held @ (Held::Free | Held::Pool) => panic!("no request waits where it is {held:?}"),
         }
     }
@@ -389,15 +421,14 @@ mod tests {
         ];
         let mut requests = Requests::default();
         // Twice: the second time each long one stands where another stood.
-        for all in [all, {
-            let mut all = all;
-            all.reverse();
-            all
-        }] {
+        for all in [all, std::array::from_fn(|place| all[all.len() - 1 - place])] {
             let indices: Vec<_> =
                 (0..).map(Token).zip(&all).map(|(t, r)| requests.insert(t, r)).collect();
             for (&index, request) in indices.iter().zip(&all) {
                 assert_eq!(format!("{:?}", requests.request(index)), format!("{request:?}"));
+                assert_eq!(requests.waits_for(index), waits_for(request));
+                let waits = waits_for(request).is_some();
+                assert!(waits || requests.aside(index).is_some(), "{request:?} stands aside");
                 assert_eq!(requests.take_fresh(index), matches!(request, Request::Poll(_)));
                 assert!(!requests.take_fresh(index), "only the first look is the first");
             }
