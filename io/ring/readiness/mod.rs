@@ -267,11 +267,15 @@ impl Readiness {
 
     fn try_loose(&mut self, completions: &mut Vec<Completion>) {
         while let Some((index, _)) = self.requests.ends(self.loose) {
+            self.requests.unlink(&mut self.loose, index);
             self.counters.direct_calls += 1;
             let request = self.requests.aside(index).expect("what names no descriptor is aside");
             // SAFETY: the submitter keeps what the request names until its terminal completion.
             match unsafe { request.attempt(&mut self.buffers) } {
-                Attempt::Done { result } => self.end(index, result, completions),
+                Attempt::Done { result } => {
+                    let token = self.requests.remove(index);
+                    self.post(token, result, completions);
+                }
                 Attempt::Blocking => self.hand_over(index),
                 Attempt::More { .. } | Attempt::WouldBlock(_) => {
                     panic!("{request:?} names nothing to wait for")
@@ -313,17 +317,26 @@ impl Readiness {
         completions.push(Completion { token: self.requests[index].token, result, flags });
     }
 
-    /// Posts the terminal completion.
+    /// Ends a request that waits for a descriptor.
     fn end(&mut self, index: u32, result: i32, completions: &mut Vec<Completion>) {
         let token = self.retire(index);
+        self.post(token, result, completions);
+    }
+
+    /// Posts the terminal completion.
+    fn post(&mut self, token: Token, result: i32, completions: &mut Vec<Completion>) {
         self.in_flight -= 1;
         self.counters.completions += 1;
         completions.push(Completion::done(token, result));
     }
 
-    /// Frees a request that waits no more.
+    /// Frees a request that waits no more, and takes it out of the list that it waits in.
     fn retire(&mut self, index: u32) -> Token {
-        self.leave(index);
+        let list = match self.requests.waits_for(index).map(place) {
+            Some((number, side)) => self.sources[number].waiting(side),
+            None => &mut self.loose,
+        };
+        self.requests.unlink(list, index);
         if let Some(Request::Connect(connect)) = self.requests.aside(index) {
             // Who gets the socket now may close it, or use it on another core, without a word to
             // this ring: a number that still counted as registered would then never be watched.
@@ -332,18 +345,8 @@ impl Readiness {
         self.requests.remove(index)
     }
 
-    /// Takes a request out of the list that it waits in.
-    fn leave(&mut self, index: u32) {
-        let list = match self.requests.waits_for(index).map(place) {
-            Some((number, side)) => self.sources[number].waiting(side),
-            None => &mut self.loose,
-        };
-        self.requests.unlink(list, index);
-    }
-
-    /// Gives a request to the pool.
+    /// Gives a request that stands in no list to the pool.
     fn hand_over(&mut self, index: u32) {
-        self.leave(index);
         let request = self.requests.give_away(index);
         let token = self.requests[index].token;
         // SAFETY: the submitter keeps what the request names until its terminal completion, and

@@ -283,6 +283,7 @@ impl Requests {
 
     /// Takes an entry out of the list that it stands in. The first is the usual one, and the last
     /// knows it; another has to be looked for.
+    #[inline]
     pub(super) fn unlink(&mut self, list: &mut List, index: u32) {
         let mut before = list.tail;
         while self[before].next != index {

@@ -149,8 +149,7 @@ impl Readiness {
                 }
                 Attempt::WouldBlock(_) => return self.block(number, side, index, completions),
                 Attempt::Blocking => {
-                    self.hand_over(index);
-                    return Visit::Settled;
+                    panic!("{request:?} waits for its descriptor, not for a thread")
                 }
             }
         }
