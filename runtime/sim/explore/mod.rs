@@ -123,7 +123,10 @@ impl Replay {
     fn from_environment(kind: Kind) -> Self {
         if let Ok(only) = env::var("QUOIT_EXPLORE_KIND") {
             // A kind that is none would explore nothing, and find nothing wrong.
-            assert!(KINDS.contains(&&*only), "QUOIT_EXPLORE_KIND is one of {KINDS:?}, not {only:?}");
+            assert!(
+                KINDS.contains(&&*only),
+                "QUOIT_EXPLORE_KIND is one of {KINDS:?}, not {only:?}"
+            );
             if only != kind {
                 return Self::OfOtherKind;
             }
