@@ -63,10 +63,11 @@ const POOL_RETRY: u64 = 1_000_000;
 const BYTES_PER_TURN: u32 = 512 * 1024;
 
 /// The bytes that a descriptor with one request takes at most: its source, the entry of the
-/// request, and the beginnings of chains, of which there are fewer than two per entry.
+/// request, and the beginnings of chains, which are fewer than the entries once
+/// these are many.
 #[cfg(test)]
 pub(crate) const WAITING_SIZE: usize =
-    size_of::<sources::Source>() + size_of::<pending::Pending>() + 2 * size_of::<u32>();
+    size_of::<sources::Source>() + size_of::<pending::Pending>() + size_of::<u32>();
 
 /// One core's readiness ring.
 pub(crate) struct Readiness {

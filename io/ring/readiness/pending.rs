@@ -81,7 +81,8 @@ pub(super) struct Requests {
     vacant: Vec<u32>,
     /// Free entries, linked through `next`.
     free: List,
-    /// Where the chains begin: a power of two of them, as many as there are entries or more.
+    /// Where the chains begin: a power of two of them, and half as many as there are entries or
+    /// more. The latest stands first in its chain, so who is over soon is found at once.
     buckets: Vec<u32>,
 }
 
@@ -106,7 +107,7 @@ impl Requests {
             self[index] = entry;
             index
         };
-        if self.entries.len() > self.buckets.len() {
+        if self.entries.len() > 2 * self.buckets.len() {
             self.rebuild();
         } else {
             self.enchain(index);
@@ -253,7 +254,7 @@ impl Requests {
     #[cold]
     fn rebuild(&mut self) {
         self.buckets.clear();
-        self.buckets.resize(self.entries.len().next_power_of_two().max(16), NONE);
+        self.buckets.resize((self.entries.len().next_power_of_two() / 2).max(16), NONE);
         for index in 0..self.entries.len() as u32 {
             if self[index].held != Held::Free {
                 self.enchain(index);
@@ -393,7 +394,7 @@ mod tests {
             let found = requests.find(token(place as u64));
             assert_eq!(found, (!gone(place)).then_some(index));
         }
-        // The buckets are as many as the entries, and a chain is what an entry costs to find.
+        // The buckets are half as many as the entries, and a chain is what an entry costs to find.
         let chain = |mut index: u32| {
             let mut length = 0;
             while index != NONE {
