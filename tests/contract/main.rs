@@ -4,7 +4,7 @@
 //!
 //! ```text
 //!   on io_uring, readiness and, by seeds, the simulation
-//!     read, write, accept, close, cancel, half, pool, odd, handover, but for what follows
+//!     read, write, accept, close, cancel, half, ready, pool, odd, handover, but for what follows
 //!   on the real rings only
 //!     off_core, handover    other threads and cores; a simulation has one thread
 //!     shutdown              its peers outlive the core, which those of a simulation live on
@@ -29,6 +29,7 @@ mod off_core;
 mod peer;
 mod pool;
 mod read;
+mod ready;
 mod reuse;
 mod shutdown;
 mod start;
