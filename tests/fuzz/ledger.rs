@@ -133,8 +133,8 @@ pub(crate) struct Ledger {
     pub(crate) ended: usize,
     /// Hosts that have crashed.
     pub(crate) crashed: [bool; 2],
-    /// Power went, or what was sent got lost: peers may wait for ever, since nothing is sent again by
-    /// a host that knows nothing of the connection any more, and no reset is.
+    /// Power went, or what was sent got lost: peers may wait for ever. A host that knows nothing of
+    /// the connection any more sends nothing again, and nobody a reset.
     pub(crate) silent: bool,
     /// Connections that `accept` and `close` have handed to the program.
     pub(crate) handed: u64,
@@ -231,8 +231,8 @@ impl Ledger {
         }
     }
 
-    /// Its peers may wait for ever; and what it has on its disk is not known any more, since closing
-    /// a file does not sync it.
+    /// Its peers may wait for ever; and what it has on its disk is not known any more, since a close
+    /// does not sync.
     pub(crate) fn power_lost(&mut self, host: usize) {
         self.silent = true;
         self.files[host].iter_mut().for_each(|file| file.closed = false);
