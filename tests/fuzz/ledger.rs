@@ -231,8 +231,8 @@ impl Ledger {
         }
     }
 
-    /// Its peers may wait for ever; and what it has on its disk is not known any more, since a close
-    /// does not sync.
+    /// Its peers may wait for ever; what its disk has is not known any more, since a close does
+    /// not sync.
     pub(crate) fn power_lost(&mut self, host: usize) {
         self.silent = true;
         self.files[host].iter_mut().for_each(|file| file.closed = false);
