@@ -75,6 +75,7 @@ pub(crate) mod driver;
 pub mod explore;
 mod failure;
 mod faults;
+pub(crate) mod further;
 mod machine;
 mod settings;
 mod world;

@@ -5,6 +5,7 @@ use std::io::ErrorKind;
 use std::pin::pin;
 use std::time::Duration;
 
+use quoit::__private::books_here;
 use quoit::net::TcpStream;
 use quoit::{task, time};
 
@@ -12,7 +13,7 @@ use crate::common::*;
 
 /// Waits until the kernel has given everything back but what `kept` requests name.
 async fn settled(kept: usize) {
-    until("the cancelled end", || Core.metrics().requests_in_flight <= kept).await;
+    until("the cancelled end", || books_here().requests_in_flight <= kept).await;
 }
 
 #[quoit::test(seeds = 12)]
@@ -123,5 +124,5 @@ async fn connects_cancelled_at_every_moment_leave_no_request() {
     }
     drop(listener);
     settled(0).await;
-    until("nothing stays open", || Core.metrics().streams_open == 0).await;
+    until("nothing stays open", || books_here().streams_open == 0).await;
 }

@@ -26,6 +26,7 @@ mod many;
 mod observe;
 mod odd;
 mod off_core;
+mod other;
 mod peer;
 mod pool;
 mod read;

@@ -10,6 +10,7 @@
 //! A world belongs to the simulation that entered it, on one thread, and all direct calls of
 //! numbers of its own go to it. What a program does is done by the host whose turn it is (`on`).
 
+use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::{IpAddr, Shutdown, SocketAddr};
@@ -67,9 +68,19 @@ impl Books {
 
 /// What a program asks of whoever drives the world, who does it after the program's turn.
 pub(crate) enum Order {
-    Crash { host: usize, how: Crash },
-    Restart { host: usize },
-    At { time: u64, action: Box<dyn FnOnce()> },
+    Crash {
+        host: usize,
+        how: Crash,
+    },
+    Restart {
+        host: usize,
+    },
+    At {
+        time: u64,
+        action: Box<dyn FnOnce()>,
+    },
+    /// What means something to whoever drives the world, and nothing here.
+    Wish(Box<dyn Any>),
 }
 
 /// A simulated world.
@@ -171,6 +182,11 @@ impl World {
     /// Until the guard goes, what happens is done by this life of a host.
     pub(crate) fn on(&self, boot: usize) -> Turn<'_> {
         Turn { world: self, before: self.current.replace(boot) }
+    }
+
+    /// Until the guard goes, it is nobody's turn.
+    pub(crate) fn on_nobody(&self) -> Turn<'_> {
+        self.on(usize::MAX)
     }
 
     /// The life of the host whose program is at its turn.
