@@ -10,3 +10,4 @@ mod faults;
 mod network;
 mod sandbox;
 mod seeds;
+mod time;

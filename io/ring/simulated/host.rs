@@ -12,15 +12,13 @@ use super::disk::{Disk, DiskOptions};
 use super::random::Chance;
 use super::state::{Kind, Socket, State};
 use super::trace::Event;
+use crate::io::clock::SIMULATED_BEGINNING;
 
 /// The first port that is given to those who ask for none (`ip_local_port_range`).
 const EPHEMERAL: u16 = 32_768;
 
 /// The time of day at the beginning of every world: 2030-01-01.
 const BEGINNING: u64 = 1_893_456_000 * 1_000_000_000;
-
-/// What a clock shows at the beginning of every world, so that there is a time before.
-const UPTIME: u64 = 1_000_000_000;
 
 /// How a host goes down.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -73,7 +71,7 @@ impl State {
             name: name.to_owned(),
             addresses: [v4.into(), v6.into()],
             boot: None,
-            ahead: UPTIME,
+            ahead: SIMULATED_BEGINNING,
             wall_ahead: 0,
             next_port: EPHEMERAL,
             disk: Disk::new(Chance::of(self.seed, 3 << 32 | u64::from(number)), DiskOptions::new()),
@@ -230,13 +228,15 @@ impl State {
 
     /// What a life's clock shows; without one, that of a host whose clock was never touched.
     pub(super) fn monotonic(&self, boot: Option<usize>) -> u64 {
-        let ahead = boot.map_or(UPTIME, |boot| self.hosts[self.boots[boot].host].ahead);
+        let ahead =
+            boot.map_or(SIMULATED_BEGINNING, |boot| self.hosts[self.boots[boot].host].ahead);
         self.now.saturating_add(ahead)
     }
 
     pub(super) fn time_of_day(&self, boot: Option<usize>) -> u64 {
         let wall = boot.map_or(0, |boot| self.hosts[self.boots[boot].host].wall_ahead);
-        (BEGINNING + self.monotonic(boot)).saturating_add_signed(wall)
+        let passed = self.monotonic(boot) - SIMULATED_BEGINNING;
+        (BEGINNING + passed).saturating_add_signed(wall)
     }
 
     /// The time of the world when a life's clock shows `local`.

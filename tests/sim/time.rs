@@ -1,0 +1,83 @@
+//! Timers and clocks where a simulation meets the machine, and clocks that are not alike.
+
+use std::time::Duration;
+
+use quoit::sim::{self, Sim};
+use quoit::time::{self, Instant};
+
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// Fails unless it is so late in the world, or a little later.
+fn expect_time(since: Duration) {
+    let late = sim::world().elapsed().checked_sub(since);
+    assert!(late.is_some_and(|late| late < SECOND), "{:?}, not {since:?}", sim::world().elapsed());
+}
+
+#[test]
+fn timers_that_are_made_outside_count_from_their_first_poll_inside() {
+    let mut sim = Sim::new(1);
+    let sleeping = time::sleep(HOUR);
+    let limited = time::timeout(HOUR, std::future::pending::<()>());
+    let mut ticks = time::interval(HOUR);
+    sim.client("asleep", async {
+        sleeping.await;
+        expect_time(HOUR);
+    });
+    sim.client("limited", async {
+        limited.await.unwrap_err();
+        expect_time(HOUR);
+    });
+    sim.client("ticking", async move {
+        ticks.tick().await;
+        expect_time(Duration::ZERO);
+        ticks.tick().await;
+        expect_time(HOUR);
+    });
+    sim.client("bare", time::sleep(2 * HOUR));
+    sim.client("late", async {
+        let mut sleeping = std::pin::pin!(time::sleep(HOUR));
+        time::sleep(HOUR).await;
+        sleeping.as_mut().await;
+        expect_time(HOUR);
+        sleeping.as_mut().reset(Instant::now() + HOUR);
+        sleeping.await;
+        expect_time(2 * HOUR);
+    });
+    sim.run().unwrap();
+    let late = sim.world().elapsed() - 2 * HOUR;
+    assert!(late < SECOND, "{late:?}");
+}
+
+#[test]
+fn how_long_a_timer_was_kept_outside_makes_no_difference() {
+    let run = |wait| {
+        let mut sim = Sim::new(3);
+        sim.client("client", time::sleep(SECOND));
+        std::thread::sleep(wait);
+        sim.run().unwrap();
+        (sim.trace_hash(), sim.world().elapsed())
+    };
+    assert_eq!(run(Duration::ZERO), run(Duration::from_millis(5)));
+}
+
+#[test]
+#[should_panic(expected = "a moment of the machine's clock")]
+fn a_deadline_of_the_machines_clock_is_refused() {
+    let mut sim = Sim::new(1);
+    sim.client("client", time::sleep_until(Instant::now() + SECOND));
+    let _ = sim.run();
+}
+
+#[test]
+fn moments_before_the_beginning_are_past() {
+    let mut sim = Sim::new(1);
+    sim.client("client", async {
+        time::sleep_until(Instant::now() - HOUR).await;
+        time::sleep_until(Instant::now() - Duration::MAX).await;
+        expect_time(Duration::ZERO);
+        let never = time::sleep_until(Instant::now() + Duration::MAX);
+        assert!(time::timeout(HOUR, never).await.is_err());
+    });
+    sim.run().unwrap();
+}
