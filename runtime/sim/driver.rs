@@ -21,8 +21,10 @@ use super::further::{Promise, Wish};
 use super::machine::{Core, Outcome, Program};
 use crate::io::mailbox::CoreId;
 use crate::io::pool::{Pool, contain};
+use crate::io::ring::simulated::signals::Delivery;
 use crate::io::ring::simulated::world::{Order, World};
 use crate::io::ring::simulated::{Chance, Crash};
+use crate::io::signal::Signal;
 use crate::runtime::builder::{Builder, Report};
 
 /// The longest that a blocking job waits for its thread, in nanoseconds.
@@ -277,10 +279,23 @@ impl<'a> Driver<'a> {
                         self.boot(host);
                     }
                 }
+                Order::Signal { host, signal } => self.signal(host, signal),
                 Order::At { time, action } => self.at(time, action),
                 Order::Wish(wish) => {
                     self.grant(*wish.downcast().expect("nobody else expresses wishes"));
                 }
+            }
+        }
+    }
+
+    fn signal(&mut self, host: usize, signal: Signal) {
+        match self.world.with(|state| state.deliver(host, signal)) {
+            Delivery::Nothing => {}
+            Delivery::Caught(due) => due.into_iter().for_each(|waker| contain(|| waker.wake())),
+            Delivery::Kills => {
+                let Plan { name, is_client, .. } = &self.hosts[host].plan;
+                assert!(!is_client, "{name} is a client, and has never waited for this signal");
+                self.crash(host, Crash::Kill);
             }
         }
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::Link;
 use crate::io::ring::simulated::world::{self, Order, World as Kernel};
 use crate::io::ring::simulated::{Books, Chance, Crash, Disk};
+use crate::io::signal::Signal;
 use crate::runtime::builder::nanoseconds;
 
 /// The world whose simulation runs on this thread.
@@ -140,6 +141,46 @@ impl World {
     pub fn restart(&self, host: &str) {
         let host = self.host(host);
         self.world.order(Order::Restart { host });
+    }
+
+    /// Sends a host SIGTERM, as soon as the turn of whoever asks is over: its program hears of it by
+    /// [`terminate`](crate::signal::terminate). One that has never waited for it is killed, as by
+    /// [`Crash::Kill`]. A host that is down hears nothing.
+    ///
+    /// # Panics
+    ///
+    /// When it is a client that has never waited for it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use quoit::sim::{self, Sim};
+    ///
+    /// let mut sim = Sim::new(1);
+    /// sim.host("server", || async {
+    ///     quoit::signal::terminate().await.unwrap();
+    ///     sim::note("ends in order");
+    /// });
+    /// sim.at(Duration::from_secs(1), |world| world.terminate("server"));
+    /// sim.client("client", quoit::time::sleep(Duration::from_secs(2)));
+    /// sim.run().unwrap();
+    /// assert!(sim.trace().contains("says: ends in order"));
+    /// ```
+    pub fn terminate(&self, host: &str) {
+        let host = self.host(host);
+        self.world.order(Order::Signal { host, signal: Signal::Terminate });
+    }
+
+    /// Sends a host SIGINT, as [`terminate`](Self::terminate) does SIGTERM: its program hears of it
+    /// by [`ctrl_c`](crate::signal::ctrl_c).
+    ///
+    /// # Panics
+    ///
+    /// When it is a client that has never waited for it.
+    pub fn interrupt(&self, host: &str) {
+        let host = self.host(host);
+        self.world.order(Order::Signal { host, signal: Signal::Interrupt });
     }
 
     /// Whether a host is up.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use quoit::net::TcpStream;
 use quoit::sim::{self, Faults, Sim, check};
 use quoit::time::{sleep, timeout};
-use quoit::{Cores, Runtime, signal};
+use quoit::{Cores, Runtime};
 
 use crate::common::{echo_once, serve_echo};
 
@@ -81,8 +81,6 @@ fn what_belongs_to_the_process_is_not_there() {
             unsupported(quoit::run(async {}).unwrap_err());
             let several = Runtime::builder().cores(Cores::All);
             unsupported(several.run(|_| async {}).unwrap_err());
-            unsupported(signal::ctrl_c().await.unwrap_err());
-            unsupported(signal::terminate().await.unwrap_err());
             // A thread for blocking work is simulated as well, on this one.
             let on_thread = quoit::task::spawn_blocking(|| Runtime::new().unwrap_err().kind());
             assert_eq!(on_thread.await.unwrap(), ErrorKind::Unsupported);

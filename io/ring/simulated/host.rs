@@ -10,6 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::disk::{Disk, DiskOptions};
 use super::random::Chance;
+use super::signals::Signals;
 use super::state::{Kind, Socket, State};
 use super::trace::Event;
 use crate::io::clock::SIMULATED_BEGINNING;
@@ -54,6 +55,7 @@ pub(super) struct Boot {
     pub(super) sockets: Vec<Option<Socket>>,
     /// Counts whatever may let a request go on.
     pub(super) changes: u64,
+    pub(super) signals: Signals,
 }
 
 impl State {
@@ -104,7 +106,8 @@ impl State {
         assert!(self.hosts[host].boot.is_none(), "the host is up already");
         let boot = self.boots.len();
         assert!(boot < 1 << 16, "a world has at most 65,536 lives of hosts");
-        self.boots.push(Boot { host, is_up: true, sockets: Vec::new(), changes: 0 });
+        let (sockets, signals) = (Vec::new(), Signals::default());
+        self.boots.push(Boot { host, is_up: true, sockets, changes: 0, signals });
         self.hosts[host].boot = Some(boot);
         self.note_on(boot, Event::Booted);
         for from in 0..self.hosts.len() {

@@ -28,6 +28,7 @@ mod outsider;
 mod pending;
 mod plan;
 mod random;
+pub(crate) mod signals;
 mod state;
 mod trace;
 pub(crate) mod world;

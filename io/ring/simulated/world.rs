@@ -24,6 +24,7 @@ use super::network::Weather;
 use super::plan::{Fault, FaultPlan, Site};
 use super::state::{self, State};
 use super::trace::Event;
+use crate::io::system::signals::Signal;
 
 /// The first number of a simulated descriptor; the kernel's stay below its limit of open files
 /// (`fs.nr_open`), which is at most 2^30 - 64.
@@ -74,6 +75,10 @@ pub(crate) enum Order {
     },
     Restart {
         host: usize,
+    },
+    Signal {
+        host: usize,
+        signal: Signal,
     },
     At {
         time: u64,
@@ -203,6 +208,10 @@ impl World {
     /// The same, if it is anybody's turn.
     pub(crate) fn try_here(&self) -> Option<usize> {
         Some(self.current.get()).filter(|here| *here != usize::MAX)
+    }
+
+    pub(crate) fn serial(&self) -> u64 {
+        self.serial
     }
 
     pub(crate) fn seed(&self) -> u64 {
