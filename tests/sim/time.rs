@@ -20,6 +20,7 @@ fn timers_that_are_made_outside_count_from_their_first_poll_inside() {
     let sleeping = time::sleep(HOUR);
     let limited = time::timeout(HOUR, std::future::pending::<()>());
     let mut ticks = time::interval(HOUR);
+    let mut set_again = Box::pin(time::sleep(HOUR));
     sim.client("asleep", async {
         sleeping.await;
         expect_time(HOUR);
@@ -33,6 +34,11 @@ fn timers_that_are_made_outside_count_from_their_first_poll_inside() {
         expect_time(Duration::ZERO);
         ticks.tick().await;
         expect_time(HOUR);
+    });
+    sim.client("set-again", async move {
+        set_again.as_mut().reset(Instant::now() + HOUR / 2);
+        set_again.await;
+        expect_time(HOUR / 2);
     });
     sim.client("bare", time::sleep(2 * HOUR));
     sim.client("late", async {
