@@ -196,6 +196,35 @@ impl World {
         self.world.with(|state| state.jump(host, nanoseconds(by)));
     }
 
+    /// Has the clock of a host drift from now on: it gains so many microseconds in each second, or
+    /// loses them if they are negative, and its time of day with it. Zero ends that.
+    ///
+    /// # Panics
+    ///
+    /// For a million or more below zero: the clock would stand, or go back.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use quoit::sim::{self, Sim};
+    /// use quoit::time::sleep;
+    ///
+    /// let mut sim = Sim::new(1);
+    /// sim.host("server", || async {
+    ///     sleep(Duration::from_secs(10)).await;
+    ///     sim::note("the lease has expired");
+    /// });
+    /// sim.world().drift_clock("server", 10_000); // one in a hundred
+    /// sim.client("client", sleep(Duration::from_millis(9_910)));
+    /// sim.run().unwrap();
+    /// assert!(sim.trace().contains("the lease has expired"));
+    /// ```
+    pub fn drift_clock(&self, host: &str, parts_per_million: i32) {
+        let host = self.host(host);
+        self.world.with(|state| state.set_rate(host, parts_per_million));
+    }
+
     /// Has the time of day of a host jump forwards, and nothing else: see
     /// [`time_of_day`](crate::time::time_of_day).
     pub fn wall_clock_forwards(&self, host: &str, by: Duration) {

@@ -87,3 +87,35 @@ fn moments_before_the_beginning_are_past() {
     });
     sim.run().unwrap();
 }
+
+#[test]
+fn clocks_drift_and_their_timers_with_them() {
+    let mut sim = Sim::new(5);
+    sim.host("fast", || async {
+        let (start, wall) = (Instant::now(), time::time_of_day());
+        time::sleep(1_100 * SECOND).await;
+        expect_time(1_000 * SECOND);
+        // Less than a turn lies between the two looks.
+        let passed = time::time_of_day().duration_since(wall).unwrap();
+        assert!(passed.abs_diff(start.elapsed()) < SECOND / 1_000);
+        sim::world().drift_clock("fast", 0);
+        time::sleep(100 * SECOND).await;
+        expect_time(1_100 * SECOND);
+        sim::note("all seen");
+        std::future::pending::<()>().await;
+    });
+    sim.client("slow", async {
+        sim::world().drift_clock("slow", -500_000);
+        let start = Instant::now();
+        assert!(time::timeout(500 * SECOND, std::future::pending::<()>()).await.is_err());
+        expect_time(1_000 * SECOND);
+        assert_eq!(start.elapsed().as_secs(), 500);
+    });
+    sim.client("right", async {
+        time::sleep(1_200 * SECOND).await;
+        expect_time(1_200 * SECOND);
+    });
+    sim.world().drift_clock("fast", 100_000);
+    sim.run().unwrap();
+    assert!(sim.trace().contains("says: all seen"), "{}", sim.trace());
+}

@@ -9,6 +9,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::disk::{Disk, DiskOptions};
+use super::drift::HostClock;
 use super::random::Chance;
 use super::signals::Signals;
 use super::state::{Kind, Socket, State};
@@ -40,8 +41,7 @@ pub(super) struct Host {
     addresses: [IpAddr; 2],
     /// The life that goes on, if one does.
     pub(super) boot: Option<usize>,
-    /// What is added to the world's time.
-    ahead: u64,
+    clock: HostClock,
     /// What is further added for the time of day; may be negative.
     wall_ahead: i64,
     next_port: u16,
@@ -73,7 +73,7 @@ impl State {
             name: name.to_owned(),
             addresses: [v4.into(), v6.into()],
             boot: None,
-            ahead: SIMULATED_BEGINNING,
+            clock: HostClock::new(),
             wall_ahead: 0,
             next_port: EPHEMERAL,
             disk: Disk::new(Chance::of(self.seed, 3 << 32 | u64::from(number)), DiskOptions::new()),
@@ -231,9 +231,10 @@ impl State {
 
     /// What a life's clock shows; without one, that of a host whose clock was never touched.
     pub(super) fn monotonic(&self, boot: Option<usize>) -> u64 {
-        let ahead =
-            boot.map_or(SIMULATED_BEGINNING, |boot| self.hosts[self.boots[boot].host].ahead);
-        self.now.saturating_add(ahead)
+        match boot {
+            Some(boot) => self.hosts[self.boots[boot].host].clock.at(self.now),
+            None => HostClock::new().at(self.now),
+        }
     }
 
     pub(super) fn time_of_day(&self, boot: Option<usize>) -> u64 {
@@ -244,12 +245,18 @@ impl State {
 
     /// The time of the world when a life's clock shows `local`.
     pub(crate) fn world_time(&self, boot: usize, local: u64) -> u64 {
-        local.saturating_sub(self.hosts[self.boots[boot].host].ahead)
+        self.hosts[self.boots[boot].host].clock.when(local)
     }
 
     /// The host's clock goes forwards at once, and its time of day with it.
     pub(crate) fn jump(&mut self, host: usize, by: u64) {
-        self.hosts[host].ahead = self.hosts[host].ahead.saturating_add(by);
+        self.hosts[host].clock.jump(by);
+        self.note_jump(host);
+    }
+
+    /// The host's clock, and its time of day with it, gains so many microseconds a second.
+    pub(crate) fn set_rate(&mut self, host: usize, parts_per_million: i32) {
+        self.hosts[host].clock.set_rate(self.now, parts_per_million);
         self.note_jump(host);
     }
 

@@ -19,6 +19,7 @@
 
 mod connection;
 mod disk;
+mod drift;
 mod files;
 mod handshake;
 mod host;
