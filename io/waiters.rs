@@ -208,27 +208,51 @@ impl Waiters {
 
     /// Strikes `id` off. Answers its waker, and whether it stood first.
     #[must_use]
+    #[inline]
     pub(crate) fn strike(&mut self, id: WaiterId) -> (Option<Waker>, bool) {
         if self.first.as_ref().is_some_and(|first| first.id == id) {
-            let next = self.more.as_mut().and_then(|more| more.rest.pop_front());
-            let struck = mem::replace(&mut self.first, next);
+            let struck = self.first.take();
+            if let Some(more) = &mut self.more {
+                self.first = more.rest.pop_front();
+            }
             return (struck.and_then(|waiting| waiting.waker), true);
         }
-        let Some(More { rest, .. }) = self.more.as_deref_mut() else { return (None, false) };
-        let place = rest.iter().position(|waiting| waiting.id == id);
-        let struck = place.and_then(|place| rest.remove(place));
-        (struck.and_then(|waiting| waiting.waker), false)
+        (self.strike_from_behind(id), false)
+    }
+
+    #[cold]
+    fn strike_from_behind(&mut self, id: WaiterId) -> Option<Waker> {
+        let rest = &mut self.more.as_deref_mut()?.rest;
+        let place = rest.iter().position(|waiting| waiting.id == id)?;
+        rest.remove(place)?.waker
     }
 
     /// Whose turn it is, to be woken outside the tables: the first in line, and the observers that
     /// it does not stand before.
     #[inline]
     pub(crate) fn notify(&mut self, wakers: &mut Vec<Waker>) {
-        match &mut self.first {
-            Some(first) if first.id != POLLER => wakers.extend(first.waker.take()),
-            Some(_) => wakers.extend(self.strike(POLLER).0),
-            None => {}
+        if self.first.is_some() || self.more.is_some() {
+            self.notify_those(wakers);
         }
+    }
+
+    fn notify_those(&mut self, wakers: &mut Vec<Waker>) {
+        if let Some(first) = &mut self.first {
+            let waker = match first.id {
+                POLLER => self.strike(POLLER).0,
+                _ => first.waker.take(),
+            };
+            if let Some(waker) = waker {
+                wakers.push(waker);
+            }
+        }
+        if self.more.is_some() {
+            self.notify_observers(wakers);
+        }
+    }
+
+    #[cold]
+    fn notify_observers(&mut self, wakers: &mut Vec<Waker>) {
         if let Some(more) = &mut self.more {
             let first = self.first.as_ref();
             more.observers.retain_mut(|observer| {

@@ -71,8 +71,15 @@ impl Place {
     }
 
     /// Leaves the line.
+    #[inline]
     pub(crate) fn leave(&mut self) {
-        let Some(waiter) = self.waiter.take() else { return };
+        if let Some(waiter) = self.waiter.take() {
+            self.withdraw(waiter);
+        }
+    }
+
+    #[cold]
+    fn withdraw(&self, waiter: WaiterId) {
         let message = Message::Withdraw { key: self.key(), wait: self.wait(), waiter };
         if mailbox::current_core() == self.core {
             Proactor::with_current(|proactor| {
@@ -85,6 +92,7 @@ impl Place {
 }
 
 impl Drop for Place {
+    #[inline]
     fn drop(&mut self) {
         self.leave();
     }
@@ -139,9 +147,11 @@ pub(crate) trait Bound {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        answer(Caller::run(cx.waker(), |caller| {
-            self.on_entry(|tables, key| f(tables, key, caller))
-        }))
+        let mut found = None;
+        let reached = Caller::run(cx.waker(), |caller| {
+            self.on_entry(|tables, key| found = f(tables, key, caller))
+        });
+        answer(reached, found)
     }
 
     /// The same with a place in line. Beyond the allowance the future still takes its place: who
@@ -151,7 +161,7 @@ pub(crate) trait Bound {
         &self,
         place: &mut Place,
         cx: &Context<'_>,
-        f: impl FnMut(
+        mut f: impl FnMut(
             &mut Tables,
             Key,
             &mut Option<WaiterId>,
@@ -166,7 +176,13 @@ pub(crate) trait Bound {
             });
             return placed.map_or_else(|error| Poll::Ready(Err(error)), |()| Poll::Pending);
         }
-        answer(self.with_place(place, cx.waker(), f))
+        // Left here, and not handed back through all that is in between, which would copy it each
+        // time.
+        let mut found = None;
+        let reached = self.with_place(place, cx.waker(), |tables, key, waiter, caller| {
+            found = f(tables, key, waiter, caller);
+        });
+        answer(reached, found)
     }
 
     /// As `on_entry`, for a future that has or wants a place in line.
@@ -196,11 +212,11 @@ pub(crate) trait Bound {
 
 /// What was found, counted against the allowance.
 #[inline]
-fn answer<R>(polled: io::Result<Option<Poll<io::Result<R>>>>) -> Poll<io::Result<R>> {
-    let polled = match polled {
-        Ok(Some(polled)) => polled,
-        Ok(None) => Poll::Ready(Err(gone())),
-        Err(error) => Poll::Ready(Err(error)),
+fn answer<R>(reached: io::Result<()>, found: Option<Poll<io::Result<R>>>) -> Poll<io::Result<R>> {
+    let polled = match (reached, found) {
+        (Ok(()), Some(polled)) => polled,
+        (Ok(()), None) => Poll::Ready(Err(gone())),
+        (Err(error), _) => Poll::Ready(Err(error)),
     };
     if polled.is_ready() {
         allowance::spend();

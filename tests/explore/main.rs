@@ -10,10 +10,11 @@
 //!
 //! A failure names its seed and point, which replay it. CI explores 1,000 seeds of each scenario
 //! (`.ci/run explore`). By hand, a million seeds of each, at one point in each kind of exploration,
-//! different ones for each seed:
+//! different ones for each seed (about 100 microseconds each), or of one kind alone:
 //!
 //! ```text
 //! QUOIT_EXPLORE_SEEDS=1000000 QUOIT_EXPLORE_POINTS=1 EXPLORE_SECONDS=86400 .ci/run explore
+//! QUOIT_EXPLORE_KIND=cancel QUOIT_EXPLORE_SEEDS=1000000 ..
 //! ```
 
 #![allow(clippy::unwrap_used, reason = "a failure is a panic here")]

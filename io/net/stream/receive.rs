@@ -339,6 +339,7 @@ impl Receiving {
     }
 
     /// The reader has what it came for: the next in line may find more.
+    #[inline]
     fn served(&mut self, waiter: &mut Option<WaiterId>, services: &mut Services) {
         let Some(id) = waiter.take() else { return };
         let (waker, _) = self.waiters.strike(id);
@@ -361,11 +362,14 @@ impl Receiving {
         }
     }
 
+    #[inline]
     fn pop(&mut self) -> Option<Lease> {
         self.lent = false;
         let lease = self.first.take()?;
         self.bytes -= lease.len();
-        self.first = self.rest.as_mut().and_then(|rest| rest.pop_front());
+        if let Some(rest) = &mut self.rest {
+            self.first = rest.pop_front();
+        }
         Some(lease)
     }
 

@@ -32,7 +32,8 @@
 //! The same seed and point give the same run. A failure names both: in the environment,
 //! `QUOIT_SEED=7 QUOIT_POINT=cancel:12` runs that one alone, and `QUOIT_SIMULATION_TRACE=1` prints
 //! what happened, event by event. `QUOIT_EXPLORE_SEEDS=1000` explores so many seeds, whatever the
-//! test asks for, and `QUOIT_EXPLORE_POINTS=1` at most so many points of each.
+//! test asks for, `QUOIT_EXPLORE_POINTS=1` at most so many points of each, and
+//! `QUOIT_EXPLORE_KIND=cancel` explores in this way alone: `cancel`, `root`, `fail` or `hinder`.
 //!
 //! # What a scenario may use
 //!
@@ -100,6 +101,8 @@ pub struct Explorer<'a> {
 /// How the runs of an exploration are disturbed, in one word.
 type Kind = &'static str;
 
+const KINDS: [Kind; 4] = ["cancel", "root", "fail", "hinder"];
+
 /// All that may disturb a run, as an undisturbed one shows it.
 type Points = fn(&Ran) -> Vec<Disturbance>;
 
@@ -112,12 +115,22 @@ enum Replay {
         seed: u64,
         point: usize,
     },
-    /// A point of another kind.
+    /// Points of another kind.
     OfOtherKind,
 }
 
 impl Replay {
     fn from_environment(kind: Kind) -> Self {
+        if let Ok(only) = env::var("QUOIT_EXPLORE_KIND") {
+            // A kind that is none would explore nothing, and find nothing wrong.
+            assert!(
+                KINDS.contains(&&*only),
+                "QUOIT_EXPLORE_KIND is one of {KINDS:?}, not {only:?}"
+            );
+            if only != kind {
+                return Self::OfOtherKind;
+            }
+        }
         let Some(seed) = number("QUOIT_SEED") else { return Self::No };
         let Ok(point) = env::var("QUOIT_POINT") else { return Self::Seed(seed) };
         let parts = point.split_once(':').map(|(kind, point)| (kind, point.parse()));
