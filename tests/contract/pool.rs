@@ -356,3 +356,34 @@ fn leases_come_back_in_any_order() {
         },
     );
 }
+
+/// More buffers than the 16 bits count with which the kernel and we follow the ring of them: it goes
+/// round, and no buffer is lent twice or forgotten.
+#[test]
+fn the_ring_of_buffers_goes_round() {
+    const SIZE: usize = 16;
+    on_all_rings(
+        SEEDS,
+        |builder| builder.buffers(8, SIZE as u32, 8),
+        async |runtime| {
+            let total = fewer(SIZE * 80_000, 1_000);
+            let (stream, peer) = pair().await;
+            let writer = write_aside(peer, 4, total);
+            let (mut place, mut leases, mut before) = (0, 0, None);
+            while place < total {
+                let lease = within("recv", stream.recv()).await.unwrap();
+                check_bytes(4, place, &lease);
+                place += lease.len();
+                leases += usize::from(lease.len() <= SIZE);
+                // One stays out while the next comes in.
+                before = Some(lease);
+            }
+            drop(before);
+            writer.join().await;
+            until("all come back", || runtime.metrics().leases_out == 0).await;
+            let books = runtime.metrics().resources;
+            println!("{leases} leases of provided buffers, {books:?}");
+            assert!(is_simulated() || leases > 1 << 16, "{leases}: it has not gone round");
+        },
+    );
+}

@@ -9,11 +9,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use quoit::__private::is_simulated;
+use quoit::__private::{books_here, is_simulated};
 use quoit::buffer::Lease;
 use quoit::net::{TcpListener, TcpStream};
 use quoit::time::Instant;
-use quoit::{Runtime, task, time};
+use quoit::{RingChoice, Runtime, task, time};
 
 use crate::common::*;
 use crate::write::Counted;
@@ -393,5 +393,45 @@ fn a_thread_that_ends_takes_its_requests_along() {
         assert!(bytes.is_empty() && error.is_none(), "{bytes:?} {error:?}");
         let (bytes, error) = futures::executor::block_on(read_to_end(&mut writing));
         assert!(bytes.len() == LONG || error.is_some_and(|error| is_reset(&error)));
+    });
+}
+
+/// Ends its process with everything in flight, and without a word to the runtime.
+#[test]
+#[ignore = "a case for a child process"]
+fn child_exits_in_the_middle() {
+    let peer: SocketAddr = std::env::var("PEER").unwrap().parse().unwrap();
+    let builder = match std::env::var("KIND").unwrap().as_str() {
+        "uring" => Runtime::builder().ring(RingChoice::Uring),
+        _ => Runtime::builder().ring(RingChoice::Readiness),
+    };
+    builder.build().unwrap().block_on(async {
+        let (_full, address) = Acceptor::new(0);
+        let mut kept = Kept::default();
+        launch(&Arc::default(), address, &mut kept).await;
+        let stream = TcpStream::connect(peer).await.unwrap();
+        assert!(dropped_at(Moment::Waiting, stream.recv()).await.is_none());
+        stream.send_all("exits").await.unwrap();
+        some_turns().await;
+        println!("with {} requests in flight", books_here().requests_in_flight);
+        std::process::exit(0);
+    });
+}
+
+/// On the real rings only, as it is about a process. The kernel ends what was in flight: the process
+/// is gone at once, and its peers see that.
+#[test]
+fn a_process_that_exits_in_the_middle_hangs_nowhere() {
+    on_each_ring(|builder| {
+        let kind = builder.build().unwrap().ring().kind().to_string();
+        let (acceptor, address) = Acceptor::new(1);
+        let environment = [("PEER", &*address.to_string()), ("KIND", &*kind)];
+        let start = Instant::now();
+        let (output, text) = run_child("shutdown::child_exits_in_the_middle", &environment);
+        assert!(start.elapsed() < PATIENCE, "{:?}", start.elapsed());
+        assert!(output.status.success() && text.contains("requests in flight"), "{kind}: {text}");
+        let mut peer = futures::executor::block_on(acceptor.accept());
+        let (bytes, _) = futures::executor::block_on(read_to_end(&mut peer));
+        assert_eq!(bytes, b"exits");
     });
 }
