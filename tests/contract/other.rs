@@ -15,9 +15,8 @@ use std::{panic, thread};
 
 use futures::channel::oneshot;
 use quoit::__private::{FurtherCore, books_here, is_simulated, outside_of_cores};
-use quoit::{Builder, Handle, Metrics, Report};
-
-use crate::common::*;
+use quoit::task::JoinHandle;
+use quoit::{Builder, Handle, Metrics, Report, time};
 
 /// How a core is to end.
 pub(crate) enum End {
@@ -57,12 +56,23 @@ impl Other {
         }
     }
 
-    /// Runs something over there, in a task.
+    /// Has something run over there, in a task.
+    pub(crate) fn spawn<F>(
+        &self,
+        body: impl FnOnce() -> F + Send + 'static,
+    ) -> JoinHandle<F::Output>
+    where
+        F: Future<Output: Send + 'static> + 'static,
+    {
+        self.handle().spawn_with(body)
+    }
+
+    /// The same, and waits for it.
     pub(crate) async fn run<F>(&self, body: impl FnOnce() -> F + Send + 'static) -> F::Output
     where
         F: Future<Output: Send + 'static> + 'static,
     {
-        match self.handle().spawn_with(body).await {
+        match self.spawn(body).await {
             Ok(output) => output,
             Err(error) => panic::resume_unwind(error.into_panic()),
         }
@@ -98,7 +108,10 @@ impl Other {
 }
 
 async fn join(thread: thread::JoinHandle<Report>) -> Report {
-    until("the end of a core", || thread.is_finished()).await;
+    // Its deadline is the caller's, and a child has a watchdog: no patience of our own.
+    while !thread.is_finished() {
+        time::sleep(Duration::from_micros(200)).await;
+    }
     thread.join().expect("no panic")
 }
 
