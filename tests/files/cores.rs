@@ -56,7 +56,7 @@ async fn cores_share_a_file() -> io::Result<()> {
             file.sync_all().await
         };
         let (here, there) = join!(here, there);
-        (here?, there?);
+        here.and(there)?;
         for block in 0..64_u64 {
             let bytes = file.read_exact_at(vec![0; 4096], block * 4096).await?;
             assert!(bytes.iter().all(|byte| *byte == block as u8));

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use quoit::net::TcpStream;
 use quoit::sim::{self, Faults, Sim, check};
-use quoit::time::{sleep, timeout};
+use quoit::time::{Instant, sleep, timeout};
 use quoit::{Cores, Runtime};
 
 use crate::common::{echo_once, serve_echo};
@@ -54,6 +54,34 @@ fn drawn_faults_are_told_and_end() {
     }
     assert_eq!(told(3), told(3));
     assert_ne!(told(3), told(4));
+}
+
+/// Clocks go wrong where that is asked for, and are right again, as far as a clock can be, at the
+/// end.
+#[test]
+fn clocks_go_wrong_and_drift_no_more_in_the_end() {
+    let mut told = String::new();
+    for seed in 0..40 {
+        let mut sim = Sim::new(seed);
+        sim.host("server", std::future::pending::<()>);
+        sim.client("client", async {
+            while sim::world().elapsed() <= 100 * SECOND {
+                sleep(SECOND).await;
+            }
+            let (start, world) = (Instant::now(), sim::world().elapsed());
+            sleep(100 * SECOND).await;
+            let passed = sim::world().elapsed() - world;
+            assert!(passed.abs_diff(start.elapsed()) < SECOND / 100, "{passed:?}");
+        });
+        sim.faults(Faults::until(100 * SECOND).partitions(0).resets(0).crashes(0).clocks(4));
+        let without = sim.options();
+        sim.run().unwrap();
+        told += sim.options().strip_prefix(&without).expect("what was drawn is told");
+    }
+    for part in ["clock of client jumps", "time of day of server jumps by", "jumps back", "drifts"]
+    {
+        assert!(told.contains(part), "no {part:?} in forty seeds: {told}");
+    }
 }
 
 #[test]
