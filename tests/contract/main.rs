@@ -5,12 +5,13 @@
 //! ```text
 //!   on io_uring, readiness and, by seeds, the simulation
 //!     read, write, accept, close, cancel, half, pool, odd, handover, off_core, shutdown, observe,
-//!     but for what follows
+//!     reuse, but for what follows
 //!   on the real rings only, since it is about the process
-//!     shutdown      the end of a thread; a core's clock that stands while the machine's goes on
+//!     shutdown      the end of a thread, and of a process; a core's clock that stands while the
+//!                   machine's goes on
 //!     off_core      giving a descriptor away
 //!     accept        the process's limit of descriptors; a simulated kernel has shortages of its own
-//!     reuse, many   numbers of descriptors, and ten thousand of them
+//!     many          ten thousand descriptors, and a process of clients
 //!     start         filters, limits, the environment; the slack of a thread's timers
 //! ```
 //!
