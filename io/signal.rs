@@ -13,8 +13,8 @@
 //! needs the signal blocked in every thread of the program. So this needs no ring, and works
 //! without a runtime.
 //!
-//! In a simulation each host is a process, and its signals are those that a test sends it: the world
-//! then keeps count and list, and needs neither handler nor thread.
+//! In a simulation each host is a process, and its signals are those that a test sends it: the
+//! world then keeps count and list, and needs neither handler nor thread.
 //!
 //! Nothing is missed: a future registers and *then* reads the count, under the lock that the thread
 //! takes after the count was raised. The registry holds one entry per waiting future.
@@ -46,8 +46,9 @@ pub(crate) use crate::io::system::signals::Signal;
 /// executes have the default again (signal(7)); after `fork` alone, waiting works in the parent
 /// only.
 ///
-/// Inside a [simulation](crate::sim) it waits for [`World::interrupt`](crate::sim::World::interrupt)
-/// of its host, which kills a program that has never waited for it.
+/// Inside a [simulation](crate::sim) it waits for
+/// [`World::interrupt`](crate::sim::World::interrupt) of its host, which kills a program that has
+/// never waited for it.
 ///
 /// # Errors
 ///

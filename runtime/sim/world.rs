@@ -143,9 +143,9 @@ impl World {
         self.world.order(Order::Restart { host });
     }
 
-    /// Sends a host SIGTERM, as soon as the turn of whoever asks is over: its program hears of it by
-    /// [`terminate`](crate::signal::terminate). One that has never waited for it is killed, as by
-    /// [`Crash::Kill`]. A host that is down hears nothing.
+    /// Sends a host SIGTERM, as soon as the turn of whoever asks is over: its program hears of it
+    /// by [`terminate`](crate::signal::terminate). One that has never waited for it is killed, as
+    /// by [`Crash::Kill`]. A host that is down hears nothing.
     ///
     /// # Panics
     ///

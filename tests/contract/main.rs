@@ -10,7 +10,7 @@
 //!     shutdown      the end of a thread, and of a process; a core's clock that stands while the
 //!                   machine's goes on
 //!     off_core      giving a descriptor away
-//!     accept        the process's limit of descriptors; a simulated kernel has shortages of its own
+//!     accept        the process's limit of descriptors; a simulated kernel has its own shortages
 //!     many          ten thousand descriptors, and a process of clients
 //!     start         filters, limits, the environment; the slack of a thread's timers
 //! ```

@@ -95,8 +95,8 @@ fn the_pool_grows_up_to_its_limit_before_memory_is_private() {
     );
 }
 
-/// Leases that come back while the core sleeps, from its own tasks and from where no core is: nobody
-/// is left waiting for an unrelated event.
+/// Leases that come back while the core sleeps, from its own tasks and from where no core is:
+/// nobody is left waiting for an unrelated event.
 #[test]
 fn starved_streams_do_not_wait_for_an_unrelated_event() {
     on_all_rings(
@@ -357,8 +357,8 @@ fn leases_come_back_in_any_order() {
     );
 }
 
-/// More buffers than the 16 bits count with which the kernel and we follow the ring of them: it goes
-/// round, and no buffer is lent twice or forgotten.
+/// More buffers than the 16 bits count with which the kernel and we follow the ring of them: it
+/// goes round, and no buffer is lent twice or forgotten.
 #[test]
 fn the_ring_of_buffers_goes_round() {
     const SIZE: usize = 16;

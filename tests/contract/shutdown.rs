@@ -418,8 +418,8 @@ fn child_exits_in_the_middle() {
     });
 }
 
-/// On the real rings only, as it is about a process. The kernel ends what was in flight: the process
-/// is gone at once, and its peers see that.
+/// On the real rings only, as it is about a process. The kernel ends what was in flight: the
+/// process is gone at once, and its peers see that.
 #[test]
 fn a_process_that_exits_in_the_middle_hangs_nowhere() {
     on_each_ring(|builder| {

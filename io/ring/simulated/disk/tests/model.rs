@@ -131,8 +131,8 @@ fn in_order_an_appended_file_is_a_prefix_of_itself() {
     assert!(kept > 0 && cut > 0, "{kept} kept, {cut} cut");
 }
 
-/// A log that is cut and written on: the disk has it as it was, or as far as it has come since. What
-/// was written behind the cut is never seen in what was there before.
+/// A log that is cut and written on: the disk has it as it was, or as far as it has come since.
+/// What was written behind the cut is never seen in what was there before.
 #[test]
 fn in_order_what_follows_a_cut_waits_for_it() {
     let (mut before, mut cut, mut on) = (0, 0, 0);
