@@ -18,6 +18,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::Instant;
+use super::instant::FOREIGN;
 use crate::io::clock::Clock;
 use crate::io::mailbox::{self, CoreId, Message};
 use crate::io::proactor::Proactor;
@@ -231,11 +232,7 @@ impl Sleep {
             self.deadline = Instant::from_nanoseconds(clock.now()) + Duration::from_nanos(wait);
             self.timer = Timer::Idle;
         }
-        assert!(
-            !clock.is_foreign(self.deadline.nanoseconds()),
-            "a simulated program waits for a moment of the machine's clock; take `Instant::now()` \
-             inside of the simulation"
-        );
+        assert!(!clock.is_foreign(self.deadline.nanoseconds()), "{FOREIGN}");
     }
 
     fn disarm(&mut self) {

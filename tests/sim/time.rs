@@ -76,6 +76,17 @@ fn a_deadline_of_the_machines_clock_is_refused() {
 }
 
 #[test]
+#[should_panic(expected = "a moment of the machine's clock")]
+fn a_moment_of_the_machines_clock_is_not_counted_from() {
+    let mut sim = Sim::new(1);
+    let outside = Instant::now();
+    sim.client("client", async move {
+        let _ = outside.elapsed();
+    });
+    let _ = sim.run();
+}
+
+#[test]
 fn moments_before_the_beginning_are_past() {
     let mut sim = Sim::new(1);
     sim.client("client", async {
