@@ -121,7 +121,7 @@ pub(crate) fn on_all_rings(
     on_each_runtime(&configure, &body);
     let body = &body;
     let asked = env::var("QUOIT_RING").ok().filter(|asked| asked != "simulated");
-    for seed in seeds(count, asked.as_deref()) {
+    let run = |seed| {
         let run = catch_unwind(AssertUnwindSafe(|| {
             let core = Core { builder: configure(Runtime::builder()) };
             simulate(seed, core.builder.clone(), |_| async move { body(&core).await })
@@ -132,6 +132,13 @@ pub(crate) fn on_all_rings(
         });
         let is_clean = run.report.is_clean() && run.books.open == 0 && run.books.are_balanced();
         assert!(is_clean, "seed {seed}: {:?}, {:?}", run.report, run.books);
+        run.trace
+    };
+    for seed in seeds(count, asked.as_deref()) {
+        let trace = run(seed);
+        if seed == 0 {
+            assert_eq!(trace, run(seed), "something comes from outside of the simulation");
+        }
     }
 }
 
