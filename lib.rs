@@ -68,8 +68,8 @@ pub mod signal {
 /// Tasks: spawning, joining, blocking work.
 pub mod task {
     pub use crate::runtime::{
-        AbortHandle, AccessError, JoinError, JoinHandle, JoinSet, LocalKey, Scope, TaskId,
-        spawn_blocking, try_id, yield_now,
+        AbortHandle, AccessError, JoinError, JoinHandle, JoinSet, LocalKey, Scope, TaskId, id,
+        spawn, spawn_blocking, try_id, yield_now,
     };
 }
 

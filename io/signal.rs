@@ -254,7 +254,7 @@ impl Registry {
     fn start(&mut self, signal: Signal) -> io::Result<()> {
         if !self.watched {
             let masked = SignalsBlocked::new();
-            system::spawn_thread("quoit-signal".to_owned(), watch)?;
+            system::Threads::default().start("signal", watch)?;
             drop(masked);
             self.watched = true;
         }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use crate::io::ring::simulated::world::World;
 pub use crate::io::ring::simulated::{Books, Chance};
 use crate::io::ring::simulated::{FaultPlan, Link, Weather};
-use crate::runtime::builder::Report;
+use crate::runtime::one::Report;
 use crate::runtime::sim::driver::{Driver, Plan, Step};
 use crate::runtime::{Builder, Metrics};
 

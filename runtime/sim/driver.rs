@@ -25,7 +25,8 @@ use crate::io::ring::simulated::signals::Delivery;
 use crate::io::ring::simulated::world::{Order, World};
 use crate::io::ring::simulated::{Chance, Crash};
 use crate::io::signal::Signal;
-use crate::runtime::builder::{Builder, Report};
+use crate::runtime::builder::Builder;
+use crate::runtime::one::Report;
 
 /// The longest that a blocking job waits for its thread, in nanoseconds.
 const JOB_MAX: usize = 2_000_000;

@@ -16,7 +16,8 @@ use std::time::Duration;
 use crate::io::mailbox::CoreId;
 use crate::io::proactor;
 use crate::io::ring::simulated::world::{self, Order};
-use crate::runtime::builder::{Builder, Report};
+use crate::runtime::builder::Builder;
+use crate::runtime::one::Report;
 use crate::runtime::{Handle, tasks};
 
 /// What only the driver can grant.

@@ -22,8 +22,9 @@ use crate::io::proactor::Ending;
 use crate::io::ring::Prepared;
 use crate::io::ring::simulated::Chance;
 use crate::io::ring::simulated::world::World;
-use crate::runtime::builder::{Builder, DROP_DEADLINE, Report, nanoseconds};
+use crate::runtime::builder::{Builder, DROP_DEADLINE, nanoseconds};
 use crate::runtime::cores::CoreHandle;
+use crate::runtime::one::Report;
 use crate::runtime::{Handle, Metrics, Runtime};
 
 /// The longest that a turn takes, in nanoseconds.

@@ -97,8 +97,8 @@ use self::settings::Settings;
 pub use self::world::{World, note, world};
 use crate::io::ring::simulated::world::World as Kernel;
 pub use crate::io::ring::simulated::{Books, Chance, Crash, Disk, DiskOptions, Survival};
-use crate::runtime::builder::Report;
 use crate::runtime::builder::nanoseconds;
+use crate::runtime::one::Report;
 use crate::runtime::{Builder, CoreHandle, Metrics};
 
 /// What a program of a simulation may return: `()`, nothing at all because it has no end, or a

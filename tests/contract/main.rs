@@ -4,8 +4,8 @@
 //!
 //! ```text
 //!   on io_uring, readiness and, by seeds, the simulation
-//!     read, write, accept, close, cancel, half, pool, odd, handover, off_core, shutdown, observe,
-//!     reuse, but for what follows
+//!     read, write, accept, close, cancel, half, ready, observe, pool, odd, handover, off_core,
+//!     shutdown, reuse, but for what follows
 //!   on the real rings only, since it is about the process
 //!     shutdown      the end of a thread, and of a process; a core's clock that stands while the
 //!                   machine's goes on
@@ -33,6 +33,7 @@ mod other;
 mod peer;
 mod pool;
 mod read;
+mod ready;
 mod reuse;
 mod shutdown;
 mod start;
