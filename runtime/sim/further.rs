@@ -18,7 +18,7 @@ use crate::io::proactor;
 use crate::io::ring::simulated::world::{self, Order};
 use crate::runtime::builder::Builder;
 use crate::runtime::one::Report;
-use crate::runtime::{Handle, tasks};
+use crate::runtime::{Handle, id, tasks};
 
 /// What only the driver can grant.
 pub(crate) enum Wish {
@@ -110,6 +110,7 @@ pub fn outside_of_cores<R>(action: impl FnOnce() -> R) -> R {
     let world = world::current().expect("elsewhere there are threads for that");
     let _nobody = world.on_nobody();
     let _tasks = tasks::leave();
+    let _task = id::Running::enter(id::NONE);
     let _proactor = proactor::leave();
     action()
 }

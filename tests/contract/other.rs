@@ -117,6 +117,10 @@ async fn join(thread: thread::JoinHandle<Report>) -> Report {
 
 /// Does something where no core is, while this core stands still.
 pub(crate) fn outside<R: Send>(work: impl FnOnce() -> R + Send) -> R {
+    let work = || {
+        assert_eq!(quoit::task::try_id(), None, "no task runs there");
+        work()
+    };
     if is_simulated() {
         outside_of_cores(work)
     } else {

@@ -173,7 +173,9 @@ fn starved_streams_do_not_all_try_for_the_same_buffer() {
                 within("a reader", reader).await.unwrap();
             }
             let books = runtime.metrics().resources;
-            let leases = leases.get();
+            // Each lease is full, but where a simulated kernel cuts receives short.
+            let full = (CONNECTIONS * length / 1024) as u64;
+            let leases = if is_simulated() { leases.get() } else { full };
             assert!(books.buffers_exhausted <= 2 * leases, "{leases} leases, {books:?}");
         },
     );
@@ -216,8 +218,8 @@ fn busy_streams_share_a_small_pool_fairly() {
                     chunk.clear();
                 }));
             }
-            let part = Duration::from_millis(fewer(700, 35) as u64);
-            let bytes = in_balance(part, &counts).await;
+            time::sleep(Duration::from_millis(fewer(700, 35) as u64)).await;
+            let bytes: Vec<_> = counts.iter().map(|count| count.get()).collect();
             stop.store(true, Ordering::Relaxed);
             for peer in peers {
                 until("a peer", || peer.is_finished()).await;
@@ -231,19 +233,6 @@ fn busy_streams_share_a_small_pool_fairly() {
 fn is_fair(bytes: &[usize]) -> bool {
     let (least, most) = (bytes.iter().min().unwrap(), bytes.iter().max().unwrap());
     *least > 0 && most / least < 8
-}
-
-/// The counts, after some time: a machine that lets a peer's thread wait is given more of it.
-/// Whoever is kept from the pool stays behind for ever.
-async fn in_balance(part: Duration, counts: &[Rc<Cell<usize>>]) -> Vec<usize> {
-    let start = Instant::now();
-    loop {
-        time::sleep(part).await;
-        let bytes: Vec<_> = counts.iter().map(|count| count.get()).collect();
-        if is_simulated() || is_fair(&bytes) || start.elapsed() > PATIENCE {
-            return bytes;
-        }
-    }
 }
 
 /// A stream that always has more to bring than the pool has room for, and others that bring little:
@@ -285,19 +274,16 @@ fn a_flood_leaves_buffers_for_the_others() {
                     }
                 });
                 echoes.push(aside(async move {
-                    let mut took = Vec::new();
+                    let mut worst = Duration::ZERO;
                     for _ in 0..rounds {
                         let (start, mut answer) = (Instant::now(), [0]);
                         peer.write_all(&[connection]).await.unwrap();
                         peer.read_exact(&mut answer).await.unwrap();
                         assert_eq!(answer, [connection]);
-                        took.push(start.elapsed());
+                        worst = worst.max(start.elapsed());
                         pause(Duration::from_millis(1)).await;
                     }
-                    took.sort_unstable();
-                    // A machine may let a thread wait for once; who is kept from the pool waits
-                    // again and again.
-                    took[rounds - if is_simulated() { 1 } else { 2 }]
+                    worst
                 }));
             }
             for echo in echoes {
