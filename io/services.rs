@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::rc::Rc;
-use std::task::Waker;
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use crate::io::buffer::BufferPool;
@@ -16,6 +16,7 @@ use crate::io::payload::AnyPayload;
 use crate::io::request::{Request, Token};
 use crate::io::ring::Ring;
 use crate::io::timers::{Expiry, TimerKey, Timers};
+use crate::io::waiters::{Caller, Waiters};
 
 /// What kind of resource a token belongs to, and which of its requests.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -236,6 +237,31 @@ impl Services {
             self.next_waiter = next.expect("counting 2^64 waiters outlives the machine");
             self.next_waiter
         })
+    }
+
+    /// A future stands in line, or renews its waker, and is told when it is its turn.
+    #[inline]
+    pub(crate) fn line_up<T>(
+        &mut self,
+        line: &mut Waiters,
+        waiter: &mut Option<WaiterId>,
+        caller: &mut Caller<'_>,
+    ) -> Poll<T> {
+        let old = line.enrol(self.waiter(waiter), caller);
+        self.effects.discard(old);
+        Poll::Pending
+    }
+
+    /// The same for who only looks.
+    pub(crate) fn look_out<T>(
+        &mut self,
+        line: &mut Waiters,
+        waiter: &mut Option<WaiterId>,
+        caller: &mut Caller<'_>,
+    ) -> Poll<T> {
+        let old = line.observe(self.waiter(waiter), caller);
+        self.effects.discard(old);
+        Poll::Pending
     }
 
     /// Submits for a resource.

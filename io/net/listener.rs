@@ -107,10 +107,7 @@ impl Listener {
         caller: &mut Caller<'_>,
         services: &mut Services,
     ) -> Poll<T> {
-        let id = services.waiter(waiter);
-        let old = self.waiters.enrol(id, caller);
-        services.effects.discard(old);
-        Poll::Pending
+        services.line_up(&mut self.waiters, waiter, caller)
     }
 
     pub(crate) fn on_accept(&mut self, key: Key, completion: Completion, services: &mut Services) {

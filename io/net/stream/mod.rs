@@ -343,10 +343,7 @@ impl Stream {
         if self.is_idle() {
             return Poll::Ready(());
         }
-        let id = services.waiter(waiter);
-        let old = self.parting().movers.enrol(id, caller);
-        services.effects.discard(old);
-        Poll::Pending
+        services.line_up(&mut self.parting().movers, waiter, caller)
     }
 
     /// What the handle keeps of a stream that leaves this core, and the lines that stay here.

@@ -336,10 +336,7 @@ impl Receiving {
         caller: &mut Caller<'_>,
         services: &mut Services,
     ) -> Poll<T> {
-        let id = services.waiter(waiter);
-        let old = self.waiters.enrol(id, caller);
-        services.effects.discard(old);
-        Poll::Pending
+        services.line_up(&mut self.waiters, waiter, caller)
     }
 
     /// The reader has what it came for: the next in line may find more.

@@ -248,10 +248,7 @@ impl Sending {
         if self.full {
             self.arm_watch(key, number, services);
         }
-        let id = services.waiter(waiter);
-        let old = self.backlog().waiters.observe(id, caller);
-        services.effects.discard(old);
-        Poll::Pending
+        services.look_out(&mut self.backlog().waiters, waiter, caller)
     }
 
     /// An observer is not to be told any more.
@@ -267,10 +264,7 @@ impl Sending {
         caller: &mut Caller<'_>,
         services: &mut Services,
     ) -> Poll<T> {
-        let id = services.waiter(waiter);
-        let old = self.backlog().waiters.enrol(id, caller);
-        services.effects.discard(old);
-        Poll::Pending
+        services.line_up(&mut self.backlog().waiters, waiter, caller)
     }
 
     /// The writer has what it came for: the next in line may find room too.

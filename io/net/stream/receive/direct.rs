@@ -161,10 +161,7 @@ impl Receiving {
             self.ready = false;
             self.arm_watch(key, number, services);
         }
-        let id = services.waiter(waiter);
-        let old = self.waiters.observe(id, caller);
-        services.effects.discard(old);
-        Poll::Pending
+        services.look_out(&mut self.waiters, waiter, caller)
     }
 
     /// A completion of the watch.
