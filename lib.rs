@@ -94,6 +94,7 @@ pub mod __private {
     pub use crate::io::trace;
     pub use crate::runtime::macro_support::*;
     pub use crate::runtime::metrics::books_here;
+    pub use crate::runtime::sim::further::{FurtherCore, outside_of_cores};
     pub use crate::runtime::simulate::{Books, Chance, Simulation, simulate};
 }
 

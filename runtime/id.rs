@@ -13,9 +13,12 @@ use crate::io::ring::simulated::world;
 use crate::runtime::sync::thread_local_const;
 
 thread_local_const! {
-    /// The task whose code runs on this thread; zero outside of any.
-    static RUNNING: Cell<u64> = Cell::new(0);
+    /// The task whose code runs on this thread.
+    static RUNNING: Cell<u64> = Cell::new(NONE);
 }
+
+/// Stands for no task.
+pub(crate) const NONE: u64 = 0;
 
 /// Names one task. Ids are unique in the process, or in the [simulation](crate::sim) that the task
 /// is part of, and never used again.
@@ -69,7 +72,7 @@ pub fn id() -> TaskId {
 #[must_use]
 pub fn try_id() -> Option<TaskId> {
     match RUNNING.with(Cell::get) {
-        0 => None,
+        NONE => None,
         id => Some(TaskId(id)),
     }
 }

@@ -106,7 +106,7 @@ impl Tasks {
     /// Makes this the current core of the thread until the guard goes.
     pub(crate) fn enter(&self) -> Entered<'_> {
         let before = CURRENT.with(|current| current.replace(self));
-        Entered { before, _tasks: self }
+        Entered { before, _tasks: Some(self) }
     }
 
     pub(crate) fn spawn<F: Future + 'static>(
@@ -338,12 +338,18 @@ impl Drop for Tasks {
     }
 }
 
-/// While it lives, the core is the current one of this thread.
+/// While it lives, the core is the current one of this thread, or none is.
 #[derive(Debug)]
 pub(crate) struct Entered<'a> {
     before: *const Tasks,
     /// Keeps what `CURRENT` points to.
-    _tasks: &'a Tasks,
+    _tasks: Option<&'a Tasks>,
+}
+
+/// Makes the thread one without a core until the guard goes.
+pub(crate) fn leave() -> Entered<'static> {
+    let before = CURRENT.with(|current| current.replace(ptr::null()));
+    Entered { before, _tasks: None }
 }
 
 impl Drop for Entered<'_> {

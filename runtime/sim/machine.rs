@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use crate::io::mailbox::CoreId;
 use crate::io::pool::{Pool, contain};
 use crate::io::proactor::Ending;
 use crate::io::ring::Prepared;
@@ -24,7 +25,7 @@ use crate::io::ring::simulated::world::World;
 use crate::runtime::builder::{Builder, DROP_DEADLINE, nanoseconds};
 use crate::runtime::cores::CoreHandle;
 use crate::runtime::one::Report;
-use crate::runtime::{Metrics, Runtime};
+use crate::runtime::{Handle, Metrics, Runtime};
 
 /// The longest that a turn takes, in nanoseconds.
 const TURN_MAX: usize = 5_000;
@@ -100,6 +101,14 @@ impl<'a> Core<'a> {
         runtimes.into_iter().zip(handles).map(start).collect()
     }
 
+    pub(crate) fn id(&self) -> CoreId {
+        self.runtime.core().proactor().id()
+    }
+
+    pub(crate) fn handle(&self) -> Handle {
+        self.runtime.handle()
+    }
+
     pub(crate) fn has_ended(&self) -> bool {
         matches!(self.phase, Phase::Ended(_))
     }
@@ -164,6 +173,16 @@ impl<'a> Core<'a> {
     pub(crate) fn abandon(mut self, world: &World) {
         let _here = world.on(self.boot);
         let before = std::mem::replace(&mut self.phase, Phase::Ended(Report::default()));
+        if let Phase::Ending { mut ending, .. } = before {
+            // With the host down, a turn brings back all that is in flight. Then its time is over.
+            ending.until = u64::MAX;
+            let mut has_ended = self.runtime.core().end_turn(&mut ending);
+            ending.until = 0;
+            while !has_ended {
+                has_ended = self.runtime.core().end_turn(&mut ending);
+            }
+            return;
+        }
         contain(|| self.runtime.core().drop_here(before));
         self.runtime.end(Duration::ZERO);
     }
