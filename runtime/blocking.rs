@@ -96,24 +96,45 @@ where
 }
 
 /// Sends work to the pool, where it runs as the task of that id, although none polls it there.
-fn start<F, R>(pool: &Pool, id: u64, work: F) -> Run<R>
+fn start<F, R>(pool: &Pool, id: u64, work: F) -> Run<Belonging<R>>
 where
     F: FnOnce() -> R + Send + 'static,
     R: Send + 'static,
 {
+    let work = Belonging { id, value: Some(work) };
     let work = move || {
         let _running = Running::enter(id);
-        work()
+        Belonging { id, value: Some(work.take()()) }
     };
     pool.run(work, None)
 }
 
-async fn finish<R>(run: Run<R>) -> R {
+/// What the pool has of a task: work that has not started, or a result on its way. Who drops it,
+/// because nobody waits any more, does so as that task.
+struct Belonging<T> {
+    id: u64,
+    value: Option<T>,
+}
+
+impl<T> Belonging<T> {
+    fn take(mut self) -> T {
+        self.value.take().expect("taking consumes it")
+    }
+}
+
+impl<T> Drop for Belonging<T> {
+    fn drop(&mut self) {
+        let _running = Running::enter(self.id);
+        drop(self.value.take());
+    }
+}
+
+async fn finish<R>(run: Run<Belonging<R>>) -> R {
     // Not sooner: until its first poll the task is ready or in the mail, and a core that has
     // something to do does not let its clock jump either.
     let _hold = pool::hold();
     match run.await {
-        Ok(result) => result,
+        Ok(result) => result.take(),
         // The task panics as the work did, without telling it to the panic hook a second time.
         Err(Failure::Panicked(payload)) => resume_unwind(payload),
         Err(Failure::Refused) => panic!(

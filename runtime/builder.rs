@@ -152,6 +152,9 @@ impl Builder {
 
     /// How many bytes of stack the threads that the runtime starts have: those for blocking work,
     /// and the cores of [`run`](Self::run). Default: as [`std::thread`] has it, 2 MiB.
+    ///
+    /// Nothing is checked here. As long as the machine can start no thread with such a stack,
+    /// blocking work is refused, and files on the readiness ring wait.
     pub fn thread_stack_size(mut self, bytes: usize) -> Self {
         self.threads.stack_size = Some(bytes);
         self

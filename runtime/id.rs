@@ -20,7 +20,8 @@ thread_local_const! {
 /// Stands for no task.
 pub(crate) const NONE: u64 = 0;
 
-/// Names one task. Ids are unique in the process and never used again.
+/// Names one task. Ids are unique in the process, or in the [simulation](crate::sim) that the task
+/// is part of, and never used again.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct TaskId(pub(crate) u64);
 

@@ -7,8 +7,8 @@
 //! ```
 //!
 //! Bounded by what exists: a task is in it at most once, because MAILED is set while it is; so
-//! there are never more entries than living tasks plus calls of `Handle::spawn_with` that the core
-//! has not read yet. Sending never blocks and never fails.
+//! there are never more entries than living tasks plus calls of `Handle::{spawn, spawn_with,
+//! spawn_blocking}` that the core has not read yet. Sending never blocks and never fails.
 //!
 //! **The end.** A core that shuts down closes its inbox, then empties it; a sender pushes, then
 //! looks whether it is closed, and if so empties it as well. Whichever comes second finds the

@@ -77,8 +77,15 @@ impl Wake for SlotWaker {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.news.slots.push(self.slot);
-        let waiter = self.news.waiter.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.news.tell(self.slot);
+    }
+}
+
+impl News {
+    /// There is something to see in a slot.
+    fn tell(&self, slot: usize) {
+        self.slots.push(slot);
+        let waiter = self.waiter.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(waiter) = waiter {
             waiter.wake();
         }
@@ -223,8 +230,9 @@ impl<T> JoinSet<T> {
                 slot
             }
         };
-        // Whoever waits in `join_next` borrows the set, so nobody does now.
-        self.news.slots.push(index);
+        // Whoever polled by hand may have left its waker: it has to come and look at the new
+        // handle, which nobody has polled.
+        self.news.tell(index);
         abort
     }
 
@@ -305,8 +313,12 @@ impl<T> JoinSet<T> {
         if self.is_empty() {
             return Poll::Ready(None);
         }
-        // Before looking, so that a task which ends meanwhile finds it.
+        // Asked first, so that whoever got its answer leaves no waker behind.
+        if let Some(result) = self.try_join_next_with_id() {
+            return Poll::Ready(Some(result));
+        }
         self.wait(context.waker());
+        // Again, since a task that ended meanwhile found no waker.
         match self.try_join_next_with_id() {
             Some(result) => Poll::Ready(Some(result)),
             None => Poll::Pending,

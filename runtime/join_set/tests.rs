@@ -4,9 +4,11 @@ use std::cell::Cell;
 use std::future::pending;
 use std::iter;
 use std::rc::Rc;
+use std::time::Duration;
 
 use super::*;
 use crate::runtime::{Runtime, yield_now};
+use crate::time;
 
 #[test]
 fn results_come_in_the_order_of_their_ends() {
@@ -126,7 +128,56 @@ fn tasks_of_another_core_are_joined() {
         sum
     });
     while ours.metrics().tasks_spawned < 101 {
-        ours.turn(Some(std::time::Duration::from_millis(1)));
+        ours.turn(Some(Duration::from_millis(1)));
     }
     assert_eq!(thread.join().unwrap(), 4_950);
+}
+
+/// Who polls by hand may have left its waker in the set when it puts another task in.
+#[test]
+fn a_task_that_came_after_the_last_poll_wakes_who_waits() {
+    let runtime = Runtime::builder().start_paused(true).build().unwrap();
+    runtime.block_on(async {
+        let mut set = JoinSet::new();
+        set.spawn(pending());
+        let mut polls = 0;
+        let by_hand = poll_fn(|context| {
+            polls += 1;
+            let polled = set.poll_join_next(context);
+            if polls == 1 {
+                assert!(polled.is_pending());
+                set.spawn(async { 7 });
+            }
+            polled
+        });
+        let start = time::Instant::now();
+        let joined = time::timeout(Duration::from_secs(1), by_hand).await;
+        assert_eq!(joined.unwrap().unwrap().unwrap(), 7);
+        assert_eq!(start.elapsed(), Duration::ZERO, "it was woken, and not found at the limit");
+    });
+}
+
+#[test]
+fn who_got_its_answer_is_not_woken_for_what_comes_then() {
+    let runtime = Runtime::new().unwrap();
+    let polls = Rc::new(Cell::new(0));
+    let mut set = JoinSet::new();
+    let count = polls.clone();
+    let body = async move {
+        for number in 0..3 {
+            set.spawn(async move { number });
+            assert_eq!(set.join_next().await.unwrap().unwrap(), number);
+        }
+        pending().await
+    };
+    let mut body = Box::pin(body);
+    let task = runtime.spawn(poll_fn(move |context| -> Poll<()> {
+        count.set(count.get() + 1);
+        body.as_mut().poll(context)
+    }));
+    for _ in 0..20 {
+        runtime.turn(Some(Duration::ZERO));
+    }
+    assert_eq!(polls.get(), 4, "one poll for the start, and one for each result");
+    drop(task);
 }

@@ -105,6 +105,41 @@ fn the_id_is_that_of_the_innermost_task() {
     assert!(inside != id && outside != id && inside != outside);
 }
 
+#[test]
+fn blocking_work_that_nobody_waits_for_is_dropped_as_its_task() {
+    let runtime = Runtime::builder().max_blocking_threads(1).build().unwrap();
+    let (tell, told) = channel();
+    let (started, has_started) = channel();
+    let (go, may_go) = channel::<()>();
+    let output = Tell(tell.clone());
+    // Its thread is taken by the first: the second never starts.
+    let runs = runtime.spawn_blocking(move || {
+        started.send(()).unwrap();
+        let _ = may_go.recv();
+        output
+    });
+    has_started.recv().unwrap();
+    let held = Tell(tell.clone());
+    let waits = runtime.spawn_blocking(move || drop(held));
+    let ids = [runs.id(), waits.id()];
+    for task in [runs.abort_handle(), waits.abort_handle()] {
+        task.abort();
+    }
+    runtime.block_on(async {
+        assert!(runs.await.is_err_and(|error| error.is_cancelled()));
+        assert!(waits.await.is_err_and(|error| error.is_cancelled()));
+    });
+    drop(go);
+    for id in ids {
+        assert_eq!(told.recv().unwrap(), Some(id));
+    }
+    // Taken, it is the taker's.
+    let output = Tell(tell);
+    let task = runtime.spawn_blocking(move || output);
+    runtime.block_on(async move { drop(task.await) });
+    assert_eq!(told.recv().unwrap(), None);
+}
+
 /// Panics when it is polled, and maybe when it is dropped.
 struct Boom {
     seen: Sender<bool>,

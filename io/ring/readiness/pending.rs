@@ -321,7 +321,7 @@ impl IndexMut<u32> for Requests {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::io::request::{Nop, SendBytes};
+    use crate::io::request::{Connect, Nop, SendBytes};
 
     fn receive(descriptor: i32) -> Request {
         Request::ReceiveMany(ReceiveMany { descriptor })
@@ -442,6 +442,64 @@ mod tests {
             }
         }
         assert_eq!((requests.aside.len(), requests.vacant.len()), (3, 3), "places are used again");
+    }
+
+    /// Whatever comes and goes in whatever order, each list keeps its own, and each token its
+    /// request.
+    #[test]
+    fn any_order_of_comings_and_goings_is_kept() {
+        let mut seed = 7_u64;
+        let mut random = |below: usize| {
+            seed = seed.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+            (seed >> 33) as usize % below
+        };
+        let mut requests = Requests::default();
+        let mut lists = [List::EMPTY; 5];
+        let mut known: [Vec<(u64, i32)>; 5] = Default::default();
+        let mut away: Vec<(u64, i32)> = Vec::new();
+        for token in 0..20_000 {
+            let place = random(lists.len());
+            let descriptor = random(1000) as i32;
+            let request = match random(3) {
+                0 => Request::Accept(Accept { descriptor }),
+                1 => receive(descriptor),
+                _ => Request::Connect(Connect { descriptor, address: std::ptr::null() }),
+            };
+            let index = requests.insert(Token(token), &request);
+            requests.append(&mut lists[place], index);
+            known[place].push((token, descriptor));
+            // Now and then nearly all go.
+            let goers = if random(500) == 0 { 300 } else { random(3) };
+            for _ in 0..goers {
+                let place = random(lists.len());
+                if known[place].is_empty() {
+                    continue;
+                }
+                let (token, descriptor) = known[place].remove(random(known[place].len()));
+                let index = requests.find(Token(token)).unwrap();
+                assert_eq!(requests.waits_for(index).map(|(number, _)| number), Some(descriptor));
+                requests.unlink(&mut lists[place], index);
+                if random(4) == 0 {
+                    requests.give_away(index);
+                    away.push((token, descriptor));
+                } else {
+                    assert_eq!(requests.remove(index), Token(token));
+                    assert_eq!(requests.find(Token(token)), None);
+                }
+            }
+            if away.len() > 20 {
+                let (token, _) = away.swap_remove(random(away.len()));
+                let index = requests.find(Token(token)).unwrap();
+                assert!(requests.is_with_pool(index));
+                assert_eq!(requests.remove(index), Token(token));
+            }
+            if token % 64 == 0 {
+                for (list, known) in lists.iter().zip(&known) {
+                    let expected: Vec<u64> = known.iter().map(|(token, _)| *token).collect();
+                    assert_eq!(tokens(&requests, *list), expected);
+                }
+            }
+        }
     }
 
     #[test]
