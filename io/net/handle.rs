@@ -210,13 +210,9 @@ pub(crate) trait Bound {
         if place.waiter.is_some() && place.core != mailbox::current_core() {
             return Err(off_core("this future", place.core));
         }
-        let mut may_go_on = true;
         let done = Caller::run(waker, |caller| {
             self.on_entry(|tables, key| {
-                if place.waiter.is_some() && place.key() != key {
-                    may_go_on = place.follow(tables);
-                }
-                if !may_go_on {
+                if place.waiter.is_some() && place.key() != key && !place.follow(tables) {
                     return None;
                 }
                 let result = f(tables, key, &mut place.waiter, caller);
@@ -224,10 +220,13 @@ pub(crate) trait Bound {
                 Some(result)
             })
         });
-        done?.ok_or_else(|| {
-            io::Error::other(format!("this write waited while another core had the {}", Self::NAME))
-        })
+        done?.ok_or_else(|| overtaken(Self::NAME))
     }
+}
+
+#[cold]
+fn overtaken(what: &str) -> io::Error {
+    io::Error::other(format!("this write waited while another core had the {what}"))
 }
 
 /// What was found, counted against the allowance.
