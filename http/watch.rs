@@ -1,0 +1,195 @@
+//! When a connection has had enough time, and what is done then.
+//!
+//! ```text
+//!   accepted ──► First ── head ──► busy ── answered ──► idle ── bytes ──► Head ── head ──► busy
+//!      header timeout: cut         no limit        idle timeout: close   header timeout: cut
+//!
+//!   close: no more requests are asked for (GOAWAY, Connection: close); one that is left with
+//!   nothing to do, and does not go within LAST_WORDS, is cut
+//! ```
+//!
+//! What state it is in follows from the counts of its `Activity`, so nothing is written down or
+//! set anew for each request: a timer that fires looks at how things stand, and is set to the time
+//! that follows from that.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use quoit::time::{Instant, Sleep, sleep_until};
+
+use crate::options::Limits;
+use crate::roster::Member;
+use crate::wire::Version;
+
+/// How long an idle connection that is to close may take without writing anything.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// How long a connection that has not asked anything yet may do so after a shutdown has begun: the
+/// request of one that was just accepted is on its way.
+const FIRST_WORDS: Duration = Duration::from_millis(100);
+
+/// When to look again where nothing is due. Something may become due meanwhile without anybody
+/// polling the connection: the last stream of an HTTP/2 connection ends in a task of its own.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
+
+/// What the connection's task has to do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Step {
+    /// Ask for no more requests.
+    Close,
+    /// Drop it: no head came in time.
+    CutSilent,
+    /// Drop it: it was idle, and does not close.
+    CutIdle,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Closing {
+    /// The server is shutting down, which has its own limit.
+    Draining,
+    /// It was idle. So many writes had been made at the last look, and the next look is then.
+    Idle { writes: u64, until: Instant },
+}
+
+#[derive(Debug)]
+pub(crate) struct Watch {
+    member: Member,
+    limits: Limits,
+    timer: Sleep,
+    draining: bool,
+    /// A head has begun, after so many requests.
+    head: Option<(u64, Instant)>,
+    /// The last moment for a first request.
+    first_until: Option<Instant>,
+    closing: Option<Closing>,
+}
+
+impl Watch {
+    pub(crate) fn new(member: Member, limits: Limits) -> Self {
+        let look_again = limits.idle.map_or(LOOK_AGAIN, |idle| idle.min(LOOK_AGAIN));
+        let first = limits.header.unwrap_or(look_again);
+        let timer = sleep_until(member.activity().born() + first);
+        Self {
+            member,
+            limits,
+            timer,
+            draining: false,
+            head: None,
+            first_until: None,
+            closing: None,
+        }
+    }
+
+    /// Whether it was closed because it was idle.
+    pub(crate) fn was_idle(&self) -> bool {
+        matches!(self.closing, Some(Closing::Idle { .. }))
+    }
+
+    /// Looks whether the server is shutting down: the next response is to say so. To be called
+    /// before the connection is polled, so that it knows before it reads a request.
+    pub(crate) fn look(&mut self, cx: &Context<'_>) {
+        if !self.draining && self.member.is_draining(cx) {
+            self.draining = true;
+            self.member.activity().want_no_more();
+        }
+    }
+
+    /// Waits until something is to be done. To be polled whenever the connection was.
+    pub(crate) fn poll(&mut self, version: Option<Version>, cx: &mut Context<'_>) -> Poll<Step> {
+        if self.draining && self.closing.is_none() && self.may_drain(version) {
+            self.closing = Some(Closing::Draining);
+            return Poll::Ready(Step::Close);
+        }
+        self.notice_head(version);
+        loop {
+            let due = self.due();
+            if let Some(due) = due.filter(|due| *due < self.timer.deadline()) {
+                Pin::new(&mut self.timer).reset(due);
+            }
+            ready!(Pin::new(&mut self.timer).poll(cx));
+            let now = Instant::now();
+            match due {
+                Some(due) if due <= now => {
+                    if let Some(step) = self.act(now) {
+                        return Poll::Ready(step);
+                    }
+                }
+                Some(due) => Pin::new(&mut self.timer).reset(due),
+                None => {
+                    let look_again =
+                        self.limits.idle.map_or(LOOK_AGAIN, |idle| idle.min(LOOK_AGAIN));
+                    Pin::new(&mut self.timer).reset(now + look_again);
+                }
+            }
+        }
+    }
+
+    /// HTTP/2 loses no request by closing. A client of HTTP/1 learns of it by a response.
+    fn may_drain(&mut self, version: Option<Version>) -> bool {
+        let activity = self.member.activity();
+        if version == Some(Version::Http2) || activity.requests() > 0 {
+            return true;
+        }
+        *self.first_until.get_or_insert_with(|| Instant::now() + FIRST_WORDS) <= Instant::now()
+    }
+
+    /// In HTTP/2, what comes while no request is in flight need not be the start of one.
+    fn notice_head(&mut self, version: Option<Version>) {
+        let activity = self.member.activity();
+        let requests = activity.requests();
+        if self.head.is_some_and(|(then, _)| then != requests) {
+            self.head = None;
+        }
+        let is_head = version == Some(Version::Http1)
+            && requests > 0
+            && !activity.is_busy()
+            && activity.has_read_since();
+        if is_head && self.head.is_none() {
+            self.head = Some((requests, Instant::now()));
+        }
+    }
+
+    /// When something has to be done, as things stand.
+    fn due(&self) -> Option<Instant> {
+        let activity = self.member.activity();
+        if activity.is_busy() {
+            return None;
+        }
+        match (self.closing, self.head) {
+            (Some(Closing::Draining), _) => None,
+            (Some(Closing::Idle { until, .. }), _) => Some(until),
+            (None, Some((_, since))) => self.limits.header.map(|limit| since + limit),
+            (None, None) if activity.requests() == 0 => {
+                let due = self.limits.header.map(|limit| activity.born() + limit);
+                due.into_iter().chain(self.first_until).min()
+            }
+            (None, None) if activity.is_tunnel() => None,
+            (None, None) => self.limits.idle.map(|limit| activity.idle_since() + limit),
+        }
+    }
+
+    /// It is due.
+    fn act(&mut self, now: Instant) -> Option<Step> {
+        let activity = self.member.activity();
+        let writes = activity.writes();
+        match self.closing {
+            Some(Closing::Draining) => None,
+            // It is still taking what was written for it.
+            Some(Closing::Idle { writes: before, .. }) if before != writes => {
+                self.closing = Some(Closing::Idle { writes, until: now + LAST_WORDS });
+                None
+            }
+            Some(Closing::Idle { .. }) => Some(Step::CutIdle),
+            None if self.first_until.is_some_and(|until| until <= now) => {
+                self.closing = Some(Closing::Draining);
+                Some(Step::Close)
+            }
+            None if self.head.is_some() || activity.requests() == 0 => Some(Step::CutSilent),
+            None => {
+                self.closing = Some(Closing::Idle { writes, until: now + LAST_WORDS });
+                Some(Step::Close)
+            }
+        }
+    }
+}
