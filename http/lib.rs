@@ -20,6 +20,17 @@
 //! The protocols are [hyper]'s, directly on quoit's streams and timers. This crate adds
 //! what a server is besides: accepting, timeouts, a limit of connections, upgrades, and an end.
 //!
+//! # Several cores
+//!
+//! [`Shards`] are listeners on one address, one for each core. A core's connections, tasks and
+//! service stay there, so what the service needs is made once per core, and need not be `Send`.
+//!
+//! # What does not run here
+//!
+//! What spawns on tokio by itself: `axum::serve`, axum's `WebSocketUpgrade` (upgrade by
+//! [`hyper::upgrade::on`] and [`downcast`] instead, and talk through tungstenite), the keep-alive of
+//! its `Sse`, and the timeouts of `tower` and `tower-http`, which sleep on tokio's timers.
+//!
 //! # Reading the code
 //!
 //! ```text
@@ -40,6 +51,7 @@ mod roster;
 mod serve;
 mod server;
 mod service;
+mod shards;
 mod slots;
 mod upgrade;
 mod watch;
@@ -47,5 +59,6 @@ mod wire;
 
 pub use report::{BoxError, Report, Trouble};
 pub use serve::{Serve, serve, serve_with};
+pub use shards::Shards;
 pub use slots::Slot;
 pub use upgrade::{Parts, downcast};

@@ -104,11 +104,12 @@ where
 /// |---|---|---|
 /// | [`header_timeout`](Self::header_timeout) | 30 s | the connection is dropped |
 /// | [`idle_timeout`](Self::idle_timeout) | 75 s | the connection is closed gracefully |
-/// | [`max_connections`](Self::max_connections) | none | further ones wait in the kernel's backlog |
+/// | [`max_connections`](Self::max_connections) | none | further ones wait in the backlog |
 /// | [`drain_timeout`](Self::drain_timeout) | 20 s | connections that have not ended are cut |
 ///
 /// Nothing limits how long a service may take to answer, nor how long a peer may take to read the
-/// answer: a connection with a request in flight is never idle. Layers of tower do the first.
+/// answer: a connection with a request in flight is never idle. For the first, put a
+/// [`timeout`](quoit::time::timeout) into the service.
 ///
 /// It ends when it is told to, with a [`Report`]. It is not ended by errors of `accept`, of a
 /// connection, or by a panic of the service: these go to [`on_error`](Self::on_error).

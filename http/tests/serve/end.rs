@@ -120,6 +120,21 @@ async fn connections_taken_ahead_are_served() {
     assert_eq!((report.connections, report.requests), (5, 4));
 }
 
+/// A connection that was accepted a moment ago is not idle: its client is about to ask.
+#[quoit::test]
+async fn a_first_request_that_is_on_its_way_is_served() {
+    let (router, _gate, _waiting) = gated();
+    let mut server = start(router, |serve| serve).await;
+    let mut client = server.client().await;
+    sleep(20 * MS).await;
+    server.stop();
+    sleep(20 * MS).await;
+    let (head, text) = client.get("/").await;
+    assert_eq!((header(&head, "connection"), text.as_str()), (Some("close"), "hello"));
+    client.end().await;
+    assert!(server.report().await.is_clean());
+}
+
 #[quoit::test]
 async fn a_server_that_is_dropped_drops_its_connections() {
     let (router, _gate, waiting) = gated();

@@ -15,6 +15,7 @@ use hyper::body::{Bytes, Incoming};
 use hyper::{Request, Response};
 use quoit::net::{TcpListener, TcpStream};
 use quoit::rt::QuoitExecutor;
+use quoit_http::Shards;
 use serde::{Deserialize, Serialize};
 use tower::service_fn;
 
@@ -156,4 +157,47 @@ async fn a_service_need_not_be_send() {
     assert_eq!(count.get(), 2);
     stop.send(()).unwrap();
     assert!(soon(server).await.unwrap().unwrap().is_clean());
+}
+
+/// Each core has a share of the connections, and serves it alone.
+#[test]
+fn every_core_serves_its_share() {
+    const CORES: usize = 2;
+    let shards = quoit::run(Shards::bind("127.0.0.1:0", CORES)).unwrap().unwrap();
+    let address = shards.local_addr();
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let asking = std::thread::spawn(move || {
+        let asked = quoit::run(async move {
+            let mut per_core = [0; CORES];
+            for _ in 0..200 {
+                let stream = TcpStream::connect(address).await.unwrap();
+                let (mut sender, connection) =
+                    hyper::client::conn::http1::handshake(stream).await.unwrap();
+                quoit::spawn(connection);
+                let answer = soon(sender.send_request(get("/"))).await.unwrap();
+                let text = String::from_utf8(body(answer).await.to_vec()).unwrap();
+                per_core[text.parse::<usize>().unwrap()] += 1;
+            }
+            per_core
+        });
+        stop.send(true).unwrap();
+        asked.unwrap()
+    });
+    let program = move |core: quoit::CoreHandle| {
+        let listener = shards.take(core.index()).unwrap();
+        assert!(shards.take(core.index()).is_none(), "one for each core");
+        let mut stopped = stopped.clone();
+        let router =
+            Router::new().route("/", on_get(move || async move { core.index().to_string() }));
+        quoit_http::serve(listener, router)
+            .with_graceful_shutdown(async move { stopped.wait_for(|stop| *stop).await.map(drop) })
+            .into_future()
+    };
+    let reports = quoit::Runtime::builder().cores(quoit::Cores::Count(CORES)).run(program).unwrap();
+    let per_core = asking.join().unwrap();
+    for (report, asked) in reports.into_iter().zip(per_core) {
+        let report = report.unwrap();
+        assert!(report.is_clean() && asked > 0, "{report:?}, {per_core:?}");
+        assert_eq!(report.requests, asked);
+    }
 }
