@@ -68,8 +68,8 @@ pub mod signal {
 /// Tasks: spawning, joining, blocking work.
 pub mod task {
     pub use crate::runtime::{
-        AbortHandle, AccessError, JoinError, JoinHandle, JoinSet, LocalKey, Scope, TaskId,
-        spawn_blocking, try_id, yield_now,
+        AbortHandle, AccessError, JoinError, JoinHandle, JoinSet, LocalKey, Scope, TaskId, id,
+        spawn, spawn_blocking, try_id, yield_now,
     };
 }
 
@@ -94,6 +94,7 @@ pub mod __private {
     pub use crate::io::trace;
     pub use crate::runtime::macro_support::*;
     pub use crate::runtime::metrics::books_here;
+    pub use crate::runtime::sim::further::{FurtherCore, outside_of_cores};
     pub use crate::runtime::simulate::{Books, Chance, Simulation, simulate};
 }
 

@@ -20,6 +20,10 @@ use std::sync::Arc;
 use crate::io::mailbox::Doorbell;
 use crate::io::system;
 
+/// Where simulated clocks begin, in nanoseconds: no machine has been up for half of these 36 years,
+/// so a moment of a machine's clock that got into a simulation is known by its size.
+pub(crate) const SIMULATED_BEGINNING: u64 = 1 << 60;
+
 #[derive(Debug)]
 pub(crate) struct Clock {
     frozen_at: Cell<Option<u64>>,
@@ -58,6 +62,16 @@ impl Clock {
     /// has stopped the core's clock; in a simulation its own.
     pub(crate) fn ending(&self) -> u64 {
         if self.is_simulated { self.now() } else { system::now() }
+    }
+
+    pub(crate) fn is_simulated(&self) -> bool {
+        self.is_simulated
+    }
+
+    /// Whether this clock cannot have been where `time` comes from. What a program has calculated
+    /// to lie before all time is no moment of the machine's either.
+    pub(crate) fn is_foreign(&self, time: u64) -> bool {
+        self.is_simulated && (1..SIMULATED_BEGINNING / 2).contains(&time)
     }
 
     pub(crate) fn is_paused(&self) -> bool {

@@ -29,7 +29,7 @@ use std::time::Duration;
 
 use crate::io::clock::Hold;
 use crate::io::proactor::Proactor;
-use crate::io::system;
+use crate::io::system::{self, Threads};
 
 /// How many jobs may wait for a thread.
 pub(crate) const QUEUE_LIMIT: usize = 65_536;
@@ -50,6 +50,7 @@ struct Shared {
     thread_limit: usize,
     queue_limit: usize,
     keep_alive: Duration,
+    threads: Threads,
     /// No thread ever starts: a simulation takes the jobs.
     is_simulated: bool,
 }
@@ -67,22 +68,23 @@ struct State {
 
 impl Pool {
     /// No thread starts before the first job. `thread_limit` is at least one.
-    pub(crate) fn new(thread_limit: usize, keep_alive: Duration) -> Arc<Self> {
-        Self::with_queue(thread_limit, QUEUE_LIMIT, keep_alive)
+    pub(crate) fn new(threads: Threads, thread_limit: usize, keep_alive: Duration) -> Arc<Self> {
+        Self::made(threads, (thread_limit, QUEUE_LIMIT), keep_alive, false)
     }
 
     /// A pool without threads, whose jobs wait until they are taken.
     pub(crate) fn simulated() -> Arc<Self> {
-        Self::made(1, QUEUE_LIMIT, Duration::ZERO, true)
+        Self::made(Threads::default(), (1, QUEUE_LIMIT), Duration::ZERO, true)
     }
 
+    #[cfg(test)]
     fn with_queue(thread_limit: usize, queue_limit: usize, keep_alive: Duration) -> Arc<Self> {
-        Self::made(thread_limit, queue_limit, keep_alive, false)
+        Self::made(Threads::default(), (thread_limit, queue_limit), keep_alive, false)
     }
 
     fn made(
-        thread_limit: usize,
-        queue_limit: usize,
+        threads: Threads,
+        (thread_limit, queue_limit): (usize, usize),
         keep_alive: Duration,
         is_simulated: bool,
     ) -> Arc<Self> {
@@ -94,6 +96,7 @@ impl Pool {
             thread_limit,
             queue_limit,
             keep_alive,
+            threads,
             is_simulated,
         });
         Arc::new(Self { shared })
@@ -192,12 +195,12 @@ impl Shared {
     }
 
     fn start_thread(self: &Arc<Self>, state: &mut State) -> io::Result<()> {
-        let name = format!("quoit-blocking-{}", state.threads_ever);
+        let role = format!("blocking-{}", state.threads_ever);
         let shared = self.clone();
         // A thread inherits the mask of the one that starts it, so there is no moment at which a
         // signal could find it open.
         let masked = SignalsBlocked::new();
-        system::spawn_thread(name, move || shared.work())?;
+        self.threads.start(&role, move || shared.work())?;
         drop(masked);
         state.threads_ever += 1;
         state.threads += 1;
@@ -423,8 +426,10 @@ impl<R> fmt::Debug for Run<R> {
 
 /// Runs `work` on the pool of the current core's runtime; `None` outside a runtime.
 pub(crate) fn run<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'static) -> Option<Run<R>> {
-    Proactor::with_current(|proactor| {
-        let hold = proactor.clock().hold(proactor.doorbell());
-        proactor.pool().run(work, Some(hold))
-    })
+    Proactor::with_current(|proactor| proactor.pool().run(work, hold()))
+}
+
+/// Keeps a paused clock of the current core from jumping; `None` outside a runtime.
+pub(crate) fn hold() -> Option<Hold> {
+    Proactor::with_current(|proactor| proactor.clock().hold(proactor.doorbell()))
 }

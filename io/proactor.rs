@@ -96,6 +96,15 @@ impl Drop for Entered<'_> {
     }
 }
 
+/// Makes the thread one without a core until the guard is dropped.
+pub(crate) fn leave() -> Entered<'static> {
+    Entered {
+        core: mailbox::set_current_core(0),
+        proactor: CURRENT.replace(std::ptr::null()),
+        entered: std::marker::PhantomData,
+    }
+}
+
 impl Proactor {
     pub(crate) fn new(config: &Config) -> io::Result<Rc<Self>> {
         let mailbox = match world::current() {

@@ -13,6 +13,9 @@
 //! needs the signal blocked in every thread of the program. So this needs no ring, and works
 //! without a runtime.
 //!
+//! In a simulation each host is a process, and its signals are those that a test sends it: the
+//! world then keeps count and list, and needs neither handler nor thread.
+//!
 //! Nothing is missed: a future registers and *then* reads the count, under the lock that the thread
 //! takes after the count was raised. The registry holds one entry per waiting future.
 
@@ -23,6 +26,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use crate::io::pool::{SignalsBlocked, contain};
+use crate::io::ring::simulated::signals::Life;
 use crate::io::ring::simulated::world;
 use crate::io::system::{self, signals};
 
@@ -42,10 +46,13 @@ pub(crate) use crate::io::system::signals::Signal;
 /// executes have the default again (signal(7)); after `fork` alone, waiting works in the parent
 /// only.
 ///
+/// Inside a [simulation](crate::sim) it waits for
+/// [`World::interrupt`](crate::sim::World::interrupt) of its host, which kills a program that has
+/// never waited for it.
+///
 /// # Errors
 ///
 /// When the thread cannot be started (pthread_create(3)); the signal then does what it did before.
-/// Inside a [simulation](crate::sim), [`Unsupported`](io::ErrorKind::Unsupported).
 ///
 /// # Cancel safety
 ///
@@ -71,7 +78,8 @@ pub async fn ctrl_c() -> io::Result<()> {
 
 /// Waits for SIGTERM, with which service managers and `kill` ask a program to end.
 ///
-/// All that is said of [`ctrl_c`] and SIGINT holds for it and SIGTERM.
+/// All that is said of [`ctrl_c`] and SIGINT holds for it and SIGTERM; in a simulation, for
+/// [`World::terminate`](crate::sim::World::terminate).
 ///
 /// # Errors
 ///
@@ -107,6 +115,7 @@ struct Delivery {
 
 /// What the future remembers of its entry, so that a poll which changes nothing takes no lock.
 struct Waiting {
+    process: Process,
     entry: u64,
     seen: u64,
     waker: Waker,
@@ -119,9 +128,9 @@ impl Delivery {
 
     fn leave(&mut self) {
         if let Some(waiting) = self.waiting.take() {
-            let entry = lock().entries.remove(&waiting.entry);
+            let waker = waiting.process.remove(waiting.entry);
             // Foreign code, like every waker: not under the lock.
-            drop(entry);
+            drop(waker);
         }
     }
 }
@@ -132,20 +141,19 @@ impl Future for Delivery {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let signal = self.signal;
         let Some(waiting) = &mut self.waiting else {
-            world::refuse("signals, which belong to the process")?;
-            let waker = cx.waker().clone();
-            let (entry, seen) = lock().enter(signal, waker.clone())?;
-            self.waiting = Some(Waiting { entry, seen, waker });
+            let (process, waker) = (Process::here()?, cx.waker().clone());
+            let (entry, seen) = process.enter(signal, waker.clone())?;
+            self.waiting = Some(Waiting { process, entry, seen, waker });
             return Poll::Pending;
         };
         // Before the count is read: if the old waker was woken already, the count says so.
         if !waiting.waker.will_wake(cx.waker()) {
             waiting.waker = cx.waker().clone();
             let waker = waiting.waker.clone();
-            let old = lock().renew(waiting.entry, waker);
+            let old = waiting.process.renew(waiting.entry, waker);
             drop(old);
         }
-        if signals::count(signal) == waiting.seen {
+        if waiting.process.count(signal).is_none_or(|count| count == waiting.seen) {
             return Poll::Pending;
         }
         self.leave();
@@ -156,6 +164,53 @@ impl Future for Delivery {
 impl Drop for Delivery {
     fn drop(&mut self) {
         self.leave();
+    }
+}
+
+/// Whose signals are waited for.
+#[derive(Clone, Copy)]
+enum Process {
+    Machine,
+    Simulated(Life),
+}
+
+impl Process {
+    fn here() -> io::Result<Self> {
+        let Some(world) = world::current() else { return Ok(Self::Machine) };
+        let nobody = || io::Error::new(io::ErrorKind::Unsupported, "this is no simulated host");
+        Life::here(&world).map(Self::Simulated).ok_or_else(nobody)
+    }
+
+    /// A new entry: its name, and the count that it has seen.
+    fn enter(self, signal: Signal, waker: Waker) -> io::Result<(u64, u64)> {
+        match self {
+            Self::Machine => lock().enter(signal, waker),
+            Self::Simulated(life) => {
+                Ok(life.with(|signals| signals.enter(signal, waker)).expect("we are here"))
+            }
+        }
+    }
+
+    /// `None`: its simulation is not here, and nothing is heard.
+    fn count(self, signal: Signal) -> Option<u64> {
+        match self {
+            Self::Machine => Some(signals::count(signal)),
+            Self::Simulated(life) => life.with(|signals| signals.count(signal)),
+        }
+    }
+
+    fn renew(self, entry: u64, waker: Waker) -> Option<Waker> {
+        match self {
+            Self::Machine => lock().renew(entry, waker),
+            Self::Simulated(life) => life.with(|signals| signals.renew(entry, waker)).flatten(),
+        }
+    }
+
+    fn remove(self, entry: u64) -> Option<Waker> {
+        match self {
+            Self::Machine => lock().entries.remove(&entry)?.waker,
+            Self::Simulated(life) => life.with(|signals| signals.remove(entry)).flatten(),
+        }
     }
 }
 
@@ -199,7 +254,7 @@ impl Registry {
     fn start(&mut self, signal: Signal) -> io::Result<()> {
         if !self.watched {
             let masked = SignalsBlocked::new();
-            system::spawn_thread("quoit-signal".to_owned(), watch)?;
+            system::Threads::default().start("signal", watch)?;
             drop(masked);
             self.watched = true;
         }

@@ -26,20 +26,43 @@ pub(crate) fn now() -> u64 {
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
-/// Starts a named thread. It may run wherever the calling thread might before it was pinned: a pool
-/// thread that inherited the pin would compete with the very core that gave it work.
-pub(crate) fn spawn_thread(
-    name: String,
-    body: impl FnOnce() + Send + 'static,
-) -> io::Result<JoinHandle<()>> {
-    let before_pin = BEFORE_PIN.with(|slot| slot.borrow().clone());
-    Builder::new().name(name).spawn(move || {
-        if let Some(mask) = before_pin {
-            // Refused, the thread stays on its starter's CPU: slower, not wrong.
-            let _ = set_affinity(&mask);
+/// How the threads of a runtime are made.
+#[derive(Clone, Debug)]
+pub(crate) struct Threads {
+    /// What their names begin with.
+    pub(crate) name: String,
+    /// The bytes of their stacks; `None`: as many as `std` gives.
+    pub(crate) stack_size: Option<usize>,
+}
+
+impl Default for Threads {
+    fn default() -> Self {
+        Self { name: "quoit".to_owned(), stack_size: None }
+    }
+}
+
+impl Threads {
+    /// Starts a thread, named after its role. It may run wherever the calling thread might before
+    /// it was pinned: a pool thread that inherited the pin would compete with the very core that
+    /// gave it work.
+    pub(crate) fn start(
+        &self,
+        role: &str,
+        body: impl FnOnce() + Send + 'static,
+    ) -> io::Result<JoinHandle<()>> {
+        let before_pin = BEFORE_PIN.with(|slot| slot.borrow().clone());
+        let mut builder = Builder::new().name(format!("{}-{role}", self.name));
+        if let Some(bytes) = self.stack_size {
+            builder = builder.stack_size(bytes);
         }
-        body();
-    })
+        builder.spawn(move || {
+            if let Some(mask) = before_pin {
+                // Refused, the thread stays on its starter's CPU: slower, not wrong.
+                let _ = set_affinity(&mask);
+            }
+            body();
+        })
+    }
 }
 
 /// One moment as `std` and as we name it. It is the same for the whole process, so that times can
@@ -94,7 +117,7 @@ pub(crate) fn allowed_cpus() -> io::Result<Vec<usize>> {
     Ok((0..mask.len() * 64).filter(|cpu| mask[cpu / 64] & (1 << (cpu % 64)) != 0).collect())
 }
 
-/// Ties this thread to one CPU, but not the threads that it starts with `spawn_thread`.
+/// Ties this thread to one CPU, but not the threads that it starts here.
 pub(crate) fn pin_to(cpu: usize) -> io::Result<()> {
     let before = affinity()?;
     let mut mask = vec![0_u64; cpu / 64 + 1];

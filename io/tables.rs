@@ -88,7 +88,9 @@ impl Tables {
                     Kind::WatchReadable => stream.on_readable(completion, services),
                     _ => stream.on_writable(completion, services),
                 }
-                self.settle_stream(key);
+                if !stream.stays() {
+                    self.settle_stream(key);
+                }
             }
             Kind::Accept => {
                 let Some(listener) = self.listeners.get_mut(key) else {

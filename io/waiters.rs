@@ -165,6 +165,14 @@ impl Waiters {
     /// tables.
     #[must_use]
     pub(crate) fn enrol(&mut self, id: WaiterId, caller: &mut Caller<'_>) -> Option<Waker> {
+        if self.first.is_some() {
+            return self.enrol_behind(id, caller);
+        }
+        self.first = caller.copy().map(|waker| Waiting { id, waker: Some(waker) });
+        None
+    }
+
+    fn enrol_behind(&mut self, id: WaiterId, caller: &mut Caller<'_>) -> Option<Waker> {
         if let Some(waiting) = self.find(id) {
             return waiting.renew(caller);
         }

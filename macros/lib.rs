@@ -114,7 +114,8 @@ pub fn main(arguments: TokenStream, item: TokenStream) -> TokenStream {
 ///   everything waits, as with `quoit::time::pause`.
 /// * `seeds = 20`: runs after that under so many seeds on the simulated ring, where the seed
 ///   decides what completes when, and the only files are those that the test makes. It needs a
-///   body that asks nobody but quoit. `QUOIT_SEED=n` runs seed `n` alone.
+///   body that asks nobody but quoit. `QUOIT_SEED=n` runs seed `n` alone, and
+///   `QUOIT_SEEDS=n` has `n` times as many.
 ///
 /// # Examples
 ///

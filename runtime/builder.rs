@@ -1,69 +1,22 @@
-//! Making a runtime: the choices, and `Runtime`, which owns one core on the thread that made it.
+//! Making a runtime: the choices, and what a core is built from.
 
-use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
-use std::panic::Location;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::io::buffer::PoolConfig;
 use crate::io::pool::Pool;
-use crate::io::proactor::{Closed, Config, Park, Proactor};
-use crate::io::ring::{Prepared, RingChoice, RingReport, prepare};
+use crate::io::proactor::{Config, Proactor};
+use crate::io::ring::{Prepared, RingChoice, prepare};
 use crate::io::services::Limits;
-use crate::io::system;
+use crate::io::system::{self, Threads};
 use crate::runtime::core::{Core, Pace};
 use crate::runtime::cores::Cores;
-use crate::runtime::handle::Handle;
-use crate::runtime::join::JoinHandle;
-use crate::runtime::metrics::Metrics;
+use crate::runtime::hooks::Hooks;
+use crate::runtime::one::Runtime;
 
 /// What dropping a runtime gives its I/O to end well.
 pub(crate) const DROP_DEADLINE: Duration = Duration::from_secs(5);
-
-/// How long an idle pool thread stays.
-const POOL_KEEP_ALIVE: Duration = Duration::from_secs(10);
-
-/// Runs `future` on a new runtime with the default choices, and ends the runtime.
-///
-/// # Errors
-///
-/// When the runtime cannot be built; see [`Builder::build`].
-///
-/// # Examples
-///
-/// ```
-/// fn main() -> std::io::Result<()> {
-///     quoit::run(async {
-///         println!("hello from the ring");
-///         Ok(())
-///     })?
-/// }
-/// ```
-#[track_caller]
-pub fn run<F: Future>(future: F) -> io::Result<F::Output> {
-    Ok(Runtime::new()?.block_on(future))
-}
-
-/// Runs `future` on a new runtime with the default choices, and ends the runtime.
-///
-/// # Panics
-///
-/// When the runtime cannot be built ([`run`] answers with the error instead), and inside a runtime.
-///
-/// # Examples
-///
-/// ```
-/// assert_eq!(quoit::block_on(async { 6 * 7 }), 42);
-/// ```
-#[track_caller]
-pub fn block_on<F: Future>(future: F) -> F::Output {
-    match Runtime::new() {
-        Ok(runtime) => runtime.block_on(future),
-        Err(error) => panic!("the runtime could not be built: {error}"),
-    }
-}
 
 /// Large enough that one receive takes what a busy peer has sent, and one send passes it on: at 16
 /// messages of 16 KiB in flight that costs two thirds of what buffers of 16 KiB do. An idle
@@ -96,8 +49,12 @@ pub struct Builder {
     pub(crate) pin: Option<bool>,
     pace: Pace,
     max_blocking_threads: usize,
+    thread_keep_alive: Duration,
+    pub(crate) threads: Threads,
+    start_paused: bool,
     limits: Limits,
     buffers: PoolConfig,
+    hooks: Hooks,
 }
 
 impl Builder {
@@ -108,8 +65,12 @@ impl Builder {
             pin: None,
             pace: Pace { task_budget: 64, spin: Duration::ZERO },
             max_blocking_threads: 512,
+            thread_keep_alive: Duration::from_secs(10),
+            threads: Threads::default(),
+            start_paused: false,
             limits: Limits::default(),
             buffers: PoolConfig { count: BUFFERS, size: BUFFER_SIZE, limit: 1024 },
+            hooks: Hooks::default(),
         }
     }
 
@@ -170,6 +131,52 @@ impl Builder {
         self
     }
 
+    /// How long a thread for blocking work that has none stays. Default: 10 seconds.
+    pub fn thread_keep_alive(mut self, idle: Duration) -> Self {
+        self.thread_keep_alive = idle;
+        self
+    }
+
+    /// What the names of the threads that the runtime starts begin with: `name-core-0`,
+    /// `name-blocking-0`, each counted on. The kernel shows the first 15 bytes. Default: `quoit`.
+    ///
+    /// # Panics
+    ///
+    /// When it has a zero byte in it, which no name of a thread can have.
+    #[track_caller]
+    pub fn thread_name(mut self, name: impl Into<String>) -> Self {
+        self.threads.name = name.into();
+        assert!(!self.threads.name.contains('\0'), "no name of a thread has a zero byte in it");
+        self
+    }
+
+    /// How many bytes of stack the threads that the runtime starts have: those for blocking work,
+    /// and the cores of [`run`](Self::run). Default: as [`std::thread`] has it, 2 MiB.
+    pub fn thread_stack_size(mut self, bytes: usize) -> Self {
+        self.threads.stack_size = Some(bytes);
+        self
+    }
+
+    /// Whether the clock of each core stands still from the start, as after
+    /// [`time::pause`](crate::time::pause). Default: it runs.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use quoit::time::{self, Instant};
+    ///
+    /// let runtime = quoit::Runtime::builder().start_paused(true).build()?;
+    /// runtime.block_on(async {
+    ///     let start = Instant::now();
+    ///     time::sleep(Duration::from_secs(3600)).await;
+    ///     assert_eq!(start.elapsed(), Duration::from_secs(3600));
+    /// });
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn start_paused(mut self, paused: bool) -> Self {
+        self.start_paused = paused;
+        self
+    }
+
     /// How many connections a listener takes from the kernel ahead of `accept`. Default: 64.
     pub fn accept_ahead(mut self, connections: usize) -> Self {
         self.limits.accept_ahead = connections.max(1);
@@ -212,6 +219,37 @@ impl Builder {
         self
     }
 
+    /// Calls `action` on the thread of each core before it sleeps, because it has nothing to do.
+    ///
+    /// The core is the current one, as for its tasks. If `action` wakes or spawns a task, the core
+    /// does not sleep, but looks for I/O and goes on. A panic comes out where the core is driven.
+    /// In a [simulation](crate::sim) nobody sleeps, and it is not called.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+    /// use std::time::Duration;
+    ///
+    /// let sleeps = Arc::new(AtomicUsize::new(0));
+    /// let count = sleeps.clone();
+    /// let builder = quoit::Runtime::builder();
+    /// let runtime = builder.on_thread_park(move || drop(count.fetch_add(1, Relaxed))).build()?;
+    /// runtime.block_on(quoit::time::sleep(Duration::from_millis(1)));
+    /// assert!(sleeps.load(Relaxed) > 0);
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn on_thread_park(mut self, action: impl Fn() + Send + Sync + 'static) -> Self {
+        self.hooks.on_thread_park = Some(Arc::new(action));
+        self
+    }
+
+    /// Calls `action` on the thread of each core after it has slept: as often as the action of
+    /// [`on_thread_park`](Self::on_thread_park) was.
+    pub fn on_thread_unpark(mut self, action: impl Fn() + Send + Sync + 'static) -> Self {
+        self.hooks.on_thread_unpark = Some(Arc::new(action));
+        self
+    }
+
     /// Builds a runtime with one core, driven by this thread.
     ///
     /// # Errors
@@ -232,20 +270,21 @@ impl Builder {
     /// A runtime with one core whose ring is settled.
     pub(crate) fn build_on(self, prepared: Prepared) -> io::Result<Runtime> {
         let pool = self.pool();
-        let mut runtime = self.runtime(prepared, pool.clone())?;
-        runtime.pool = Some(pool);
-        Ok(runtime)
+        Ok(self.runtime(prepared, pool.clone())?.that_ends(pool))
     }
 
     pub(crate) fn pool(&self) -> Arc<Pool> {
-        Pool::new(self.max_blocking_threads, POOL_KEEP_ALIVE)
+        Pool::new(self.threads.clone(), self.max_blocking_threads, self.thread_keep_alive)
     }
 
     /// One core, whose ring is settled, and whose pool others end.
     pub(crate) fn runtime(&self, ring: Prepared, pool: Arc<Pool>) -> io::Result<Runtime> {
         let config = Config { prepared: ring, limits: self.limits, buffers: self.buffers, pool };
         let proactor = Proactor::new(&config)?;
-        Ok(Runtime { core: Core::new(proactor, self.pace), pool: None })
+        if self.start_paused {
+            proactor.clock().pause();
+        }
+        Ok(Runtime::on(Core::new(proactor, self.pace, self.hooks.clone())))
     }
 
     /// Ends the pool that several cores shared, after the last of them.
@@ -262,245 +301,4 @@ fn after(wait: Duration) -> u64 {
 
 pub(crate) fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
-}
-
-/// One core: an executor and its ring, driven by the thread that owns it.
-///
-/// It is not `Send`; a [`Handle`] reaches it from elsewhere. Dropping it is
-/// [`shutdown`](Self::shutdown) with five seconds.
-///
-/// # Examples
-///
-/// ```
-/// let runtime = quoit::Runtime::new()?;
-/// let answer = runtime.block_on(async { quoit::spawn(async { 42 }).await.unwrap() });
-/// assert_eq!(answer, 42);
-/// # std::io::Result::Ok(())
-/// ```
-pub struct Runtime {
-    core: Core,
-    /// Ended with the runtime, if that is the only one to use it.
-    pool: Option<Arc<Pool>>,
-}
-
-impl Runtime {
-    /// A runtime with the default choices.
-    ///
-    /// # Errors
-    ///
-    /// As [`Builder::build`].
-    pub fn new() -> io::Result<Self> {
-        Self::builder().build()
-    }
-
-    /// The choices, to be changed.
-    pub fn builder() -> Builder {
-        Builder::new()
-    }
-
-    /// Runs `future` and, besides it, every task, until `future` is ready.
-    ///
-    /// The future may borrow from the caller and need not be `Send`. When it is ready, other tasks
-    /// stand still until the next `block_on` or [`turn`](Self::turn).
-    ///
-    /// On the readiness ring, it takes the thread's timer slack (`PR_SET_TIMERSLACK` in prctl(2))
-    /// down to 1 ns, so that timers are as exact as those of io_uring, and puts it back at the end.
-    ///
-    /// # Panics
-    ///
-    /// When the future panics (a task's panic ends that task only), and inside any runtime, whose
-    /// core it would block.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// let runtime = quoit::Runtime::new()?;
-    /// let text = String::from("borrowed");
-    /// assert_eq!(runtime.block_on(async { text.len() }), 8);
-    /// # std::io::Result::Ok(())
-    /// ```
-    #[track_caller]
-    pub fn block_on<F: Future>(&self, future: F) -> F::Output {
-        self.core.block_on(future)
-    }
-
-    /// Starts a task; it runs during [`block_on`](Self::block_on) and [`turn`](Self::turn).
-    ///
-    /// ```
-    /// let runtime = quoit::Runtime::new()?;
-    /// let task = runtime.spawn(async { 42 });
-    /// assert_eq!(runtime.block_on(task).unwrap(), 42);
-    /// # std::io::Result::Ok(())
-    /// ```
-    #[track_caller]
-    pub fn spawn<F: Future + 'static>(&self, future: F) -> JoinHandle<F::Output> {
-        self.core.tasks().spawn(future, Location::caller())
-    }
-
-    /// One round: tasks that are ready, then I/O and timers. For programs with a loop of their own.
-    ///
-    /// If nothing is ready it waits: at most for `wait`, with `None` until something happens, with
-    /// `Duration::ZERO` not at all. Returns whether there is more to do right now. If not, call it
-    /// again when [`as_fd`](Self::as_fd) is readable or [`next_deadline`](Self::next_deadline) has
-    /// come.
-    ///
-    /// # Panics
-    ///
-    /// Inside a task of this runtime.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use std::time::Duration;
-    ///
-    /// let runtime = quoit::Runtime::new()?;
-    /// let task = runtime.spawn(async { quoit::task::yield_now().await });
-    /// while runtime.turn(Some(Duration::ZERO)) {}
-    /// assert!(task.is_finished());
-    /// # std::io::Result::Ok(())
-    /// ```
-    #[track_caller]
-    pub fn turn(&self, wait: Option<Duration>) -> bool {
-        let park = match wait {
-            Some(Duration::ZERO) => Park::No,
-            Some(wait) => {
-                let now = self.core.proactor().clock().now();
-                Park::Until(Some(now.saturating_add(nanoseconds(wait))))
-            }
-            None => Park::Until(None),
-        };
-        self.core.turn(park)
-    }
-
-    /// How long until the next timer is due; zero if it is already. `None`: no timer is pending.
-    ///
-    /// It may name a time before the next timer, never after it.
-    #[must_use]
-    pub fn next_deadline(&self) -> Option<Duration> {
-        let proactor = self.core.proactor();
-        let now = proactor.clock().now();
-        proactor.next_deadline().map(|at| Duration::from_nanos(at.saturating_sub(now)))
-    }
-
-    /// A way to this core from other threads.
-    #[must_use]
-    pub fn handle(&self) -> Handle {
-        Handle::new(self.core.tasks().inbox().clone())
-    }
-
-    /// Which ring is in use, why, and what would give the other one.
-    #[must_use]
-    pub fn ring(&self) -> &RingReport {
-        self.core.proactor().ring_report()
-    }
-
-    /// What the core has done so far.
-    #[must_use]
-    pub fn metrics(&self) -> Metrics {
-        Metrics {
-            turns: self.core.turns(),
-            parks: self.core.parks(),
-            ..Metrics::of(self.core.tasks(), self.core.proactor())
-        }
-    }
-
-    /// Ends the runtime: drops every task on this thread, sends what streams have committed and
-    /// ends them, cancels what is left at the deadline, and reports what was lost.
-    ///
-    /// Tasks are dropped inside the runtime, in no particular order; those that they spawn
-    /// meanwhile are dropped too (up to the bound at [`Report::tasks_leaked`]), and panics of their
-    /// destructors end there. Their handles answer that they were cancelled. Wakers that are still
-    /// around do nothing from then on.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use std::time::Duration;
-    ///
-    /// let runtime = quoit::Runtime::new()?;
-    /// drop(runtime.spawn(std::future::pending::<()>()));
-    /// let report = runtime.shutdown(Duration::from_secs(1));
-    /// assert_eq!(report.tasks_dropped, 1);
-    /// # std::io::Result::Ok(())
-    /// ```
-    pub fn shutdown(mut self, deadline: Duration) -> Report {
-        self.end(deadline)
-    }
-
-    pub(crate) fn core(&self) -> &Core {
-        &self.core
-    }
-
-    pub(crate) fn end(&mut self, deadline: Duration) -> Report {
-        let now = self.core.proactor().clock().ending();
-        let deadline = now.saturating_add(nanoseconds(deadline));
-        let Some((tasks_dropped, closed)) = self.core.shutdown(deadline) else {
-            return Report::default();
-        };
-        let mut report = Report::new(tasks_dropped, self.core.tasks().leaked(), closed);
-        if let Some(pool) = self.pool.take() {
-            report.blocking_jobs_running = pool.shutdown(deadline);
-        }
-        report
-    }
-}
-
-impl AsFd for Runtime {
-    /// Readable when [`turn`](Runtime::turn) would find something, timers apart.
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.core.proactor().as_fd()
-    }
-}
-
-impl Drop for Runtime {
-    fn drop(&mut self) {
-        self.end(DROP_DEADLINE);
-    }
-}
-
-impl fmt::Debug for Runtime {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Runtime")
-            .field("ring", &self.ring().kind())
-            .field("tasks_alive", &self.core.tasks().living())
-            .finish_non_exhaustive()
-    }
-}
-
-/// What ending a runtime came to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Report {
-    /// Tasks that had not ended and were dropped.
-    pub tasks_dropped: usize,
-    /// Tasks that destructors of tasks had started, and whose own would have gone on so: they were
-    /// never polled, and are leaked. 64 generations of them are dropped before that.
-    pub tasks_leaked: usize,
-    /// Connections that were still open.
-    pub connections_closed: usize,
-    /// Requests that were cancelled at the deadline, or had nobody left to wait for them.
-    pub requests_cancelled: usize,
-    /// Requests that the kernel still held: their memory and descriptors are leaked, never freed.
-    pub requests_leaked: usize,
-    /// Blocking jobs that still ran at the deadline; their threads end when they do.
-    pub blocking_jobs_running: usize,
-}
-
-impl Report {
-    pub(crate) fn new(tasks_dropped: usize, tasks_leaked: usize, closed: Closed) -> Self {
-        Self {
-            tasks_dropped,
-            tasks_leaked,
-            connections_closed: closed.connections,
-            requests_cancelled: closed.cancelled,
-            requests_leaked: closed.leaked,
-            blocking_jobs_running: 0,
-        }
-    }
-
-    /// Whether everything has come back: nothing is leaked and no blocking job runs on.
-    #[must_use]
-    pub fn is_clean(&self) -> bool {
-        self.tasks_leaked == 0 && self.requests_leaked == 0 && self.blocking_jobs_running == 0
-    }
 }

@@ -24,6 +24,7 @@ use crate::io::allowance;
 use crate::io::mailbox::Doorbell;
 use crate::io::proactor::{self, Closed, Ending, Park, Proactor};
 use crate::io::system;
+use crate::runtime::hooks::{self, Hooks};
 use crate::runtime::inbox::{Bell, Inbox};
 use crate::runtime::tasks::{self, Tasks};
 use crate::runtime::waker::{self, RootWaker};
@@ -58,10 +59,11 @@ pub(crate) struct Core {
     closed: Cell<bool>,
     turns: Cell<u64>,
     parks: Cell<u64>,
+    hooks: Hooks,
 }
 
 impl Core {
-    pub(crate) fn new(proactor: Rc<Proactor>, pace: Pace) -> Self {
+    pub(crate) fn new(proactor: Rc<Proactor>, pace: Pace, hooks: Hooks) -> Self {
         waker::vouch();
         let inbox = Inbox::new(Box::new(proactor.doorbell().clone()));
         Self {
@@ -74,6 +76,7 @@ impl Core {
             closed: Cell::new(false),
             turns: Cell::new(0),
             parks: Cell::new(0),
+            hooks,
         }
     }
 
@@ -177,9 +180,19 @@ impl Core {
         } else if matches!(park, Park::Until(_)) && self.spin() {
             self.pass(Park::No);
         } else {
-            self.parks.set(self.parks.get() + u64::from(matches!(park, Park::Until(_))));
-            self.pass(park);
+            self.park(park);
         }
+    }
+
+    /// A turn that may wait. What the hook brings is seen: the proactor asks `is_idle` again.
+    fn park(&self, park: Park) {
+        if park == Park::No {
+            return self.pass(park);
+        }
+        self.parks.set(self.parks.get() + 1);
+        hooks::call(self.hooks.on_thread_park.as_ref());
+        self.pass(park);
+        hooks::call(self.hooks.on_thread_unpark.as_ref());
     }
 
     fn pass(&self, park: Park) {

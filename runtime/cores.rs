@@ -21,9 +21,10 @@ use std::thread;
 use crate::io::pool::Pool;
 use crate::io::ring::{Prepared, RingReport, prepare};
 use crate::io::system;
-use crate::runtime::builder::{Builder, Runtime};
+use crate::runtime::builder::Builder;
 use crate::runtime::handle::Handle;
 use crate::runtime::join::JoinHandle;
+use crate::runtime::one::Runtime;
 
 /// How many cores to run on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -338,6 +339,7 @@ impl<T: Send + 'static> Starting<T> {
         let (gate, opened) = mpsc::channel::<Arc<Group>>();
         let built = self.build.clone().expect("threads are started before they are awaited");
         let outputs = self.outputs.clone();
+        let threads = seed.builder.threads.clone();
         let body = move || {
             let runtime = match seed.grow() {
                 Ok(runtime) => runtime,
@@ -357,8 +359,8 @@ impl<T: Send + 'static> Starting<T> {
                 Err(payload) => group.reach_end(Some(payload)),
             }
         };
-        let name = format!("quoit-core-{index}");
-        let thread = system::spawn_thread(name, body).map_err(|error| failed(index, &error))?;
+        let thread = threads.start(&format!("core-{index}"), body);
+        let thread = thread.map_err(|error| failed(index, &error))?;
         self.threads.push(thread);
         self.gates.push(gate);
         Ok(())

@@ -2,7 +2,11 @@
 
 use std::fmt;
 use std::panic::{Location, RefUnwindSafe, UnwindSafe};
+use std::sync::Arc;
 
+use crate::io::pool::Pool;
+use crate::io::proactor::Proactor;
+use crate::runtime::blocking::spawn_there;
 use crate::runtime::inbox::SharedInbox;
 use crate::runtime::join::JoinHandle;
 use crate::runtime::tasks;
@@ -25,6 +29,8 @@ use crate::runtime::tasks;
 #[derive(Clone)]
 pub struct Handle {
     inbox: SharedInbox,
+    /// The threads of its runtime; closed when that has ended.
+    pool: Arc<Pool>,
 }
 
 // A panic on one thread leaves the inbox whole: nothing of a user's runs inside of it.
@@ -32,8 +38,8 @@ impl UnwindSafe for Handle {}
 impl RefUnwindSafe for Handle {}
 
 impl Handle {
-    pub(crate) fn new(inbox: SharedInbox) -> Self {
-        Self { inbox }
+    pub(crate) fn new(inbox: SharedInbox, pool: Arc<Pool>) -> Self {
+        Self { inbox, pool }
     }
 
     /// The handle of the core that is running on this thread.
@@ -55,7 +61,29 @@ impl Handle {
     /// ```
     #[must_use]
     pub fn try_current() -> Option<Self> {
-        tasks::with_current(|tasks| Self::new(tasks.inbox().clone()))
+        let pool = Proactor::with_current(|proactor| proactor.pool().clone())?;
+        tasks::with_current(|tasks| Self::new(tasks.inbox().clone(), pool))
+    }
+
+    /// Starts a task on the handle's core: sends `future` there.
+    ///
+    /// A future that is not `Send` is made over there, by [`spawn_with`](Self::spawn_with). If the
+    /// core has ended, the task is cancelled.
+    ///
+    /// ```
+    /// let runtime = quoit::Runtime::new()?;
+    /// let handle = runtime.handle();
+    /// let thread = std::thread::spawn(move || handle.spawn(async { 25 }));
+    /// assert_eq!(runtime.block_on(thread.join().unwrap()).unwrap(), 25);
+    /// # std::io::Result::Ok(())
+    /// ```
+    #[track_caller]
+    pub fn spawn<F>(&self, future: F) -> JoinHandle<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        tasks::send(&self.inbox, move || future, Location::caller())
     }
 
     /// Starts a task on the handle's core: sends `start` there, which makes the future.
@@ -74,6 +102,29 @@ impl Handle {
         F::Output: Send + 'static,
     {
         tasks::send(&self.inbox, start, Location::caller())
+    }
+
+    /// Runs `work`, which may block, on a thread of the core's pool, as
+    /// [`task::spawn_blocking`](crate::task::spawn_blocking) does on the core itself.
+    ///
+    /// The work starts at once, whatever the core does meanwhile; its result comes with a task of
+    /// that core, and so when it next has a turn. If the core has ended, the task is cancelled, and
+    /// with it work that has not started.
+    ///
+    /// ```
+    /// let runtime = quoit::Runtime::new()?;
+    /// let handle = runtime.handle();
+    /// let thread = std::thread::spawn(move || handle.spawn_blocking(|| 6 * 7));
+    /// assert_eq!(runtime.block_on(thread.join().unwrap()).unwrap(), 42);
+    /// # std::io::Result::Ok(())
+    /// ```
+    #[track_caller]
+    pub fn spawn_blocking<F, R>(&self, work: F) -> JoinHandle<R>
+    where
+        F: FnOnce() -> R + Send + 'static,
+        R: Send + 'static,
+    {
+        spawn_there(&self.inbox, &self.pool, work, Location::caller())
     }
 
     /// Whether the core has ended, so that whatever is sent there would be cancelled.

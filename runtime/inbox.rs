@@ -99,6 +99,11 @@ impl Inbox {
         self.mail.is_empty()
     }
 
+    /// How many entries it holds.
+    pub(crate) fn len(&self) -> usize {
+        self.mail.len()
+    }
+
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
     }

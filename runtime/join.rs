@@ -17,35 +17,9 @@ use std::pin::Pin;
 use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
+use crate::runtime::id::TaskId;
 use crate::runtime::task::{Failure, Header, Outcome, RawTask, Reference};
 use crate::runtime::tasks::{self, Tasks};
-
-/// Names one task. Ids are unique in the process and never used again.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct TaskId(u64);
-
-impl fmt::Display for TaskId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-/// The id of the task that is running, or `None` outside a task (the future of
-/// [`block_on`](crate::Runtime::block_on) is not one).
-///
-/// ```
-/// # use quoit as _;
-/// quoit::block_on(async {
-///     assert_eq!(quoit::task::try_id(), None);
-///     let task = quoit::spawn(async { quoit::task::try_id() });
-///     let id = task.id();
-///     assert_eq!(task.await.unwrap(), Some(id));
-/// });
-/// ```
-#[must_use]
-pub fn try_id() -> Option<TaskId> {
-    tasks::running_id().map(TaskId)
-}
 
 /// The right to a task's result, and to abort it.
 ///
@@ -334,33 +308,40 @@ impl JoinError {
         self.id
     }
 
-    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some(payload) = &self.panic else {
-            return write!(f, "task {} was cancelled", self.id);
-        };
+    /// The message of the panic, if there is one that is a text.
+    fn with_message<R>(&self, tell: impl FnOnce(Option<&str>) -> R) -> R {
+        let Some(payload) = &self.panic else { return tell(None) };
         let payload = payload.lock().unwrap_or_else(PoisonError::into_inner);
-        let message = match payload.downcast_ref::<&'static str>() {
-            Some(message) => Some(*message),
+        tell(match payload.downcast_ref::<&'static str>() {
+            Some(message) => Some(message),
             None => payload.downcast_ref::<String>().map(String::as_str),
-        };
-        match message {
-            Some(message) => write!(f, "task {} panicked: {message}", self.id),
-            None => write!(f, "task {} panicked", self.id),
-        }
+        })
     }
 }
 
+// The words are tokio's, so that whoever looks for them in a log finds them.
+
 impl fmt::Display for JoinError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.describe(f)
+        if self.is_cancelled() {
+            return write!(f, "task {} was cancelled", self.id);
+        }
+        self.with_message(|message| match message {
+            Some(message) => write!(f, "task {} panicked with message {message:?}", self.id),
+            None => write!(f, "task {} panicked", self.id),
+        })
     }
 }
 
 impl fmt::Debug for JoinError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("JoinError(")?;
-        self.describe(f)?;
-        f.write_str(")")
+        if self.is_cancelled() {
+            return write!(f, "JoinError::Cancelled(Id({}))", self.id);
+        }
+        self.with_message(|message| match message {
+            Some(message) => write!(f, "JoinError::Panic(Id({}), {message:?}, ...)", self.id),
+            None => write!(f, "JoinError::Panic(Id({}), ...)", self.id),
+        })
     }
 }
 

@@ -9,6 +9,9 @@
 //! queue holds at most one entry per task that ended or was spawned and has not been looked at;
 //! slots are used again, and so are their wakers: a set in steady state allocates only its tasks.
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::future::poll_fn;
 use std::panic::{Location, resume_unwind};
@@ -20,6 +23,7 @@ use crossbeam_queue::SegQueue;
 
 use crate::runtime::blocking::spawn_blocking;
 use crate::runtime::handle::Handle;
+use crate::runtime::id::TaskId;
 use crate::runtime::join::{AbortHandle, JoinError, JoinHandle};
 use crate::runtime::spawn::spawn_at;
 
@@ -139,6 +143,24 @@ impl<T> JoinSet<T> {
         self.insert(core.spawn_with(start))
     }
 
+    /// Starts a task on another core, as [`Handle::spawn`], and puts it into the set.
+    ///
+    /// ```
+    /// let runtime = quoit::Runtime::new()?;
+    /// let mut set = quoit::task::JoinSet::new();
+    /// set.spawn_on(async { 7 }, &runtime.handle());
+    /// assert_eq!(runtime.block_on(set.join_next()).unwrap().unwrap(), 7);
+    /// # std::io::Result::Ok(())
+    /// ```
+    #[track_caller]
+    pub fn spawn_on<F>(&mut self, future: F, core: &Handle) -> AbortHandle
+    where
+        F: Future<Output = T> + Send + 'static,
+        T: Send + 'static,
+    {
+        self.insert(core.spawn(future))
+    }
+
     /// Runs work that may block on a thread of the pool, as
     /// [`spawn_blocking`](crate::task::spawn_blocking), and puts its task into the set.
     ///
@@ -156,6 +178,24 @@ impl<T> JoinSet<T> {
         T: Send + 'static,
     {
         self.insert(spawn_blocking(work))
+    }
+
+    /// The same for the pool of another core, as [`Handle::spawn_blocking`].
+    ///
+    /// ```
+    /// let runtime = quoit::Runtime::new()?;
+    /// let mut set = quoit::task::JoinSet::new();
+    /// set.spawn_blocking_on(|| 2 + 2, &runtime.handle());
+    /// assert_eq!(runtime.block_on(set.join_all()), [4]);
+    /// # std::io::Result::Ok(())
+    /// ```
+    #[track_caller]
+    pub fn spawn_blocking_on<F>(&mut self, work: F, core: &Handle) -> AbortHandle
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        self.insert(core.spawn_blocking(work))
     }
 
     /// Puts a task into the set that was started otherwise.
@@ -202,6 +242,26 @@ impl<T> JoinSet<T> {
         poll_fn(|context| self.poll_join_next(context)).await
     }
 
+    /// [`join_next`](Self::join_next), with the id of the task. That of a task which gave no result
+    /// is in its [`JoinError`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`join_next`](Self::join_next).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// quoit::block_on(async {
+    ///     let mut set = quoit::task::JoinSet::new();
+    ///     let task = set.spawn(async { 7 });
+    ///     assert_eq!(set.join_next_with_id().await.unwrap().unwrap(), (task.id(), 7));
+    /// });
+    /// ```
+    pub async fn join_next_with_id(&mut self) -> Option<Result<(TaskId, T), JoinError>> {
+        poll_fn(|context| self.poll_next(context)).await
+    }
+
     /// The result of a task that has ended already, if there is one; its task leaves the set.
     ///
     /// ```
@@ -216,6 +276,11 @@ impl<T> JoinSet<T> {
     /// });
     /// ```
     pub fn try_join_next(&mut self) -> Option<Result<T, JoinError>> {
+        without_id(self.try_join_next_with_id())
+    }
+
+    /// [`try_join_next`](Self::try_join_next), with the id of the task.
+    pub fn try_join_next_with_id(&mut self) -> Option<Result<(TaskId, T), JoinError>> {
         while let Some(index) = self.news.slots.pop() {
             if let Poll::Ready(result) = self.look(index) {
                 return Some(result);
@@ -230,12 +295,19 @@ impl<T> JoinSet<T> {
         &mut self,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<T, JoinError>>> {
+        self.poll_next(context).map(without_id)
+    }
+
+    fn poll_next(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<(TaskId, T), JoinError>>> {
         if self.is_empty() {
             return Poll::Ready(None);
         }
         // Before looking, so that a task which ends meanwhile finds it.
         self.wait(context.waker());
-        match self.try_join_next() {
+        match self.try_join_next_with_id() {
             Some(result) => Poll::Ready(Some(result)),
             None => Poll::Pending,
         }
@@ -313,15 +385,16 @@ impl<T> JoinSet<T> {
     }
 
     /// Polls the handle of a slot; ready, it leaves the set.
-    fn look(&mut self, index: usize) -> Poll<Result<T, JoinError>> {
+    fn look(&mut self, index: usize) -> Poll<Result<(TaskId, T), JoinError>> {
         let slot = &mut self.slots[index];
         let Some(handle) = &mut slot.handle else { return Poll::Pending };
+        let id = handle.id();
         let polled = Pin::new(handle).poll(&mut Context::from_waker(&slot.waker));
         if polled.is_ready() {
             slot.handle = None;
             self.free.push(index);
         }
-        polled
+        polled.map_ok(|output| (id, output))
     }
 
     fn wait(&self, waker: &Waker) {
@@ -333,6 +406,38 @@ impl<T> JoinSet<T> {
         let waker = waker.clone();
         let old = waiter().replace(waker);
         drop(old);
+    }
+}
+
+fn without_id<T>(next: Option<Result<(TaskId, T), JoinError>>) -> Option<Result<T, JoinError>> {
+    next.map(|result| result.map(|(_, output)| output))
+}
+
+impl<T: 'static, F: Future<Output = T> + 'static> Extend<F> for JoinSet<T> {
+    /// Starts a task for each future, as [`spawn`](JoinSet::spawn).
+    #[track_caller]
+    fn extend<I: IntoIterator<Item = F>>(&mut self, futures: I) {
+        let location = Location::caller();
+        futures.into_iter().for_each(|future| drop(self.insert(spawn_at(future, location))));
+    }
+}
+
+impl<T: 'static, F: Future<Output = T> + 'static> FromIterator<F> for JoinSet<T> {
+    /// Starts a task for each future, as [`spawn`](JoinSet::spawn).
+    ///
+    /// ```
+    /// use quoit::task::JoinSet;
+    ///
+    /// quoit::block_on(async {
+    ///     let set: JoinSet<_> = (0..5).map(|number| async move { number * number }).collect();
+    ///     assert_eq!(set.join_all().await.iter().sum::<i32>(), 30);
+    /// });
+    /// ```
+    #[track_caller]
+    fn from_iter<I: IntoIterator<Item = F>>(futures: I) -> Self {
+        let mut set = Self::new();
+        set.extend(futures);
+        set
     }
 }
 
@@ -351,114 +456,5 @@ impl<T> Drop for JoinSet<T> {
 impl<T> fmt::Debug for JoinSet<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("JoinSet").field("len", &self.len()).finish_non_exhaustive()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::cell::Cell;
-    use std::future::pending;
-    use std::rc::Rc;
-
-    use super::*;
-    use crate::runtime::{Runtime, yield_now};
-
-    #[test]
-    fn results_come_in_the_order_of_their_ends() {
-        let runtime = Runtime::new().unwrap();
-        runtime.block_on(async {
-            let mut set = JoinSet::new();
-            for rounds in [3, 1, 2] {
-                set.spawn(async move {
-                    for _ in 0..rounds {
-                        yield_now().await;
-                    }
-                    rounds
-                });
-            }
-            let mut order = Vec::new();
-            while let Some(rounds) = set.join_next().await {
-                order.push(rounds.unwrap());
-                assert_eq!(set.len(), 3 - order.len());
-            }
-            assert_eq!(order, [1, 2, 3]);
-            assert!(set.is_empty() && set.join_next().await.is_none());
-        });
-    }
-
-    #[test]
-    fn slots_are_used_again_and_nothing_is_joined_twice() {
-        let runtime = Runtime::new().unwrap();
-        runtime.block_on(async {
-            let mut set = JoinSet::new();
-            let mut sum = 0;
-            for number in 0..1_000_u64 {
-                set.spawn(async move { number });
-                if set.len() == 10 {
-                    sum += set.join_next().await.unwrap().unwrap();
-                }
-            }
-            assert!(set.slots.len() <= 10);
-            while let Some(number) = set.join_next().await {
-                sum += number.unwrap();
-            }
-            assert_eq!(sum, 999 * 1_000 / 2);
-        });
-    }
-
-    #[test]
-    fn dropping_aborts_and_detaching_does_not() {
-        let runtime = Runtime::new().unwrap();
-        let done = Rc::new(Cell::new(0));
-        let task = |done: Rc<Cell<i32>>| async move {
-            yield_now().await;
-            done.set(done.get() + 1);
-        };
-        runtime.block_on(async {
-            let mut set = JoinSet::new();
-            set.spawn(task(done.clone()));
-            set.spawn(task(done.clone()));
-            set.detach_all();
-            assert!(set.is_empty());
-            set.spawn(task(done.clone()));
-            drop(set);
-            for _ in 0..4 {
-                yield_now().await;
-            }
-        });
-        assert_eq!(done.get(), 2);
-        assert_eq!(Rc::strong_count(&done), 1);
-    }
-
-    #[test]
-    fn shutdown_ends_everything() {
-        let runtime = Runtime::new().unwrap();
-        runtime.block_on(async {
-            let mut set = JoinSet::new();
-            (0..20).for_each(|_| drop(set.spawn(pending::<()>())));
-            yield_now().await;
-            set.shutdown().await;
-            assert!(set.is_empty());
-        });
-        assert_eq!(runtime.metrics().tasks_alive, 0);
-    }
-
-    #[test]
-    fn tasks_of_another_core_are_joined() {
-        let ours = Runtime::new().unwrap();
-        let handle = ours.handle();
-        let thread = std::thread::spawn(move || {
-            let mut set = JoinSet::new();
-            for number in 0..100 {
-                set.spawn_with(&handle, move || async move { number });
-            }
-            let sum: i32 = Runtime::new().unwrap().block_on(set.join_all()).iter().sum();
-            drop(handle.spawn_with(|| async {}));
-            sum
-        });
-        while ours.metrics().tasks_spawned < 101 {
-            ours.turn(Some(std::time::Duration::from_millis(1)));
-        }
-        assert_eq!(thread.join().unwrap(), 4_950);
     }
 }

@@ -178,14 +178,18 @@ where
 ///
 /// # Panics
 ///
-/// When `QUOIT_SEED` is no number.
+/// When `QUOIT_SEED` or `QUOIT_SEEDS` is no number.
 pub fn seeds(count: u64, asked: Option<&str>) -> Range<u64> {
     if asked.is_some_and(|asked| !["", "auto"].contains(&asked)) {
         return 0..0;
     }
-    match env::var("QUOIT_SEED").ok().map(|text| text.parse::<u64>().expect("a number")) {
+    let number = |name| {
+        let text = env::var(name).ok()?;
+        Some(text.parse::<u64>().unwrap_or_else(|_| panic!("{name} is no number: {text}")))
+    };
+    match number("QUOIT_SEED") {
         Some(seed) if count > 0 => seed..seed + 1,
-        _ => 0..count,
+        _ => 0..count.saturating_mul(number("QUOIT_SEEDS").unwrap_or(1)),
     }
 }
 

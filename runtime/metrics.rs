@@ -31,6 +31,8 @@ pub struct Metrics {
     pub task_polls: u64,
     /// Tasks that other threads woke, aborted or sent here.
     pub remote_wakes: u64,
+    /// What other threads have sent and the core has not looked at yet.
+    pub remote_waiting: usize,
     /// Turns of the proactor.
     pub turns: u64,
     /// Turns that were allowed to wait, since nothing was ready.
@@ -63,6 +65,7 @@ impl Metrics {
             tasks_panicked: counts.panicked,
             task_polls: counts.polls,
             remote_wakes: counts.mail,
+            remote_waiting: tasks.inbox().len(),
             turns: 0,
             parks: 0,
             ring: proactor.ring_counters(),

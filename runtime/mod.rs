@@ -10,8 +10,10 @@ mod builder;
 mod core;
 mod cores;
 mod handle;
+mod hooks;
 #[cfg(feature = "hyper")]
 pub(crate) mod hyper;
+mod id;
 mod inbox;
 mod join;
 mod join_set;
@@ -20,6 +22,7 @@ pub(crate) mod macro_support;
 pub(crate) mod metrics;
 #[cfg(all(test, loom))]
 mod models;
+mod one;
 mod run_queue;
 pub mod sim;
 pub(crate) mod simulate;
@@ -34,11 +37,13 @@ pub mod time;
 mod waker;
 
 pub use self::blocking::spawn_blocking;
-pub use self::builder::{Builder, Report, Runtime, block_on, run};
+pub use self::builder::Builder;
 pub use self::cores::{CoreHandle, Cores};
 pub use self::handle::Handle;
-pub use self::join::{AbortHandle, JoinError, JoinHandle, TaskId, try_id};
+pub use self::id::{TaskId, id, try_id};
+pub use self::join::{AbortHandle, JoinError, JoinHandle};
 pub use self::join_set::JoinSet;
 pub use self::local::{AccessError, LocalKey, Scope};
 pub use self::metrics::Metrics;
+pub use self::one::{Report, Runtime, block_on, run};
 pub use self::spawn::{spawn, yield_now};

@@ -13,7 +13,7 @@ use std::time::Duration;
 use crate::io::ring::simulated::world::World;
 pub use crate::io::ring::simulated::{Books, Chance};
 use crate::io::ring::simulated::{FaultPlan, Link, Weather};
-use crate::runtime::builder::Report;
+use crate::runtime::one::Report;
 use crate::runtime::sim::driver::{Driver, Plan, Step};
 use crate::runtime::{Builder, Metrics};
 
@@ -104,6 +104,7 @@ pub(crate) fn simulate_under<F: Future>(
     }
     driver.end_all();
     let core = driver.cores.pop().expect("it is there until it is dropped");
+    assert!(driver.cores.is_empty(), "the program ends the further cores that it starts");
     let metrics = core.metrics.expect("its program has returned");
     let (report, after) = core.result().expect("it has ended");
     drop(core);

@@ -45,6 +45,7 @@ use std::pin::Pin;
 use std::ptr::{self, NonNull};
 use std::task::{Context, Poll, Waker};
 
+use crate::runtime::id::Running;
 use crate::runtime::inbox::Inbox;
 use crate::runtime::state::State;
 use crate::runtime::sync::UnsafeCell;
@@ -213,7 +214,10 @@ impl RawTask {
     #[inline]
     pub(crate) unsafe fn poll(self) -> Poll<bool> {
         // SAFETY: handed on.
-        unsafe { (self.header().vtable.poll)(self) }
+        unsafe {
+            let _running = Running::enter(self.header().id);
+            (self.header().vtable.poll)(self)
+        }
     }
 
     /// Drops the future and stores that it was cancelled, or, when true, the panic of its drop.
@@ -223,7 +227,10 @@ impl RawTask {
     /// As `poll`; or rule 7.
     pub(crate) unsafe fn cancel(self) -> bool {
         // SAFETY: handed on.
-        unsafe { (self.header().vtable.cancel)(self) }
+        unsafe {
+            let _running = Running::enter(self.header().id);
+            (self.header().vtable.cancel)(self)
+        }
     }
 
     /// Stores that it was cancelled, and leaves the future undropped for ever.
@@ -258,7 +265,10 @@ impl RawTask {
     /// The stage is the caller's by rule 4.
     pub(crate) unsafe fn drop_outcome(self) {
         // SAFETY: handed on.
-        unsafe { (self.header().vtable.drop_outcome)(self) }
+        unsafe {
+            let _running = Running::enter(self.header().id);
+            (self.header().vtable.drop_outcome)(self)
+        }
     }
 
     /// Frees the cell.
@@ -358,27 +368,44 @@ unsafe fn poll<F: Future>(task: RawTask) -> Poll<bool> {
     let stage = unsafe { stage::<F>(task) };
     let waker = waker::borrowed(task);
     let polled = panic::catch_unwind(AssertUnwindSafe(|| {
-        stage.with_mut(|stage| {
+        let unwound = DropWhileUnwinding(stage);
+        let polled = stage.with_mut(|stage| {
             // SAFETY: rule 4: the stage is the core's, and it polls each task once at a time.
             let Stage::Running(future) = (unsafe { &mut *stage }) else {
                 panic!("a task was polled after its end");
             };
             // SAFETY: the cell never moves, and the future is dropped in place.
             unsafe { Pin::new_unchecked(future) }.poll(&mut Context::from_waker(&waker))
-        })
+        });
+        mem::forget(unwound);
+        polled
     }));
     let outcome = match polled {
         Ok(Poll::Pending) => return Poll::Pending,
-        Ok(Poll::Ready(output)) => Ok(output),
+        Ok(Poll::Ready(output)) => {
+            // The value stands even if dropping what is left of the future panics.
+            // SAFETY: as above, and the poll is over.
+            quietly(|| unsafe { drop_future(stage) });
+            Ok(output)
+        }
         Err(payload) => Err(Failure::Panicked(payload)),
     };
     let has_panicked = outcome.is_err();
-    // The value stands even if dropping what is left of the future panics.
-    // SAFETY: as above, and the poll is over.
-    quietly(|| unsafe { drop_future(stage) });
-    // SAFETY: as above.
+    // SAFETY: as above, and the future was dropped either way.
     stage.with_mut(|stage| unsafe { ptr::write(stage, Stage::Finished(outcome)) });
     Poll::Ready(has_panicked)
+}
+
+/// Drops a future whose poll panics while that panic unwinds, so that its destructors see
+/// [`std::thread::panicking`]. A second panic that leaves one of them is caught in here: beyond a
+/// destructor it would end the process.
+struct DropWhileUnwinding<'a, F: Future>(&'a UnsafeCell<Stage<F>>);
+
+impl<F: Future> Drop for DropWhileUnwinding<'_, F> {
+    fn drop(&mut self) {
+        // SAFETY: made only by `poll`, whose stage it is; and the poll is over.
+        quietly(|| unsafe { drop_future(self.0) });
+    }
 }
 
 unsafe fn cancel<F: Future>(task: RawTask) -> bool {

@@ -9,15 +9,17 @@
 //! goes when the task is complete and out of the run queue. User code (futures, wakers,
 //! destructors) runs in here, so nothing in here is borrowed while it does.
 
+mod end;
+
 use std::cell::{Cell, RefCell};
 use std::panic::Location;
 use std::ptr::{self, NonNull};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 
+pub(crate) use self::end::refuse;
 use crate::io::allowance;
-use crate::io::ring::simulated::world;
 use crate::io::trace::{self, SpanKind};
+use crate::runtime::id::{self, Ids};
 use crate::runtime::inbox::{Inbox, Mail, SharedInbox};
 use crate::runtime::join::JoinHandle;
 use crate::runtime::run_queue::RunQueue;
@@ -28,31 +30,6 @@ use crate::runtime::task::{ABORTED, DONE, QUEUED, RawTask, Reference, quietly};
 thread_local_const! {
     /// The tasks of the core whose program runs on this thread now; null outside.
     static CURRENT: Cell<*const Tasks> = Cell::new(ptr::null());
-}
-
-/// So many generations of tasks are dropped when a core ends: those that are there, those that
-/// their destructors start, and so on.
-const GENERATIONS: usize = 64;
-
-/// Where no task is taken on, the next one is dropped inside the drop of the one that started it:
-/// so deep at most.
-const REFUSALS_MAX: u32 = 8;
-
-thread_local_const! {
-    /// Refused tasks that are being dropped on this thread, each inside the other.
-    static REFUSING: Cell<u32> = Cell::new(0);
-}
-
-/// Drops a task that is not taken on. `false`: it is one of a chain that would never end.
-fn refusing(drop: impl FnOnce()) -> bool {
-    let depth = REFUSING.with(Cell::get);
-    if depth == REFUSALS_MAX {
-        return false;
-    }
-    REFUSING.with(|refusing| refusing.set(depth + 1));
-    drop();
-    REFUSING.with(|refusing| refusing.set(depth));
-    true
 }
 
 /// What has been counted since the core started.
@@ -71,8 +48,6 @@ pub(crate) struct Tasks {
     living: RefCell<Vec<RawTask>>,
     /// The root future was woken on this core.
     pub(crate) root_woken: Cell<bool>,
-    /// The task being polled.
-    running: Cell<Option<RawTask>>,
     /// No task is taken on any more: `spawn` answers with a cancelled one.
     closed: Cell<bool>,
     /// Cells made on this core less cells freed on it; see `inbox`.
@@ -89,7 +64,6 @@ impl Tasks {
             ready: RunQueue::new(),
             living: RefCell::new(Vec::new()),
             root_woken: Cell::new(false),
-            running: Cell::new(None),
             closed: Cell::new(false),
             cells: Cell::new(0),
             leaked: Cell::new(0),
@@ -132,7 +106,7 @@ impl Tasks {
     /// Makes this the current core of the thread until the guard goes.
     pub(crate) fn enter(&self) -> Entered<'_> {
         let before = CURRENT.with(|current| current.replace(self));
-        Entered { before, _tasks: self }
+        Entered { before, _tasks: Some(self) }
     }
 
     pub(crate) fn spawn<F: Future + 'static>(
@@ -140,8 +114,24 @@ impl Tasks {
         future: F,
         location: &'static Location<'static>,
     ) -> JoinHandle<F::Output> {
+        self.spawn_as(self.next_id(), future, location)
+    }
+
+    /// An id for `spawn_as`.
+    #[inline]
+    pub(crate) fn next_id(&self) -> u64 {
+        self.ids.next()
+    }
+
+    /// Starts a task whose id was given out before.
+    pub(crate) fn spawn_as<F: Future + 'static>(
+        &self,
+        id: u64,
+        future: F,
+        location: &'static Location<'static>,
+    ) -> JoinHandle<F::Output> {
         let inbox = NonNull::from(&*self.inbox);
-        let task = RawTask::new(future, State::new(), inbox, self.ids.next(), location);
+        let task = RawTask::new(future, State::new(), inbox, id, location);
         self.cells.set(self.cells.get() + 1);
         self.count(|counts| counts.spawned += 1);
         // SAFETY: the new task came with a reference for the core.
@@ -197,74 +187,18 @@ impl Tasks {
         }
     }
 
-    /// Drops every task, those that appear meanwhile included, and takes on no more. Answers how
-    /// many. The core is current, and none of its tasks is running.
-    ///
-    /// A destructor may start a task whose destructor starts a task, for ever. So they go by
-    /// generations, and what is there after `GENERATIONS` of them is leaked and counted.
-    pub(crate) fn drop_all(&self) -> usize {
-        let mut dropped = 0;
-        for _ in 0..GENERATIONS {
-            self.read_inbox();
-            let generation = self.take_living();
-            if generation.is_empty() {
-                break;
-            }
-            dropped += generation.len();
-            for task in generation {
-                // SAFETY: it was living: not DONE, and the core's reference is held. Nothing is
-                // being polled, so nothing but this ends a task.
-                unsafe { self.cancel(task) };
-            }
-        }
-        self.closed.set(true);
-        for task in self.take_living() {
-            // SAFETY: as above; and it came after the first generation, when no task was polled.
-            unsafe { self.leak(task) };
-        }
-        // All of these are DONE; a step gives up the reference that the queue stood for.
-        self.run(usize::MAX);
-        self.inbox.close();
-        dropped
-    }
-
-    /// Tasks that were neither run to their end nor dropped.
-    pub(crate) fn leaked(&self) -> usize {
-        self.leaked.get()
-    }
-
-    /// All who live, each out of its slot.
-    fn take_living(&self) -> Vec<RawTask> {
-        let living = self.living.take();
-        for task in &living {
-            // SAFETY: living: the core's reference.
-            unsafe { task.header() }.slot.set(u32::MAX);
-        }
-        living
-    }
-
     /// # Safety
     ///
     /// A reference of the core's comes with the task, which is new, marked QUEUED and in no queue.
     unsafe fn take_on(&self, task: RawTask) {
-        // SAFETY: alive: the core's reference.
-        let header = unsafe { task.header() };
         if self.closed.get() {
-            header.slot.set(u32::MAX);
-            header.local.set(header.local.get() & !QUEUED);
-            let dropped = refusing(|| {
-                // SAFETY: new, hence not DONE and not being polled.
-                unsafe { self.cancel(task) };
-            });
-            if !dropped {
-                // SAFETY: as above.
-                unsafe { self.leak(task) };
-            }
-            return;
+            // SAFETY: handed on.
+            return unsafe { self.turn_away(task) };
         }
         let mut living = self.living.borrow_mut();
         let slot = u32::try_from(living.len()).expect("fewer than 2^32 tasks fit into memory");
-        header.slot.set(slot);
+        // SAFETY: alive: the core's reference.
+        unsafe { task.header() }.slot.set(slot);
         living.push(task);
         // SAFETY: the core's reference keeps it until it is out of the queue; it is in none yet.
         unsafe { self.ready.push(task) };
@@ -307,10 +241,8 @@ impl Tasks {
             return;
         }
         self.count(|counts| counts.polls += 1);
-        let before = self.running.replace(Some(task));
         // SAFETY: as above.
         let polled = unsafe { task.poll() };
-        self.running.set(before);
         if let Poll::Ready(has_panicked) = polled {
             self.count_end(has_panicked);
             // SAFETY: its outcome was just stored.
@@ -333,20 +265,6 @@ impl Tasks {
     fn count_end(&self, has_panicked: bool) {
         if has_panicked {
             self.count(|counts| counts.panicked += 1);
-        }
-    }
-
-    /// Ends a task whose future stays as it is, for ever.
-    ///
-    /// # Safety
-    ///
-    /// As `cancel`, and the task was never polled.
-    unsafe fn leak(&self, task: RawTask) {
-        self.leaked.set(self.leaked.get() + 1);
-        // SAFETY: handed on.
-        unsafe {
-            task.leak();
-            self.end(task);
         }
     }
 
@@ -420,48 +338,23 @@ impl Drop for Tasks {
     }
 }
 
-/// While it lives, the core is the current one of this thread.
+/// While it lives, the core is the current one of this thread, or none is.
 #[derive(Debug)]
 pub(crate) struct Entered<'a> {
     before: *const Tasks,
     /// Keeps what `CURRENT` points to.
-    _tasks: &'a Tasks,
+    _tasks: Option<&'a Tasks>,
+}
+
+/// Makes the thread one without a core until the guard goes.
+pub(crate) fn leave() -> Entered<'static> {
+    let before = CURRENT.with(|current| current.replace(ptr::null()));
+    Entered { before, _tasks: None }
 }
 
 impl Drop for Entered<'_> {
     fn drop(&mut self) {
         CURRENT.with(|current| current.set(self.before));
-    }
-}
-
-/// Task ids are taken in blocks, so that spawning touches no shared word.
-#[derive(Debug, Default)]
-struct Ids {
-    next: Cell<u64>,
-    end: Cell<u64>,
-}
-
-impl Ids {
-    const BLOCK: u64 = 4096;
-
-    #[inline]
-    fn next(&self) -> u64 {
-        if self.next.get() == self.end.get() {
-            let first = reserve_ids(Self::BLOCK);
-            self.next.set(first);
-            self.end.set(first + Self::BLOCK);
-        }
-        self.next.replace(self.next.get() + 1)
-    }
-}
-
-/// The first of `count` ids that nobody else gets, ever.
-fn reserve_ids(count: u64) -> u64 {
-    static NEXT: AtomicU64 = AtomicU64::new(1);
-    match world::current() {
-        // The same in each run of a seed, and nobody else's in its world.
-        Some(world) => world.reserve_ids(count),
-        None => NEXT.fetch_add(count, Ordering::Relaxed),
     }
 }
 
@@ -477,12 +370,6 @@ pub(crate) fn with_current<R>(action: impl FnOnce(&Tasks) -> R) -> Option<R> {
 #[inline]
 pub(crate) fn on_core<R>(inbox: *const Inbox, action: impl FnOnce(&Tasks) -> R) -> Option<R> {
     with_current(|tasks| ptr::eq(Arc::as_ptr(&tasks.inbox), inbox).then(|| action(tasks))).flatten()
-}
-
-/// The id of the task that is being polled on this thread.
-pub(crate) fn running_id() -> Option<u64> {
-    // SAFETY: the core's reference is held while a task is polled.
-    with_current(|tasks| tasks.running.get().map(|task| unsafe { task.header() }.id)).flatten()
 }
 
 /// # Safety
@@ -544,34 +431,34 @@ where
     F: Future + 'static,
     F::Output: Send + 'static,
 {
+    let id = on_core(Arc::as_ptr(inbox), Tasks::next_id);
+    send_as(id.unwrap_or_else(|| id::reserve(1)), inbox, start, location)
+}
+
+/// The same for a task whose id was given out before.
+pub(crate) fn send_as<C, F>(
+    id: u64,
+    inbox: &SharedInbox,
+    start: C,
+    location: &'static Location<'static>,
+) -> JoinHandle<F::Output>
+where
+    C: FnOnce() -> F + Send + 'static,
+    F: Future + 'static,
+    F::Output: Send + 'static,
+{
     // Until its first poll this holds the closure and nothing else (rule 7).
     let future = async move { start().await };
     let here = with_current(|tasks| Arc::ptr_eq(&tasks.inbox, inbox)) == Some(true);
     if here {
-        return with_current(|tasks| tasks.spawn(future, location)).expect("just asked");
+        return with_current(|tasks| tasks.spawn_as(id, future, location)).expect("just asked");
     }
     Inbox::add_cell(inbox);
-    let task =
-        RawTask::new(future, State::mailed(), NonNull::from(&**inbox), reserve_ids(1), location);
+    let task = RawTask::new(future, State::mailed(), NonNull::from(&**inbox), id, location);
     // SAFETY: three references: the mail's, the handle's, the core's.
     let (mail, handle) = unsafe { (Reference::from_raw(task), JoinHandle::new(task)) };
     inbox.send(Mail::Adopt(mail));
     handle
-}
-
-/// Ends a mailed task whose core is gone, on whatever thread finds it.
-pub(crate) fn refuse(task: Reference) {
-    let dropped = refusing(|| {
-        // SAFETY: rule 7: it never started. Its panic is its handle's to tell: no core counts it.
-        let _ = unsafe { task.raw().cancel() };
-    });
-    // SAFETY: as above. The core's reference is ours, since no core took it on.
-    unsafe {
-        if !dropped {
-            task.raw().leak();
-        }
-        complete(task.raw(), true);
-    }
 }
 
 /// Publishes the outcome, or drops it if nobody will take it; and wakes the joiner elsewhere.

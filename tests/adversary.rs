@@ -5,6 +5,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a failure is a panic here")]
 
+mod common;
+
 use std::cell::RefCell;
 use std::future::Future;
 use std::io::{Read, Write};
@@ -20,22 +22,7 @@ use quoit::net::{OwnedWriteHalf, TcpListener, TcpStream};
 use quoit::time::{sleep, timeout};
 use quoit::{RingChoice, Runtime};
 
-const SOON: Duration = Duration::from_secs(5);
-
-async fn soon<F: Future>(what: &str, future: F) -> F::Output {
-    match timeout(SOON, future).await {
-        Ok(output) => output,
-        Err(_) => panic!("{what} did not happen in {SOON:?}"),
-    }
-}
-
-async fn with_std() -> (TcpStream, std::net::TcpStream) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    peer.set_read_timeout(Some(SOON)).unwrap();
-    let (ours, _) = listener.accept().await.unwrap();
-    (ours, peer)
-}
+use crate::common::{SOON, soon, with_std};
 
 #[quoit::test]
 async fn a_clone_of_a_slice_claims_no_room_that_it_does_not_have() {

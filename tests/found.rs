@@ -2,17 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a failure is a panic here")]
 
+mod common;
+
 use std::time::{Duration, Instant};
 
-use quoit::net::{TcpListener, TcpStream};
 use quoit::{RingChoice, Runtime, time};
 
-async fn pair() -> (TcpStream, TcpStream) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-    let (server, _) = listener.accept().await.unwrap();
-    (client, server)
-}
+use crate::common::pair;
 
 /// A slice read that empties the socket is not told of the end again when the watch has told of it
 /// together with the bytes.

@@ -6,14 +6,17 @@
 
 #![allow(clippy::unwrap_used, reason = "a failure is a panic here")]
 
+mod common;
+
 use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::future::Future;
 use std::io::{self, IoSlice};
 
 use futures::io::{AsyncReadExt as FuturesRead, AsyncWriteExt as FuturesWrite};
-use quoit::net::{TcpListener, TcpStream};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
+
+use crate::common::pair;
 
 /// The names of the extension traits, without those of single numbers (`read_u8` and so on).
 const NAMES: &[&str] = &[
@@ -87,13 +90,6 @@ fn no_name_of_the_extension_traits_is_taken_without_a_look() {
         .filter(|name| NAMES.contains(name) || numbers(name) && *name != "read_until")
         .collect();
     assert_eq!(taken, HELD.iter().copied().collect());
-}
-
-async fn pair() -> (TcpStream, TcpStream) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-    let (server, _) = listener.accept().await.unwrap();
-    (client, server)
 }
 
 /// Two calls that answer with the same type, and the same thing.

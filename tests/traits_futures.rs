@@ -2,41 +2,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a failure is a panic here")]
 
-use std::future::{Future, poll_fn};
+mod common;
+
+use std::future::poll_fn;
 use std::io::{IoSlice, IoSliceMut, Read, Write};
 use std::pin::Pin;
-use std::time::Duration;
 
 use futures_io::{AsyncBufRead, AsyncRead, AsyncWrite};
-use quoit::net::{TcpListener, TcpStream};
-use quoit::time::timeout;
 
-const SOON: Duration = Duration::from_secs(10);
-
-async fn soon<F: Future>(what: &str, future: F) -> F::Output {
-    match timeout(SOON, future).await {
-        Ok(output) => output,
-        Err(_) => panic!("{what} did not happen in {SOON:?}"),
-    }
-}
-
-async fn pair() -> (TcpStream, TcpStream) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-    let (server, _) = listener.accept().await.unwrap();
-    (client, server)
-}
-
-async fn with_std() -> (TcpStream, std::net::TcpStream) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    let (ours, _) = listener.accept().await.unwrap();
-    (ours, peer)
-}
-
-fn pattern(count: usize) -> Vec<u8> {
-    (0..count).map(|at| (at % 251) as u8).collect()
-}
+use crate::common::{pair, pattern, soon, with_std};
 
 /// `futures::io::copy` in small: what such a loop asks of both traits, the reader's buffer
 /// included.
@@ -92,7 +66,7 @@ async fn copies_whole_streams_and_closes_with_fin() {
         let (reader, writer) = server.into_split();
         copy(reader, writer).await.unwrap()
     });
-    let bytes = pattern(TOTAL);
+    let bytes = pattern(0, TOTAL);
     let both = async { futures::join!(write_all(&client, &bytes), read_to_end(&client)) };
     let ((), received) = soon("the echo", both).await;
     assert!(received == bytes, "{} bytes came back, or others", received.len());

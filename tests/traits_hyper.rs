@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a failure is a panic here")]
 
+mod common;
+
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::io::{IoSlice, Read as _, Write as _};
@@ -13,18 +15,10 @@ use std::time::Duration;
 
 use futures::poll;
 use hyper::rt::{Executor, Read, ReadBuf, Timer, Write};
-use quoit::net::{TcpListener, TcpStream};
 use quoit::rt::{QuoitExecutor, QuoitTimer};
 use quoit::time::{self, timeout};
 
-const SOON: Duration = Duration::from_secs(5);
-
-async fn with_std() -> (TcpStream, std::net::TcpStream) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    let (ours, _) = listener.accept().await.unwrap();
-    (ours, peer)
-}
+use crate::common::{SOON, with_std};
 
 #[quoit::test]
 async fn reads_write_nothing_but_what_was_read() {

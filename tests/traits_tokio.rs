@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a failure is a panic here")]
 
+mod common;
+
 use std::future::{Future, poll_fn};
 use std::io::{ErrorKind, IoSlice, Read, Write};
 use std::mem::MaybeUninit;
@@ -10,43 +12,12 @@ use std::task::Poll;
 use std::time::Duration;
 
 use futures::poll;
-use quoit::net::{TcpListener, TcpStream};
+use quoit::net::TcpStream;
 use quoit::time::timeout;
 use quoit::{RingChoice, Runtime};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
-const SOON: Duration = Duration::from_secs(5);
-
-async fn soon<F: Future>(what: &str, future: F) -> F::Output {
-    match timeout(SOON, future).await {
-        Ok(output) => output,
-        Err(_) => panic!("{what} did not happen in {SOON:?}"),
-    }
-}
-
-async fn pair() -> (TcpStream, TcpStream) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-    let (server, _) = listener.accept().await.unwrap();
-    (client, server)
-}
-
-async fn with_std() -> (TcpStream, std::net::TcpStream) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    let (ours, _) = listener.accept().await.unwrap();
-    (ours, peer)
-}
-
-fn pattern(from: usize, count: usize) -> Vec<u8> {
-    (from..from + count).map(|at| (at % 251) as u8).collect()
-}
-
-fn check(received: &[u8], from: usize) {
-    for (index, byte) in received.iter().enumerate() {
-        assert_eq!(*byte, ((from + index) % 251) as u8, "byte {}", from + index);
-    }
-}
+use crate::common::{SOON, check, pair, pattern, soon, with_std};
 
 #[test]
 fn vectored_writes_go_out_whole_and_as_one() {

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a failure is a panic here")]
 
+mod common;
+
 use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::io::Write;
@@ -13,6 +15,8 @@ use std::time::Duration;
 use quoit::net::{TcpListener, TcpStream};
 use quoit::task::JoinSet;
 use quoit::time::{sleep, timeout};
+
+use crate::common::with_std;
 
 thread_local! {
     /// What the wakers call back to.
@@ -87,17 +91,11 @@ async fn is_woken<T>(mut future: Pin<Box<dyn Future<Output = T> + '_>>) -> T {
     }
 }
 
-async fn pair() -> (TcpStream, std::net::TcpStream) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    (listener.accept().await.unwrap().0, peer)
-}
-
 #[quoit::test]
 async fn wakers_may_call_back_when_they_are_copied_and_dropped() {
-    let (meddled, _silent) = pair().await;
+    let (meddled, _silent) = with_std().await;
     STREAM.set(Some(Rc::new(meddled)));
-    let (stream, mut peer) = pair().await;
+    let (stream, mut peer) = with_std().await;
 
     let mut recv: Pin<Box<dyn Future<Output = _>>> = Box::pin(stream.recv());
     waits(recv.as_mut());
@@ -136,7 +134,7 @@ async fn wakers_may_call_back_when_they_are_copied_and_dropped() {
     let _peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     is_woken(accept).await.unwrap();
 
-    let (idle, _peer) = pair().await;
+    let (idle, _peer) = with_std().await;
     let mut readable = Box::pin(idle.readable());
     waits(readable.as_mut());
     drop(readable);
@@ -148,7 +146,7 @@ async fn wakers_may_call_back_when_they_are_copied_and_dropped() {
 
 #[quoit::test]
 async fn files_timers_and_tasks_take_such_wakers_too() {
-    let (meddled, _silent) = pair().await;
+    let (meddled, _silent) = with_std().await;
     STREAM.set(Some(Rc::new(meddled)));
     let file = quoit::fs::File::open("/proc/self/exe").await.unwrap();
     let mut read: Pin<Box<dyn Future<Output = _>>> = Box::pin(file.read_at(vec![0; 1 << 18], 0));
@@ -175,7 +173,7 @@ async fn files_timers_and_tasks_take_such_wakers_too() {
 /// One that is known already is not copied again.
 #[quoit::test]
 async fn a_waker_that_is_kept_is_not_copied_again() {
-    let (stream, _peer) = pair().await;
+    let (stream, _peer) = with_std().await;
     let mut recv = pin!(stream.recv());
     let waker = waker(0);
     let before = COPIES.get();

@@ -118,6 +118,7 @@ impl Listener {
         if completion.is_terminal() {
             self.state = State::Idle;
         }
+        let mut goes_on = true;
         match completion.result {
             number if number >= 0 => {
                 services.counters.connections_accepted += 1;
@@ -132,7 +133,10 @@ impl Listener {
             }
             error if is_shortage(-error) => self.back_off(key, -error, services),
             error if is_of_the_connection(-error) || error == -libc::ECANCELED => {}
-            error => self.error = Some(-error),
+            error => {
+                self.error = Some(-error);
+                goes_on = false;
+            }
         }
         if !self.queue.is_empty() || self.error.is_some() {
             self.waiters.notify(&mut services.effects.wakers);
@@ -143,7 +147,8 @@ impl Listener {
                 self.state = State::Cancelling;
                 services.cancel(Kind::Accept, key);
             }
-            State::Idle if !full && self.error.is_none() => self.arm(key, services),
+            // Also with a shortage untold: it may be long over, and nobody may ever ask.
+            State::Idle if !full && goes_on => self.arm(key, services),
             _ => {}
         }
     }

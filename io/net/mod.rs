@@ -8,6 +8,7 @@ pub(crate) mod sizes;
 pub(crate) mod stream;
 
 mod futures;
+mod native;
 mod options;
 mod split;
 mod tcp_listener;

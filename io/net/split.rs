@@ -1,17 +1,14 @@
-//! Halves of a stream, and the native operations that stream and halves share.
+//! Halves of a stream, borrowed and owned.
 
-use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
-use std::net::{Shutdown, SocketAddr};
-use std::pin::Pin;
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use super::futures::{Recv, SendBuffer};
-use super::handle::{Bound, Place, StreamHandle};
-use super::tcp_stream::{TcpStream, as_uninit, poll_read, read};
+use super::handle::StreamHandle;
+use super::native;
+use super::tcp_stream::TcpStream;
 use crate::io::buffer::{BufError, IoBuf, IoBufMut};
-use crate::io::mailbox::Wait;
 use crate::io::request::call;
 
 /// The reading half of [`TcpStream::split`].
@@ -93,7 +90,7 @@ impl OwnedReadHalf {
         // SAFETY: `IoBufMut` promises that many writable bytes there, ours while we hold the
         // buffer.
         let into = unsafe { std::slice::from_raw_parts_mut(address.cast(), room) };
-        match read(&self.handle, into).await {
+        match native::read(&self.handle, into).await {
             Ok(count) => {
                 // SAFETY: the read has initialised that many bytes, from the start.
                 unsafe { buffer.set_init(count) };
@@ -113,7 +110,7 @@ impl OwnedReadHalf {
     ///
     /// Dropped, it loses nothing.
     pub async fn read(&self, into: &mut [u8]) -> io::Result<usize> {
-        read(&self.handle, as_uninit(into)).await
+        native::read(&self.handle, native::as_uninit(into)).await
     }
 
     /// As [`TcpStream::read_exact`].
@@ -126,7 +123,7 @@ impl OwnedReadHalf {
     ///
     /// As [`TcpStream::read_exact`].
     pub async fn read_exact(&self, into: &mut [u8]) -> io::Result<usize> {
-        read_exact(&self.handle, into).await
+        native::read_exact(&self.handle, into).await
     }
 
     /// As [`TcpStream::read_until`].
@@ -144,7 +141,7 @@ impl OwnedReadHalf {
         into: &mut Vec<u8>,
         limit: usize,
     ) -> io::Result<usize> {
-        read_until(&self.handle, delimiter, into, limit).await
+        native::read_until(&self.handle, delimiter, into, limit).await
     }
 
     /// As [`TcpStream::peek`].
@@ -157,7 +154,48 @@ impl OwnedReadHalf {
     ///
     /// Dropped, it loses nothing.
     pub async fn peek(&self, into: &mut [u8]) -> io::Result<usize> {
-        peek(&self.handle, into).await
+        native::peek(&self.handle, into).await
+    }
+
+    /// As [`TcpStream::readable`].
+    ///
+    /// # Errors
+    ///
+    /// As [`TcpStream::readable`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped, it changes nothing.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use quoit::net::{TcpListener, TcpStream};
+    /// # quoit::block_on(async {
+    /// # let listener = TcpListener::bind("127.0.0.1:0").await?;
+    /// # let client = TcpStream::connect(listener.local_addr()?).await?;
+    /// # let (server, _) = listener.accept().await?;
+    /// let (reader, _writer) = server.into_split();
+    /// let mut room = [0; 16];
+    /// let too_soon = reader.try_read(&mut room).unwrap_err();
+    /// assert_eq!(too_soon.kind(), std::io::ErrorKind::WouldBlock);
+    /// client.send_all("hello").await?;
+    /// reader.readable().await?;
+    /// assert_eq!(reader.try_read(&mut room)?, 5);
+    /// # std::io::Result::Ok(())
+    /// # }).unwrap();
+    /// ```
+    pub async fn readable(&self) -> io::Result<()> {
+        native::readable(&self.handle).await
+    }
+
+    /// As [`TcpStream::try_read`].
+    ///
+    /// # Errors
+    ///
+    /// As [`TcpStream::try_read`].
+    pub fn try_read(&self, into: &mut [u8]) -> io::Result<usize> {
+        native::try_read(&self.handle, into)
     }
 
     /// Joins the halves again.
@@ -223,7 +261,7 @@ impl OwnedWriteHalf {
     ///
     /// Dropped while it waits, nothing of the slice was sent.
     pub async fn write(&self, bytes: &[u8]) -> io::Result<usize> {
-        write(&self.handle, &[IoSlice::new(bytes)]).await
+        native::write(&self.handle, &[IoSlice::new(bytes)]).await
     }
 
     /// As [`TcpStream::write_vectored`].
@@ -236,7 +274,7 @@ impl OwnedWriteHalf {
     ///
     /// Dropped while it waits, nothing was sent.
     pub async fn write_vectored(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
-        write(&self.handle, parts).await
+        native::write(&self.handle, parts).await
     }
 
     /// As [`TcpStream::write_all`].
@@ -249,7 +287,7 @@ impl OwnedWriteHalf {
     ///
     /// As [`TcpStream::write_all`].
     pub async fn write_all(&self, bytes: &[u8]) -> io::Result<()> {
-        write_all(&self.handle, bytes).await
+        native::write_all(&self.handle, bytes).await
     }
 
     /// As [`TcpStream::flush`].
@@ -262,7 +300,54 @@ impl OwnedWriteHalf {
     ///
     /// Dropped, it changes nothing.
     pub async fn flush(&self) -> io::Result<()> {
-        flush(&self.handle).await
+        native::flush(&self.handle).await
+    }
+
+    /// As [`TcpStream::writable`].
+    ///
+    /// # Errors
+    ///
+    /// As [`TcpStream::writable`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped, it changes nothing.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use quoit::net::{TcpListener, TcpStream};
+    /// # quoit::block_on(async {
+    /// # let listener = TcpListener::bind("127.0.0.1:0").await?;
+    /// # let client = TcpStream::connect(listener.local_addr()?).await?;
+    /// # let (server, _) = listener.accept().await?;
+    /// let (_reader, writer) = client.into_split();
+    /// writer.writable().await?;
+    /// assert_eq!(writer.try_write(b"hello")?, 5);
+    /// assert_eq!(&server.recv().await?[..], b"hello");
+    /// # std::io::Result::Ok(())
+    /// # }).unwrap();
+    /// ```
+    pub async fn writable(&self) -> io::Result<()> {
+        native::writable(&self.handle).await
+    }
+
+    /// As [`TcpStream::try_write`].
+    ///
+    /// # Errors
+    ///
+    /// As [`TcpStream::try_write`].
+    pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        self.try_write_vectored(&[IoSlice::new(bytes)])
+    }
+
+    /// As [`TcpStream::try_write_vectored`].
+    ///
+    /// # Errors
+    ///
+    /// As [`TcpStream::try_write`].
+    pub fn try_write_vectored(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        native::try_write(&self.handle, parts)
     }
 
     /// As [`TcpStream::shutdown`].
@@ -275,7 +360,7 @@ impl OwnedWriteHalf {
     ///
     /// Dropped while it waits for committed bytes, nothing is ended.
     pub async fn shutdown(&self) -> io::Result<()> {
-        shut_down(&self.handle).await
+        native::shut_down(&self.handle).await
     }
 
     /// Joins the halves again.
@@ -286,6 +371,24 @@ impl OwnedWriteHalf {
     pub fn reunite(self, reader: OwnedReadHalf) -> Result<TcpStream, ReuniteError> {
         reader.reunite(self)
     }
+
+    /// The address of the other end.
+    ///
+    /// # Errors
+    ///
+    /// As getpeername(2).
+    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
+        call::peer_address(self.handle.number())
+    }
+
+    /// The address of this end.
+    ///
+    /// # Errors
+    ///
+    /// As getsockname(2).
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        call::local_address(self.handle.number())
+    }
 }
 
 impl Drop for OwnedWriteHalf {
@@ -294,220 +397,4 @@ impl Drop for OwnedWriteHalf {
             self.handle.finish();
         }
     }
-}
-
-/// Fills a slice, staying first in line; what it had read goes back when it is dropped half-way.
-struct ReadExact<'a> {
-    handle: &'a StreamHandle,
-    place: Place,
-    into: &'a mut [u8],
-    filled: usize,
-}
-
-pub(super) async fn read_exact(handle: &StreamHandle, into: &mut [u8]) -> io::Result<usize> {
-    ReadExact { handle, place: Place::new(Wait::Read), into, filled: 0 }.await
-}
-
-impl Future for ReadExact<'_> {
-    type Output = io::Result<usize>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.get_mut();
-        while this.filled < this.into.len() {
-            let rest = as_uninit(&mut this.into[this.filled..]);
-            let count = match poll_read(this.handle, &mut this.place, true, rest, cx) {
-                Poll::Ready(Ok(count)) => count,
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending => {
-                    if this.filled > 0 {
-                        this.handle.hold(&mut this.place);
-                    }
-                    return Poll::Pending;
-                }
-            };
-            if count == 0 {
-                return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
-            }
-            this.filled += count;
-        }
-        this.filled = 0;
-        this.handle.give_back(&mut this.place, Vec::new());
-        Poll::Ready(Ok(this.into.len()))
-    }
-}
-
-impl Drop for ReadExact<'_> {
-    fn drop(&mut self) {
-        self.handle.give_back(&mut self.place, self.into[..self.filled].to_vec());
-    }
-}
-
-/// Reads up to a delimiter; what it had read goes back when it is dropped half-way.
-struct ReadUntil<'a> {
-    handle: &'a StreamHandle,
-    place: Place,
-    delimiter: u8,
-    limit: usize,
-    taken: Vec<u8>,
-}
-
-/// Bytes that `read_until` asks for at a time.
-const CHUNK: usize = 4096;
-
-pub(super) async fn read_until(
-    handle: &StreamHandle,
-    delimiter: u8,
-    into: &mut Vec<u8>,
-    limit: usize,
-) -> io::Result<usize> {
-    let place = Place::new(Wait::Read);
-    let line = ReadUntil { handle, place, delimiter, limit, taken: Vec::new() }.await?;
-    into.extend_from_slice(&line);
-    Ok(line.len())
-}
-
-impl Future for ReadUntil<'_> {
-    type Output = io::Result<Vec<u8>>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.get_mut();
-        loop {
-            let searched = this.taken.len();
-            let room = (this.limit - searched).min(CHUNK);
-            if room == 0 {
-                let text = "no delimiter within the limit";
-                return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, text)));
-            }
-            this.taken.reserve(room);
-            let spare = &mut this.taken.spare_capacity_mut()[..room];
-            let count = match poll_read(this.handle, &mut this.place, true, spare, cx) {
-                Poll::Ready(Ok(count)) => count,
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending => {
-                    if searched > 0 {
-                        this.handle.hold(&mut this.place);
-                    }
-                    return Poll::Pending;
-                }
-            };
-            // SAFETY: the read has initialised that many bytes.
-            unsafe { this.taken.set_len(searched + count) };
-            let found = this.taken[searched..].iter().position(|byte| *byte == this.delimiter);
-            if found.is_none() && count > 0 {
-                continue;
-            }
-            let end = found.map_or(this.taken.len(), |at| searched + at + 1);
-            let rest = this.taken.split_off(end);
-            this.handle.give_back(&mut this.place, rest);
-            return Poll::Ready(Ok(std::mem::take(&mut this.taken)));
-        }
-    }
-}
-
-impl Drop for ReadUntil<'_> {
-    fn drop(&mut self) {
-        self.handle.give_back(&mut self.place, std::mem::take(&mut self.taken));
-    }
-}
-
-pub(super) async fn peek(handle: &StreamHandle, into: &mut [u8]) -> io::Result<usize> {
-    if into.is_empty() {
-        return Ok(0);
-    }
-    let mut place = Place::new(Wait::Read);
-    poll_fn(|cx| {
-        handle.poll_in_line(&mut place, cx, |tables, key, waiter, caller| {
-            let (entry, into) = (tables.streams.get_mut(key)?, as_uninit(into));
-            let (number, services) = (entry.number(), &mut tables.services);
-            Some(entry.receive.poll_peek(key, number, waiter, into, caller, services))
-        })
-    })
-    .await
-}
-
-pub(super) async fn write(handle: &StreamHandle, parts: &[IoSlice<'_>]) -> io::Result<usize> {
-    let mut place = Place::new(Wait::Write);
-    poll_fn(|cx| poll_write(handle, &mut place, parts, cx)).await
-}
-
-pub(super) fn poll_write(
-    handle: &StreamHandle,
-    place: &mut Place,
-    parts: &[IoSlice<'_>],
-    cx: &Context<'_>,
-) -> Poll<io::Result<usize>> {
-    handle.poll_in_line(place, cx, |tables, key, waiter, caller| {
-        let entry = tables.streams.get_mut(key)?;
-        let (place, services) = ((key, entry.number()), &mut tables.services);
-        Some(entry.send.poll_write(place, waiter, parts, caller, services))
-    })
-}
-
-pub(super) async fn write_all(handle: &StreamHandle, mut bytes: &[u8]) -> io::Result<()> {
-    while !bytes.is_empty() {
-        let count = write(handle, &[IoSlice::new(bytes)]).await?;
-        bytes = &bytes[count..];
-    }
-    Ok(())
-}
-
-pub(super) async fn flush(handle: &StreamHandle) -> io::Result<()> {
-    if !handle.is_bound() {
-        return Ok(());
-    }
-    let mut place = Place::new(Wait::Write);
-    poll_fn(|cx| poll_flush(handle, &mut place, cx)).await
-}
-
-pub(super) fn poll_flush(
-    handle: &StreamHandle,
-    place: &mut Place,
-    cx: &Context<'_>,
-) -> Poll<io::Result<()>> {
-    handle.poll_in_line(place, cx, |tables, key, waiter, caller| {
-        let entry = tables.streams.get_mut(key)?;
-        Some(entry.send.poll_flush(waiter, caller, &mut tables.services))
-    })
-}
-
-pub(super) async fn shut_down(handle: &StreamHandle) -> io::Result<()> {
-    flush(handle).await?;
-    end_writing(handle)
-}
-
-/// Sends FIN. A connection that is down has no direction left to end: that is no error, as a second
-/// call is none; what was lost with it, flush and reads tell.
-pub(super) fn end_writing(handle: &StreamHandle) -> io::Result<()> {
-    match call::shutdown(handle.number(), Shutdown::Write) {
-        Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
-        result => result,
-    }
-}
-
-/// Ends what is in flight and takes the stream off its core.
-pub(super) async fn detach(handle: &StreamHandle) -> io::Result<()> {
-    if !handle.is_bound() {
-        return Ok(());
-    }
-    flush(handle).await?;
-    let mut place = Place::new(Wait::Idle);
-    poll_fn(|cx| {
-        handle.poll_in_line(&mut place, cx, |tables, key, waiter, caller| {
-            let entry = tables.streams.get_mut(key)?;
-            let services = &mut tables.services;
-            if entry.poll_idle(key, waiter, caller, services).is_pending() {
-                return Some(Poll::Pending);
-            }
-            let number = entry.number();
-            let mut stream = tables.streams.remove(key)?;
-            let remains = stream.remains();
-            services.ring.forget(number);
-            stream.close(&mut tables.operations, services);
-            *waiter = None;
-            // Before those who are woken by this look for it.
-            handle.unbind(remains);
-            Some(Poll::Ready(Ok(())))
-        })
-    })
-    .await
 }

@@ -3,29 +3,21 @@
 mod convert;
 mod options;
 
-use std::future::poll_fn;
 use std::io::{self, IoSlice};
-use std::mem::MaybeUninit;
 use std::net::{Shutdown, SocketAddr};
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 pub use self::convert::DetachError;
 use super::futures::{Recv, SendBuffer};
-use super::handle::{Bound, Place, StreamHandle};
+use super::handle::{Bound, StreamHandle};
+use super::native;
 use super::split::{self, OwnedReadHalf, OwnedWriteHalf, ReadHalf, WriteHalf};
 use super::{TcpSocket, ToSocketAddrs};
 use crate::io::buffer::{BufError, IoBuf, IoBufMut};
 use crate::io::descriptor::Descriptor;
 use crate::io::dns;
-use crate::io::mailbox::{Key, Wait, WaiterId};
-use crate::io::net::stream::Stream;
-use crate::io::operation::{self, Pending, outcome_to_result};
-use crate::io::payload::AnyPayload;
 use crate::io::request::call;
-use crate::io::services::Services;
-use crate::io::waiters::Caller;
 
 /// A TCP connection.
 ///
@@ -145,7 +137,7 @@ impl TcpStream {
         // SAFETY: `IoBufMut` promises that many writable bytes there, and nobody else touches them
         // while we hold the buffer.
         let into = unsafe { std::slice::from_raw_parts_mut(address.cast(), room) };
-        match read(&self.handle, into).await {
+        match native::read(&self.handle, into).await {
             Ok(count) => {
                 // SAFETY: the read has initialised that many bytes, from the start.
                 unsafe { buffer.set_init(count) };
@@ -198,7 +190,7 @@ impl TcpStream {
     ///
     /// Dropped, it loses nothing.
     pub async fn read(&self, into: &mut [u8]) -> io::Result<usize> {
-        read(&self.handle, as_uninit(into)).await
+        native::read(&self.handle, native::as_uninit(into)).await
     }
 
     /// Fills a slice, and answers its length.
@@ -214,7 +206,7 @@ impl TcpStream {
     /// continues at the exact byte. (`AsyncReadExt::read_exact` of other crates has its own loop
     /// and no such promise.)
     pub async fn read_exact(&self, into: &mut [u8]) -> io::Result<usize> {
-        split::read_exact(&self.handle, into).await
+        native::read_exact(&self.handle, into).await
     }
 
     /// Reads up to and with `delimiter`, and appends that to `into`: at most `limit` bytes. Returns
@@ -238,7 +230,7 @@ impl TcpStream {
         into: &mut Vec<u8>,
         limit: usize,
     ) -> io::Result<usize> {
-        split::read_until(&self.handle, delimiter, into, limit).await
+        native::read_until(&self.handle, delimiter, into, limit).await
     }
 
     /// Looks at the next bytes without taking them.
@@ -251,7 +243,7 @@ impl TcpStream {
     ///
     /// Dropped, it loses nothing.
     pub async fn peek(&self, into: &mut [u8]) -> io::Result<usize> {
-        split::peek(&self.handle, into).await
+        native::peek(&self.handle, into).await
     }
 
     /// Writes from a slice: as much as the socket takes at once, at least one byte. What is
@@ -278,7 +270,7 @@ impl TcpStream {
     ///
     /// Dropped while it waits, nothing was sent.
     pub async fn write_vectored(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
-        split::write(&self.handle, parts).await
+        native::write(&self.handle, parts).await
     }
 
     /// Writes a whole slice.
@@ -292,7 +284,7 @@ impl TcpStream {
     /// Dropped half-way, a part of the slice may have been sent; how much is not known. Use
     /// [`send`](Self::send) where that matters.
     pub async fn write_all(&self, bytes: &[u8]) -> io::Result<()> {
-        split::write_all(&self.handle, bytes).await
+        native::write_all(&self.handle, bytes).await
     }
 
     /// Waits until everything committed is taken by the kernel.
@@ -305,10 +297,13 @@ impl TcpStream {
     ///
     /// Dropped, it changes nothing.
     pub async fn flush(&self) -> io::Result<()> {
-        split::flush(&self.handle).await
+        native::flush(&self.handle).await
     }
 
-    /// Waits until a read would not wait.
+    /// Waits until a read would not wait: bytes are there, the stream has ended or failed.
+    ///
+    /// It may also answer when a read that got all it had asked for took the last bytes; then
+    /// [`try_read`](Self::try_read) says `WouldBlock` once, and the next call waits.
     ///
     /// # Errors
     ///
@@ -319,11 +314,7 @@ impl TcpStream {
     ///
     /// Dropped, it changes nothing.
     pub async fn readable(&self) -> io::Result<()> {
-        self.ready(Wait::Readable, |entry, key, waiter, caller, services| {
-            let number = entry.number();
-            entry.receive.poll_ready(key, number, waiter, caller, services)
-        })
-        .await
+        native::readable(&self.handle).await
     }
 
     /// Waits until a write would not wait.
@@ -336,25 +327,7 @@ impl TcpStream {
     ///
     /// Dropped, it changes nothing.
     pub async fn writable(&self) -> io::Result<()> {
-        self.ready(Wait::Writable, |entry, key, waiter, caller, services| {
-            let number = entry.number();
-            entry.send.poll_ready((key, number), waiter, caller, services)
-        })
-        .await
-    }
-
-    async fn ready<F>(&self, wait: Wait, poll: F) -> io::Result<()>
-    where
-        F: Fn(&mut Stream, Key, &mut Option<WaiterId>, &mut Caller<'_>, &mut Services) -> Poll<()>,
-    {
-        let mut place = Place::new(wait);
-        poll_fn(|cx| {
-            self.handle.poll_in_line(&mut place, cx, |tables, key, waiter, caller| {
-                let entry = tables.streams.get_mut(key)?;
-                Some(poll(entry, key, waiter, caller, &mut tables.services).map(Ok))
-            })
-        })
-        .await
+        native::writable(&self.handle).await
     }
 
     /// Reads what is there.
@@ -364,14 +337,7 @@ impl TcpStream {
     /// As recv(2); [`WouldBlock`](io::ErrorKind::WouldBlock) when nothing is, or another read
     /// stands in line: wait for [`readable`](Self::readable).
     pub fn try_read(&self, into: &mut [u8]) -> io::Result<usize> {
-        if into.is_empty() {
-            return Ok(0);
-        }
-        self.handle.with(|tables, key| {
-            let entry = tables.streams.get_mut(key)?;
-            let number = entry.number();
-            Some(entry.receive.try_read(key, number, as_uninit(into), &mut tables.services))
-        })
+        native::try_read(&self.handle, into)
     }
 
     /// Writes what the socket takes at once.
@@ -381,11 +347,16 @@ impl TcpStream {
     /// As send(2); [`WouldBlock`](io::ErrorKind::WouldBlock) when it takes nothing, or
     /// committed bytes or other writes stand before it: wait for [`writable`](Self::writable).
     pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        self.handle.with(|tables, key| {
-            let entry = tables.streams.get_mut(key)?;
-            let (number, parts) = (entry.number(), [IoSlice::new(bytes)]);
-            Some(entry.send.try_write((key, number), &parts, &mut tables.services))
-        })
+        self.try_write_vectored(&[IoSlice::new(bytes)])
+    }
+
+    /// Writes what the socket takes at once of several slices, in one system call.
+    ///
+    /// # Errors
+    ///
+    /// As [`try_write`](Self::try_write).
+    pub fn try_write_vectored(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        native::try_write(&self.handle, parts)
     }
 
     /// Ends writing: waits until everything committed is taken, then sends FIN. Reading goes on.
@@ -401,7 +372,7 @@ impl TcpStream {
     ///
     /// Dropped while it waits for committed bytes, nothing is ended.
     pub async fn shutdown(&self) -> io::Result<()> {
-        split::shut_down(&self.handle).await
+        native::shut_down(&self.handle).await
     }
 
     /// Ends one or both directions, as `shutdown` of [`std::net::TcpStream`]. Ending the writing
@@ -435,37 +406,7 @@ impl TcpStream {
     ///
     /// Dropped, the stream closes all the same, as if it had been dropped.
     pub async fn close(self) -> io::Result<()> {
-        if !self.handle.is_bound() && !self.handle.socket().has_input() {
-            return Ok(());
-        }
-        let mut closing: Option<Pending<()>> = None;
-        poll_fn(|cx| {
-            if let Some(closing) = &mut closing {
-                return closing.poll(cx).map(|closed| {
-                    closed.and_then(|(outcome, ())| outcome_to_result(outcome).map(drop))
-                });
-            }
-            let mut waker = Some(cx.waker().clone());
-            let opened = self.handle.with(|tables, key| {
-                let entry = tables.streams.get_mut(key)?;
-                let operation =
-                    operation::open(&mut tables.operations, AnyPayload::plain(()), waker.take());
-                entry.release_for(key, operation, &mut tables.services);
-                tables.settle_stream(key);
-                Some(Ok(operation))
-            });
-            match opened {
-                Ok(operation) => {
-                    let pending =
-                        closing.insert(Pending::new(crate::io::mailbox::current_core(), operation));
-                    pending.poll(cx).map(|closed| {
-                        closed.and_then(|(outcome, ())| outcome_to_result(outcome).map(drop))
-                    })
-                }
-                Err(error) => Poll::Ready(Err(error)),
-            }
-        })
-        .await
+        native::close(&self.handle).await
     }
 
     /// Resets the connection now: what is unsent or unread is thrown away, and the peer sees
@@ -492,7 +433,7 @@ impl TcpStream {
     ///
     /// Dropped half-way, the stream stays usable where it was.
     pub async fn detach(&self) -> io::Result<()> {
-        split::detach(&self.handle).await
+        native::detach(&self.handle).await
     }
 
     /// Splits by reference into a reading and a writing half.
@@ -506,35 +447,4 @@ impl TcpStream {
     pub fn into_split(self) -> (OwnedReadHalf, OwnedWriteHalf) {
         split::into_split(self)
     }
-}
-
-/// One read into a slice.
-pub(super) async fn read(handle: &StreamHandle, into: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
-    if into.is_empty() {
-        return Ok(0);
-    }
-    let mut place = Place::new(Wait::Read);
-    poll_fn(|cx| poll_read(handle, &mut place, false, into, cx)).await
-}
-
-#[inline]
-pub(super) fn poll_read(
-    handle: &StreamHandle,
-    place: &mut Place,
-    keep_place: bool,
-    into: &mut [MaybeUninit<u8>],
-    cx: &Context<'_>,
-) -> Poll<io::Result<usize>> {
-    handle.poll_in_line(place, cx, |tables, key, waiter, caller| {
-        let entry = tables.streams.get_mut(key)?;
-        let (number, services) = (entry.number(), &mut tables.services);
-        let place = (waiter, keep_place);
-        Some(entry.receive.poll_slice(key, number, place, into, caller, services))
-    })
-}
-
-/// Bytes that are there anyway, as room for new ones.
-pub(super) fn as_uninit(bytes: &mut [u8]) -> &mut [MaybeUninit<u8>] {
-    // SAFETY: the same layout. Nobody here writes anything but initialised bytes through it.
-    unsafe { &mut *(std::ptr::from_mut(bytes) as *mut [MaybeUninit<u8>]) }
 }

@@ -44,7 +44,7 @@ fn gate(pool: &Pool) -> (Receiver<()>, Sender<()>) {
 
 #[test]
 fn as_many_threads_as_jobs_up_to_the_limit() {
-    let pool = Pool::new(3, LONG);
+    let pool = Pool::new(Threads::default(), 3, LONG);
     let gates = [gate(&pool), gate(&pool), gate(&pool)];
     for (started, _) in &gates {
         started.recv().expect("three run at once");
@@ -65,7 +65,7 @@ fn as_many_threads_as_jobs_up_to_the_limit() {
 
 #[test]
 fn an_idle_thread_is_used_again_and_ends_in_time() {
-    let pool = Pool::new(8, LONG);
+    let pool = Pool::new(Threads::default(), 8, LONG);
     for _ in 0..100 {
         let (started, leave) = gate(&pool);
         started.recv().expect("it runs");
@@ -76,7 +76,7 @@ fn an_idle_thread_is_used_again_and_ends_in_time() {
     }
     assert_eq!(pool.shared.lock().threads_ever, 1);
 
-    let hasty = Pool::new(8, Duration::ZERO);
+    let hasty = Pool::new(Threads::default(), 8, Duration::ZERO);
     assert_eq!(wait(hasty.run(|| 1, None)).expect("it ran"), 1);
     while hasty.shared.lock().threads > 0 {
         std::thread::yield_now();
@@ -112,7 +112,7 @@ fn a_full_queue_hands_the_job_back() {
 
 #[test]
 fn a_panic_goes_to_its_waiter_and_the_thread_goes_on() {
-    let pool = Pool::new(1, LONG);
+    let pool = Pool::new(Threads::default(), 1, LONG);
     let failure = wait(pool.run(|| -> u8 { std::panic::panic_any(7_u64) }, None));
     let Err(Failure::Panicked(payload)) = failure else { panic!("{failure:?}") };
     assert_eq!(payload.downcast_ref(), Some(&7_u64));
@@ -131,7 +131,7 @@ fn a_panic_goes_to_its_waiter_and_the_thread_goes_on() {
 
 #[test]
 fn dropping_the_future_cancels_what_has_not_started() {
-    let pool = Pool::new(1, LONG);
+    let pool = Pool::new(Threads::default(), 1, LONG);
     let (started, leave) = gate(&pool);
     started.recv().expect("it runs");
     let owned = Arc::new(());
@@ -145,7 +145,7 @@ fn dropping_the_future_cancels_what_has_not_started() {
 
 #[test]
 fn the_result_of_an_abandoned_run_is_dropped_once() {
-    let pool = Pool::new(1, LONG);
+    let pool = Pool::new(Threads::default(), 1, LONG);
     let (started, has_started) = channel();
     let (leave, may_leave) = channel::<()>();
     let owned = Arc::new(());
@@ -165,7 +165,7 @@ fn the_result_of_an_abandoned_run_is_dropped_once() {
 
 #[test]
 fn shutdown_drops_the_queue_and_counts_what_still_runs() {
-    let pool = Pool::new(1, LONG);
+    let pool = Pool::new(Threads::default(), 1, LONG);
     let (started, leave) = gate(&pool);
     started.recv().expect("it runs");
     let owned = Arc::new(());
@@ -187,7 +187,7 @@ fn a_queued_job_may_panic_when_it_is_dropped() {
             panic!("a job that panics when it is dropped");
         }
     }
-    let pool = Pool::new(1, LONG);
+    let pool = Pool::new(Threads::default(), 1, LONG);
     let (started, leave) = gate(&pool);
     started.recv().expect("it runs");
     let bomb = Bomb;
@@ -198,7 +198,7 @@ fn a_queued_job_may_panic_when_it_is_dropped() {
 
 #[test]
 fn a_dropped_pool_lets_its_threads_end() {
-    let pool = Pool::new(2, LONG);
+    let pool = Pool::new(Threads::default(), 2, LONG);
     wait(pool.run(|| (), None)).expect("it ran");
     let shared = pool.shared.clone();
     drop(pool);
@@ -218,7 +218,7 @@ fn blocked_signals() -> u64 {
 #[test]
 fn threads_get_no_signals_and_ours_stay_as_they_were() {
     let before = blocked_signals();
-    let pool = Pool::new(1, LONG);
+    let pool = Pool::new(Threads::default(), 1, LONG);
     let there = wait(pool.run(blocked_signals, None)).expect("it ran");
     for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGCHLD, libc::SIGUSR1] {
         assert_ne!(there & (1 << (signal - 1)), 0, "signal {signal} is blocked");

@@ -52,6 +52,28 @@ fn every_core_reaches_every_other() {
 }
 
 #[test]
+fn threads_are_made_as_they_were_described() {
+    /// So much of the stack is in use, with the caller's caller and so on.
+    fn deep(left: usize) -> usize {
+        let room = std::hint::black_box([left; 1024]);
+        if left == 0 { 0 } else { deep(left - 1) + room[0] - left + 1 }
+    }
+    // Four times what a thread has without being told, and room for what a sanitizer adds.
+    let builder = cores(2).thread_name("peg").thread_stack_size(64 << 20);
+    let names = builder.run(|core| async move {
+        assert_eq!(deep(1000), 1000, "eight MiB on a core");
+        let work = spawn_blocking(|| (deep(1000), thread::current().name().map(str::to_owned)));
+        let (depth, name) = work.await.unwrap();
+        assert_eq!(depth, 1000, "and in the pool");
+        assert!(name.is_some_and(|name| name.starts_with("peg-blocking-")));
+        (core.index(), thread::current().name().map(str::to_owned))
+    });
+    for (index, name) in names.unwrap() {
+        assert_eq!(name, Some(format!("peg-core-{index}")));
+    }
+}
+
+#[test]
 fn a_core_serves_on_after_its_own_future_has_returned() {
     let results = cores(2).run(|core| async move {
         if core.index() == 0 {

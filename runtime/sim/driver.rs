@@ -17,11 +17,16 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use super::further::{Promise, Wish};
 use super::machine::{Core, Outcome, Program};
+use crate::io::mailbox::CoreId;
 use crate::io::pool::{Pool, contain};
+use crate::io::ring::simulated::signals::Delivery;
 use crate::io::ring::simulated::world::{Order, World};
 use crate::io::ring::simulated::{Chance, Crash};
+use crate::io::signal::Signal;
 use crate::runtime::builder::Builder;
+use crate::runtime::one::Report;
 
 /// The longest that a blocking job waits for its thread, in nanoseconds.
 const JOB_MAX: usize = 2_000_000;
@@ -70,6 +75,8 @@ pub(crate) struct Driver<'a> {
     jobs: Vec<(u64, usize)>,
     actions: BTreeMap<(u64, usize), Action>,
     planned: usize,
+    /// Who is told of the end of a further core.
+    ends: Vec<(CoreId, Promise<Report>)>,
     chance: Chance,
     pub(crate) steps: u64,
     /// What a program gets to end in order.
@@ -88,6 +95,7 @@ impl<'a> Driver<'a> {
             jobs: Vec::new(),
             actions: BTreeMap::new(),
             planned: 0,
+            ends: Vec::new(),
             steps: 0,
             grace: None,
             failed: None,
@@ -211,6 +219,7 @@ impl<'a> Driver<'a> {
             self.returned(index, outcome);
         }
         if self.cores[index].has_ended() {
+            self.tell_end(index);
             self.leave(host, boot);
         }
     }
@@ -271,9 +280,57 @@ impl<'a> Driver<'a> {
                         self.boot(host);
                     }
                 }
+                Order::Signal { host, signal } => self.signal(host, signal),
                 Order::At { time, action } => self.at(time, action),
+                Order::Wish(wish) => {
+                    self.grant(*wish.downcast().expect("nobody else expresses wishes"));
+                }
             }
         }
+    }
+
+    fn signal(&mut self, host: usize, signal: Signal) {
+        match self.world.with(|state| state.deliver(host, signal)) {
+            Delivery::Nothing => {}
+            Delivery::Caught(due) => due.into_iter().for_each(|waker| contain(|| waker.wake())),
+            Delivery::Kills => {
+                let Plan { name, is_client, .. } = &self.hosts[host].plan;
+                assert!(!is_client, "{name} is a client, and has never waited for this signal");
+                self.crash(host, Crash::Kill);
+            }
+        }
+    }
+
+    /// Starts or ends a further core. Those of a host that is down by now are gone.
+    fn grant(&mut self, wish: Wish) {
+        match wish {
+            Wish::Start { boot, builder, told } => {
+                let lives = |host: &Host<'_>| host.life.as_ref().is_some_and(|it| it.boot == boot);
+                let Some(host) = self.hosts.iter().position(lives) else { return };
+                let Some(Life { pool, .. }) = &self.hosts[host].life else { return };
+                let mut idle: Program<'a> = Box::new(|_| Box::pin(std::future::pending()));
+                let cores = Core::start(&self.world, host, boot, (&builder, 1), pool, &mut idle);
+                let core = &cores[0];
+                told.keep((core.id(), core.handle()));
+                self.cores.extend(cores);
+            }
+            Wish::End { core: id, deadline, told } => {
+                let Some(core) = self.cores.iter_mut().find(|core| core.id() == id) else { return };
+                core.end(&self.world, Some(deadline));
+                self.ends.push((id, told));
+            }
+        }
+    }
+
+    /// A further core that has ended goes at once; those of a program stay as long as its others.
+    fn tell_end(&mut self, index: usize) {
+        let id = self.cores[index].id();
+        let Some(at) = self.ends.iter().position(|(core, _)| *core == id) else { return };
+        let (_, told) = self.ends.swap_remove(at);
+        let core = self.cores.remove(index);
+        let (report, _) = core.result().expect("it has ended");
+        core.abandon(&self.world);
+        told.keep(report);
     }
 
     /// Ends all programs in order. Nothing else that was planned happens any more.

@@ -34,12 +34,14 @@ pub struct Faults {
     partitions: usize,
     resets: usize,
     crashes: usize,
+    clocks: usize,
 }
 
 impl Faults {
-    /// Up to four of each kind, before this time of the world.
+    /// Up to four of each kind, before this time of the world; clocks go right unless
+    /// [asked](Self::clocks).
     pub fn until(time: Duration) -> Self {
-        Self { until: time, partitions: 4, resets: 4, crashes: 4 }
+        Self { until: time, partitions: 4, resets: 4, crashes: 4, clocks: 0 }
     }
 
     /// How often two hosts are parted, at most, one way or both. Default: 4.
@@ -61,6 +63,13 @@ impl Faults {
         self
     }
 
+    /// How often the clock of a host goes wrong, at most: it jumps up to an hour ahead, or its time
+    /// of day does so to either side, or it drifts for a while, by up to a tenth. Default: 0.
+    pub fn clocks(mut self, at_most: usize) -> Self {
+        self.clocks = at_most;
+        self
+    }
+
     /// Plans everything, and tells what.
     pub(super) fn plan(self, sim: &mut Sim) -> String {
         let names = |clients| {
@@ -77,6 +86,7 @@ impl Faults {
         if !hosts.is_empty() {
             (0..plan.up_to(self.crashes)).for_each(|_| plan.crash(&hosts));
         }
+        (0..plan.up_to(self.clocks)).for_each(|_| plan.clock(&all));
         plan.sim.at(self.until, move |world| {
             world.heal_all();
             hosts.iter().for_each(|host| world.restart(host));
@@ -146,5 +156,31 @@ impl Plan<'_> {
         let again = host.clone();
         self.at(at, move |world| world.crash(&host, how));
         self.at(back, move |world| world.restart(&again));
+    }
+
+    fn clock(&mut self, hosts: &[String]) {
+        let ([at, until], host) = (self.span(), hosts[self.chance.below(hosts.len())].clone());
+        let by = Duration::from_millis(self.chance.up_to(3_600_000) as u64);
+        match self.chance.below(4) {
+            0 => {
+                self.tell(&format!("the clock of {host} jumps by {by:?}: {at:?}"));
+                self.at(at, move |world| world.jump_clock(&host, by));
+            }
+            1 => {
+                self.tell(&format!("the time of day of {host} jumps by {by:?}: {at:?}"));
+                self.at(at, move |world| world.wall_clock_forwards(&host, by));
+            }
+            2 => {
+                self.tell(&format!("the time of day of {host} jumps back by {by:?}: {at:?}"));
+                self.at(at, move |world| world.wall_clock_backwards(&host, by));
+            }
+            _ => {
+                let rate = self.chance.up_to(200_000) as i32 - 100_000;
+                self.tell(&format!("the clock of {host} drifts by {rate} ppm: {at:?}, {until:?}"));
+                let again = host.clone();
+                self.at(at, move |world| world.drift_clock(&host, rate));
+                self.at(until, move |world| world.drift_clock(&again, 0));
+            }
+        }
     }
 }

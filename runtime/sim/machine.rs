@@ -16,14 +16,16 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use crate::io::mailbox::CoreId;
 use crate::io::pool::{Pool, contain};
 use crate::io::proactor::Ending;
 use crate::io::ring::Prepared;
 use crate::io::ring::simulated::Chance;
 use crate::io::ring::simulated::world::World;
-use crate::runtime::builder::{Builder, DROP_DEADLINE, Report, nanoseconds};
+use crate::runtime::builder::{Builder, DROP_DEADLINE, nanoseconds};
 use crate::runtime::cores::CoreHandle;
-use crate::runtime::{Metrics, Runtime};
+use crate::runtime::one::Report;
+use crate::runtime::{Handle, Metrics, Runtime};
 
 /// The longest that a turn takes, in nanoseconds.
 const TURN_MAX: usize = 5_000;
@@ -97,6 +99,14 @@ impl<'a> Core<'a> {
             Self { host, boot, runtime, phase, due: now, seen: 0, metrics: None }
         };
         runtimes.into_iter().zip(handles).map(start).collect()
+    }
+
+    pub(crate) fn id(&self) -> CoreId {
+        self.runtime.core().proactor().id()
+    }
+
+    pub(crate) fn handle(&self) -> Handle {
+        self.runtime.handle()
     }
 
     pub(crate) fn has_ended(&self) -> bool {

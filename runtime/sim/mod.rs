@@ -62,8 +62,9 @@
 //! its default hasher iterates in another order in each process), and `thread_local!`, which all
 //! hosts of a world share. Two runs of the same seed then differ, and [`check`] says so.
 //!
-//! A simulated socket has no descriptor: `AsFd` and `as_raw_fd` panic. Signals and further runtimes
-//! inside the simulation answer [`Unsupported`](std::io::ErrorKind::Unsupported).
+//! A simulated socket has no descriptor: `AsFd` and `as_raw_fd` panic. Further runtimes inside the
+//! simulation answer [`Unsupported`](std::io::ErrorKind::Unsupported). A host's signals are those
+//! that [`World::terminate`] and [`World::interrupt`] send it.
 //!
 //! The [explorers](explore) disturb one program everywhere, one run after the other: they cancel
 //! each of its futures at every poll, and refuse it every call.
@@ -75,6 +76,7 @@ pub(crate) mod driver;
 pub mod explore;
 mod failure;
 mod faults;
+pub(crate) mod further;
 mod machine;
 mod settings;
 mod world;
@@ -95,8 +97,8 @@ use self::settings::Settings;
 pub use self::world::{World, note, world};
 use crate::io::ring::simulated::world::World as Kernel;
 pub use crate::io::ring::simulated::{Books, Chance, Crash, Disk, DiskOptions, Survival};
-use crate::runtime::builder::Report;
 use crate::runtime::builder::nanoseconds;
+use crate::runtime::one::Report;
 use crate::runtime::{Builder, CoreHandle, Metrics};
 
 /// What a program of a simulation may return: `()`, nothing at all because it has no end, or a

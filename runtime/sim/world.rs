@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::Link;
 use crate::io::ring::simulated::world::{self, Order, World as Kernel};
 use crate::io::ring::simulated::{Books, Chance, Crash, Disk};
+use crate::io::signal::Signal;
 use crate::runtime::builder::nanoseconds;
 
 /// The world whose simulation runs on this thread.
@@ -142,6 +143,46 @@ impl World {
         self.world.order(Order::Restart { host });
     }
 
+    /// Sends a host SIGTERM, as soon as the turn of whoever asks is over: its program hears of it
+    /// by [`terminate`](crate::signal::terminate). One that has never waited for it is killed, as
+    /// by [`Crash::Kill`]. A host that is down hears nothing.
+    ///
+    /// # Panics
+    ///
+    /// When it is a client that has never waited for it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use quoit::sim::{self, Sim};
+    ///
+    /// let mut sim = Sim::new(1);
+    /// sim.host("server", || async {
+    ///     quoit::signal::terminate().await.unwrap();
+    ///     sim::note("ends in order");
+    /// });
+    /// sim.at(Duration::from_secs(1), |world| world.terminate("server"));
+    /// sim.client("client", quoit::time::sleep(Duration::from_secs(2)));
+    /// sim.run().unwrap();
+    /// assert!(sim.trace().contains("says: ends in order"));
+    /// ```
+    pub fn terminate(&self, host: &str) {
+        let host = self.host(host);
+        self.world.order(Order::Signal { host, signal: Signal::Terminate });
+    }
+
+    /// Sends a host SIGINT, as [`terminate`](Self::terminate) does SIGTERM: its program hears of it
+    /// by [`ctrl_c`](crate::signal::ctrl_c).
+    ///
+    /// # Panics
+    ///
+    /// When it is a client that has never waited for it.
+    pub fn interrupt(&self, host: &str) {
+        let host = self.host(host);
+        self.world.order(Order::Signal { host, signal: Signal::Interrupt });
+    }
+
     /// Whether a host is up.
     #[must_use]
     pub fn is_up(&self, host: &str) -> bool {
@@ -153,6 +194,35 @@ impl World {
     pub fn jump_clock(&self, host: &str, by: Duration) {
         let host = self.host(host);
         self.world.with(|state| state.jump(host, nanoseconds(by)));
+    }
+
+    /// Has the clock of a host drift from now on: it gains so many microseconds in each second, or
+    /// loses them if they are negative, and its time of day with it. Zero ends that.
+    ///
+    /// # Panics
+    ///
+    /// For a million or more below zero: the clock would stand, or go back.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use quoit::sim::{self, Sim};
+    /// use quoit::time::sleep;
+    ///
+    /// let mut sim = Sim::new(1);
+    /// sim.host("server", || async {
+    ///     sleep(Duration::from_secs(10)).await;
+    ///     sim::note("the lease has expired");
+    /// });
+    /// sim.world().drift_clock("server", 10_000); // one in a hundred
+    /// sim.client("client", sleep(Duration::from_millis(9_910)));
+    /// sim.run().unwrap();
+    /// assert!(sim.trace().contains("the lease has expired"));
+    /// ```
+    pub fn drift_clock(&self, host: &str, parts_per_million: i32) {
+        let host = self.host(host);
+        self.world.with(|state| state.set_rate(host, parts_per_million));
     }
 
     /// Has the time of day of a host jump forwards, and nothing else: see

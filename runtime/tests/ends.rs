@@ -75,7 +75,10 @@ fn panics_of_a_task_stay_with_its_handle() {
     future.panics = true;
     let error = runtime.block_on(runtime.spawn(future)).map(drop).unwrap_err();
     assert!(error.is_panic() && !error.is_cancelled());
-    assert!(error.to_string().ends_with("panicked: as asked"), "{error}");
+    let id = error.id();
+    assert_eq!(error.to_string(), format!("task {id} panicked with message \"as asked\""));
+    let debug = format!("JoinError::Panic(Id({id}), \"as asked\", ...)");
+    assert_eq!(format!("{error:?}"), debug);
     let error = std::io::Error::from(error);
     assert!(error.get_ref().unwrap().is::<JoinError>());
     assert_eq!(books.counts(), (1, 1, 0));

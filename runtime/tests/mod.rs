@@ -5,6 +5,8 @@
 //! A test states all counts after each step, so that a leak or a double drop cannot hide.
 
 mod ends;
+mod hooks;
+mod identity;
 mod life;
 mod memory;
 mod threads;

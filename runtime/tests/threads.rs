@@ -175,3 +175,15 @@ fn a_spinning_core_is_woken_without_having_slept() {
     let metrics = runtime.metrics();
     assert_eq!((metrics.parks, metrics.remote_wakes), (0, 1));
 }
+
+#[test]
+fn what_was_sent_waits_to_be_seen() {
+    let runtime = Runtime::new().unwrap();
+    let handle = runtime.handle();
+    assert_eq!(runtime.metrics().remote_waiting, 0);
+    on_thread(move || (0..3).for_each(|_| drop(handle.spawn(async {}))));
+    assert_eq!(runtime.metrics().remote_waiting, 3, "the core stands still");
+    settle(&runtime);
+    let metrics = runtime.metrics();
+    assert_eq!((metrics.remote_waiting, metrics.tasks_spawned, metrics.tasks_alive), (0, 3, 0));
+}

@@ -114,6 +114,10 @@ impl Instant {
 
     /// The time since this moment; zero if it is still to come.
     ///
+    /// # Panics
+    ///
+    /// Inside a [simulation](crate::sim), when this is a moment of the machine's clock.
+    ///
     /// # Examples
     ///
     /// ```
@@ -128,7 +132,12 @@ impl Instant {
     /// ```
     #[must_use]
     pub fn elapsed(self) -> Duration {
-        Self::now().duration_since(self)
+        let now = Proactor::with_current(|proactor| {
+            let clock = proactor.clock();
+            assert!(!clock.is_foreign(self.nanoseconds()), "{FOREIGN}");
+            clock.now()
+        });
+        Self::from_nanoseconds(now.unwrap_or_else(elsewhere)).duration_since(self)
     }
 
     /// The moment `duration` later; `None` if there is none.
@@ -154,6 +163,10 @@ impl Instant {
         u64::try_from(self.0).unwrap_or(0)
     }
 }
+
+/// What is said to a program that takes a moment of the machine's clock into a simulation.
+pub(super) const FOREIGN: &str = "a simulated program counts from a moment of the machine's clock; \
+                                  take `Instant::now()` inside of the simulation";
 
 /// The time where there is no core: the machine's, or that of a simulated world.
 #[cold]

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use super::{Instant, Sleep, sleep_until};
+use super::{Instant, Sleep, sleep, sleep_until};
 
 /// A tick that comes later than this has been missed. Less is the ordinary delay of a busy
 /// machine, and no reason to shift the ticks that follow.
@@ -34,7 +34,7 @@ const TOLERANCE: Duration = Duration::from_millis(5);
 /// ```
 #[track_caller]
 pub fn interval(period: Duration) -> Interval {
-    interval_at(Instant::now(), period)
+    Interval { next: sleep(Duration::ZERO), ..interval_at(Instant::now(), period) }
 }
 
 /// Ticks every `period`, the first time at `start`.

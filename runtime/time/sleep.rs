@@ -5,6 +5,8 @@
 //!     idle ─────────────────────────────► armed at a core
 //!      ▲                                     │
 //!      └──── fired · polled elsewhere ───────┘  (removed there by message)
+//!
+//!     made where no core is ── polled in a simulation: begins to wait there ──► idle
 //! ```
 //!
 //! It holds two numbers and a key, nothing of the wheel's, so it is `Send` and `Sync` as it is.
@@ -16,11 +18,16 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::Instant;
+use super::instant::FOREIGN;
+use crate::io::clock::Clock;
 use crate::io::mailbox::{self, CoreId, Message};
 use crate::io::proactor::Proactor;
 use crate::io::timers::{Expiry, TimerKey};
 
 /// Waits for `duration` from now. Zero is ready at once, [`Duration::MAX`] never.
+///
+/// Made outside of a [simulation](crate::sim) and polled inside of it, it waits from its first poll
+/// on: "now" was a moment of another clock.
 ///
 /// # Panics
 ///
@@ -41,14 +48,15 @@ use crate::io::timers::{Expiry, TimerKey};
 /// # });
 /// ```
 pub fn sleep(duration: Duration) -> Sleep {
-    sleep_until(Instant::now() + duration)
+    Sleep::after(duration)
 }
 
 /// Waits until `deadline`, which may have passed.
 ///
 /// # Panics
 ///
-/// The future panics when it is polled outside a runtime.
+/// The future panics when it is polled outside a runtime, and when it is polled inside a
+/// [simulation](crate::sim) although the deadline is a moment of the machine's clock.
 ///
 /// # Cancel safety
 ///
@@ -67,7 +75,7 @@ pub fn sleep(duration: Duration) -> Sleep {
 /// # });
 /// ```
 pub fn sleep_until(deadline: Instant) -> Sleep {
-    Sleep { deadline, armed: None, reset_to_past: false }
+    Sleep { deadline, timer: Timer::Idle, reset_to_past: false }
 }
 
 /// Future of [`sleep`] and [`sleep_until`]: ready once its deadline has come, never before.
@@ -78,19 +86,39 @@ pub fn sleep_until(deadline: Instant) -> Sleep {
 #[must_use = "futures do nothing unless awaited or polled"]
 pub struct Sleep {
     deadline: Instant,
-    armed: Option<Armed>,
+    timer: Timer,
     /// The timer is due, but the core has not fired it yet.
     reset_to_past: bool,
 }
 
-/// There is, or was until it fired, a timer at this core.
 #[derive(Clone, Copy, Debug)]
-struct Armed {
-    core: CoreId,
-    key: TimerKey,
+enum Timer {
+    Idle,
+    /// The deadline is so many nanoseconds after a moment of the machine's clock.
+    Outside {
+        wait: u64,
+    },
+    /// There is, or was until it fired, a timer at this core.
+    Armed {
+        core: CoreId,
+        key: TimerKey,
+    },
 }
 
 impl Sleep {
+    pub(super) fn after(duration: Duration) -> Self {
+        match Proactor::with_current(|proactor| proactor.clock().now()) {
+            Some(now) => sleep_until(Instant::from_nanoseconds(now) + duration),
+            None => Self::outside(duration),
+        }
+    }
+
+    #[cold]
+    fn outside(duration: Duration) -> Self {
+        let wait = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        Self { timer: Timer::Outside { wait }, ..sleep_until(Instant::now() + duration) }
+    }
+
     /// When it is ready.
     #[must_use]
     pub fn deadline(&self) -> Instant {
@@ -133,7 +161,10 @@ impl Sleep {
     pub(super) fn set_deadline(&mut self, deadline: Instant) {
         self.deadline = deadline;
         self.reset_to_past = false;
-        let Some(Armed { core, key }) = self.armed else { return };
+        let Timer::Armed { core, key } = self.timer else {
+            self.timer = Timer::Idle;
+            return;
+        };
         self.reset_to_past = deadline <= Instant::now();
         if core != mailbox::current_core() {
             return self.disarm();
@@ -142,13 +173,13 @@ impl Sleep {
             proactor.with_timers(|timers| timers.reset(key, deadline.nanoseconds()))
         });
         if reset != Some(true) {
-            self.armed = None;
+            self.timer = Timer::Idle;
         }
     }
 
     /// Ready when the core has fired a timer for this deadline, were it long past.
     pub(super) fn poll_timer(&mut self, cx: &Context<'_>) -> Poll<()> {
-        let Some(Armed { core, key }) = self.armed else {
+        let Timer::Armed { core, key } = self.timer else {
             self.arm(cx);
             return Poll::Pending;
         };
@@ -168,7 +199,7 @@ impl Sleep {
                     Poll::Pending
                 }
                 None => {
-                    self.armed = None;
+                    self.timer = Timer::Idle;
                     Poll::Ready(())
                 }
             }
@@ -176,16 +207,37 @@ impl Sleep {
     }
 
     fn arm(&mut self, cx: &Context<'_>) {
-        self.armed = Some(with_core(|proactor| {
+        self.timer = with_core(|proactor| {
             let expiry = Expiry::Wake(cx.waker().clone());
             let deadline = self.deadline.nanoseconds();
             let key = proactor.with_timers(|timers| timers.insert(deadline, expiry));
-            Armed { core: proactor.id(), key }
-        }));
+            Timer::Armed { core: proactor.id(), key }
+        });
+    }
+
+    /// The time now, of a clock that the deadline belongs to.
+    fn now(&mut self) -> u64 {
+        with_core(|proactor| {
+            let clock = proactor.clock();
+            if clock.is_simulated() {
+                self.enter_simulation(clock);
+            }
+            clock.now()
+        })
+    }
+
+    #[cold]
+    fn enter_simulation(&mut self, clock: &Clock) {
+        if let Timer::Outside { wait } = self.timer {
+            self.deadline = Instant::from_nanoseconds(clock.now()) + Duration::from_nanos(wait);
+            self.timer = Timer::Idle;
+        }
+        assert!(!clock.is_foreign(self.deadline.nanoseconds()), "{FOREIGN}");
     }
 
     fn disarm(&mut self) {
-        let Some(Armed { core, key }) = self.armed.take() else { return };
+        let Timer::Armed { core, key } = self.timer else { return };
+        self.timer = Timer::Idle;
         if core == mailbox::current_core() {
             drop(Proactor::with_current(|proactor| {
                 proactor.with_timers(|timers| timers.remove(key))
@@ -203,10 +255,13 @@ impl Future for Sleep {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
         // An armed one need not look at the clock: the core does, before it polls anybody again.
-        let armed_here = this.armed.is_some_and(|armed| armed.core == mailbox::current_core());
+        let armed_here = match this.timer {
+            Timer::Armed { core, .. } => core == mailbox::current_core(),
+            Timer::Idle | Timer::Outside { .. } => false,
+        };
         // Unless it was set to a time that had passed: its timer fires, but only at the next turn.
         if !armed_here || this.reset_to_past {
-            let now = with_core(|proactor| proactor.clock().now());
+            let now = this.now();
             if this.deadline.nanoseconds() <= now {
                 this.disarm();
                 return Poll::Ready(());

@@ -15,6 +15,7 @@ use crate::io::pool::Pool;
 use crate::io::proactor::{Config, Park};
 use crate::io::ring::{RingChoice, prepare};
 use crate::io::services::Limits;
+use crate::io::system::Threads;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -51,7 +52,7 @@ fn config() -> Config {
         prepared: prepare(RingChoice::Readiness).expect("readiness is always there"),
         limits: Limits::default(),
         buffers: PoolConfig { count: 4, size: 1024, limit: 4 },
-        pool: Pool::new(1, SECOND),
+        pool: Pool::new(Threads::default(), 1, SECOND),
     }
 }
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use pin_project_lite::pin_project;
 
-use super::{Instant, Sleep, sleep_until};
+use super::{Instant, Sleep, sleep, sleep_until};
 use crate::io::allowance;
 use crate::io::timed::last_chance;
 
@@ -55,7 +55,7 @@ use crate::io::timed::last_chance;
 /// # });
 /// ```
 pub fn timeout<F: IntoFuture>(duration: Duration, future: F) -> Timeout<F::IntoFuture> {
-    timeout_at(Instant::now() + duration, future)
+    Timeout { future: Some(future.into_future()), sleep: sleep(duration), put_off: false }
 }
 
 /// Gives `future` until `deadline` to be ready, and drops it otherwise; see [`timeout`].

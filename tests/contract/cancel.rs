@@ -5,6 +5,7 @@ use std::io::ErrorKind;
 use std::pin::pin;
 use std::time::Duration;
 
+use quoit::__private::books_here;
 use quoit::net::TcpStream;
 use quoit::{task, time};
 
@@ -12,7 +13,7 @@ use crate::common::*;
 
 /// Waits until the kernel has given everything back but what `kept` requests name.
 async fn settled(kept: usize) {
-    until("the cancelled end", || Core.metrics().requests_in_flight <= kept).await;
+    until("the cancelled end", || books_here().requests_in_flight <= kept).await;
 }
 
 #[quoit::test(seeds = 12)]
@@ -123,5 +124,42 @@ async fn connects_cancelled_at_every_moment_leave_no_request() {
     }
     drop(listener);
     settled(0).await;
-    until("nothing stays open", || Core.metrics().streams_open == 0).await;
+    until("nothing stays open", || books_here().streams_open == 0).await;
+}
+
+/// Reads, sends, accepts and watches, all given up in one turn: the kernel gives everything back,
+/// and what it had committed to goes on.
+#[quoit::test(seeds = 12)]
+async fn everything_given_up_at_once_comes_back() {
+    let before = books_here().requests_in_flight;
+    let (mut kept, mut peers, mut sent) = (Vec::new(), Vec::new(), Vec::new());
+    for number in 0..fewer(60, 3) {
+        let (stream, peer) = pair().await;
+        match number % 4 {
+            0 => drop(dropped_at(Moment::Waiting, stream.recv()).await),
+            1 => drop(dropped_at(Moment::Waiting, stream.readable()).await),
+            2 => drop(dropped_at(Moment::Waiting, stream.read(&mut [0; 4])).await),
+            _ => {
+                stream.send_all("committed").await.unwrap();
+                sent.push(peers.len());
+            }
+        }
+        kept.push(stream);
+        peers.push(peer);
+    }
+    let (listener, _) = listen().await;
+    assert!(dropped_at(Moment::Waiting, listener.accept()).await.is_none());
+    some_turns().await;
+    assert!(books_here().requests_in_flight > before);
+    drop((kept, listener));
+    let readers = aside(async move {
+        for (at, peer) in peers.iter_mut().enumerate() {
+            let (bytes, error) = read_to_end(peer).await;
+            let expected: &[u8] = if sent.contains(&at) { b"committed" } else { b"" };
+            assert!(bytes == expected && error.is_none(), "{bytes:?} {error:?}");
+        }
+    });
+    readers.join().await;
+    settled(before).await;
+    until("nothing stays open", || books_here().streams_open == 0).await;
 }

@@ -1,6 +1,6 @@
 //! What the tests of the contract share: bytes that know their place, futures that are dropped at a
 //! chosen moment, the rings that a body runs on, and children for what touches the whole process.
-//! Its peers are in `peer`.
+//! Its peers are in `peer`, and other cores in `other`.
 
 use std::future::{Future, poll_fn};
 use std::io::Read;
@@ -19,6 +19,7 @@ use quoit::net::TcpListener;
 use quoit::time::Instant;
 use quoit::{Builder, Metrics, RingChoice, Runtime, time};
 
+pub(crate) use crate::other::*;
 pub(crate) use crate::peer::*;
 
 /// Long enough for a busy machine, short enough to tell a hang.
@@ -71,21 +72,41 @@ pub(crate) fn on_each_ring(body: impl Fn(Builder)) {
     }
 }
 
-/// The core that a body runs on, for its books.
+/// The core that a body runs on: for its books, and to have others like it.
 #[derive(Debug)]
-pub(crate) struct Core;
+pub(crate) struct Core {
+    builder: Builder,
+}
 
 impl Core {
     pub(crate) fn metrics(&self) -> Metrics {
         books_here()
+    }
+
+    /// Another core on the same kind of ring.
+    pub(crate) async fn other(&self) -> Other {
+        Other::start(self.builder.clone()).await
+    }
+
+    /// Runs `body` on another core, which ends with nothing left behind.
+    pub(crate) async fn elsewhere<F>(&self, body: impl FnOnce() -> F + Send + 'static) -> F::Output
+    where
+        F: Future<Output: Send + 'static> + 'static,
+    {
+        let other = self.other().await;
+        let output = other.run(body).await;
+        let report = other.end(PATIENCE).await;
+        assert!(report.is_clean(), "{report:?}");
+        output
     }
 }
 
 /// Runs `body` on a fresh runtime of each real ring; it must end with nothing left behind.
 pub(crate) fn on_each_runtime(configure: impl Fn(Builder) -> Builder, body: impl AsyncFn(&Core)) {
     on_each_ring(|builder| {
-        let runtime = configure(builder).build().expect("this ring was usable just before");
-        runtime.block_on(body(&Core));
+        let builder = configure(builder);
+        let runtime = builder.clone().build().expect("this ring was usable just before");
+        runtime.block_on(body(&Core { builder }));
         let report = runtime.shutdown(Duration::from_secs(5));
         assert!(report.is_clean(), "{report:?}");
     });
@@ -98,9 +119,12 @@ pub(crate) fn on_all_rings(
     body: impl AsyncFn(&Core),
 ) {
     on_each_runtime(&configure, &body);
-    for seed in seeds(count, env::var("QUOIT_RING").ok().as_deref()) {
+    let body = &body;
+    let asked = env::var("QUOIT_RING").ok().filter(|asked| asked != "simulated");
+    let run = |seed| {
         let run = catch_unwind(AssertUnwindSafe(|| {
-            simulate(seed, configure(Runtime::builder()), |_| body(&Core))
+            let core = Core { builder: configure(Runtime::builder()) };
+            simulate(seed, core.builder.clone(), |_| async move { body(&core).await })
         }));
         let run = run.unwrap_or_else(|panic| {
             eprintln!("failed under seed {seed} (QUOIT_SEED={seed} replays it)");
@@ -108,20 +132,19 @@ pub(crate) fn on_all_rings(
         });
         let is_clean = run.report.is_clean() && run.books.open == 0 && run.books.are_balanced();
         assert!(is_clean, "seed {seed}: {:?}, {:?}", run.report, run.books);
+        run.trace
+    };
+    for seed in seeds(count, asked.as_deref()) {
+        let trace = run(seed);
+        if seed == 0 {
+            assert_eq!(trace, run(seed), "something comes from outside of the simulation");
+        }
     }
 }
 
 /// So many bytes or times on a real ring; fewer in a simulation, where one costs a thousandfold.
 pub(crate) fn fewer(count: usize, by: usize) -> usize {
     if is_simulated() { count / by } else { count }
-}
-
-/// Runs `body` on another core, on the same kind of ring, in a thread of its own.
-pub(crate) fn elsewhere<R: Send>(builder: &Builder, body: impl AsyncFnOnce() -> R + Send) -> R {
-    thread::scope(|scope| {
-        let builder = builder.clone();
-        scope.spawn(move || builder.build().unwrap().block_on(body())).join().unwrap()
-    })
 }
 
 /// A listener, and its address.
@@ -262,8 +285,12 @@ impl Wake for Wakes {
     }
 }
 
-/// Open descriptors of this process. Only meaningful in a process of its own.
+/// Open descriptors of this process, which is only meaningful in one of its own; or of the
+/// simulated world.
 pub(crate) fn open_descriptors() -> usize {
+    if is_simulated() {
+        return quoit::sim::world().books().open;
+    }
     fs::read_dir("/proc/self/fd").expect("Linux has it").count()
 }
 

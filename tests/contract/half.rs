@@ -3,6 +3,7 @@
 
 use std::io::ErrorKind;
 use std::net::Shutdown;
+use std::rc::Rc;
 
 use crate::common::*;
 
@@ -74,4 +75,76 @@ async fn a_reset_under_a_half_closed_connection_is_told() {
     peer.reset();
     let error = within("recv", stream.recv()).await.unwrap_err();
     assert!(is_reset(&error), "{error}");
+}
+
+/// Those who wait to read are told of a shutdown of our own, as they are of the peer's.
+#[quoit::test(seeds = 16)]
+async fn a_shutdown_of_reading_ends_every_wait_for_bytes() {
+    for how in [Shutdown::Read, Shutdown::Both] {
+        for by_lease in [false, true] {
+            let (stream, mut peer) = pair().await;
+            let stream = Rc::new(stream);
+            let shared = stream.clone();
+            let reader = quoit::spawn(async move {
+                if by_lease {
+                    shared.recv().await.map(|lease| lease.len())
+                } else {
+                    shared.read(&mut [0; 10]).await
+                }
+            });
+            let shared = stream.clone();
+            let looker = quoit::spawn(async move {
+                loop {
+                    shared.readable().await?;
+                    match shared.try_read(&mut [0; 10]) {
+                        // Who waits to read comes first.
+                        Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                        done => return done,
+                    }
+                }
+            });
+            some_turns().await;
+            within("shutdown", stream.shutdown_with(how)).await.unwrap();
+            assert_eq!(within("the reader", reader).await.unwrap().unwrap(), 0, "{how:?}");
+            assert_eq!(within("who looks", looker).await.unwrap().unwrap(), 0, "{how:?}");
+            if how == Shutdown::Read {
+                stream.send_all("still said").await.unwrap();
+                peer.read_exact(&mut [0; 10]).await.unwrap();
+            } else {
+                assert_eq!(peer.read(&mut [0]).await.unwrap(), 0);
+                let error = within("send", stream.send("x")).await.unwrap_err();
+                assert_eq!(error.error().kind(), ErrorKind::BrokenPipe);
+            }
+        }
+    }
+}
+
+/// The peer's end is told to those who look, with bytes before it and without, and again to those
+/// who look later.
+#[quoit::test(seeds = 16)]
+async fn the_peers_end_is_readable() {
+    for text in [b"".as_slice(), b"last"] {
+        let (stream, mut peer) = pair().await;
+        let stream = Rc::new(stream);
+        let shared = stream.clone();
+        let early = quoit::spawn(async move { shared.readable().await });
+        some_turns().await;
+        peer.write_all(text).await.unwrap();
+        peer.shutdown(Shutdown::Write).unwrap();
+        within("who looked before", early).await.unwrap().unwrap();
+        let mut bytes = Vec::new();
+        loop {
+            within("who looks now", stream.readable()).await.unwrap();
+            let mut some = [0; 10];
+            match stream.try_read(&mut some) {
+                Ok(0) => break,
+                Ok(count) => bytes.extend_from_slice(&some[..count]),
+                Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
+            }
+        }
+        assert_eq!(bytes, text);
+        within("who looks afterwards", stream.readable()).await.unwrap();
+        stream.send_all("the other way is open").await.unwrap();
+        peer.read_exact(&mut [0; 21]).await.unwrap();
+    }
 }

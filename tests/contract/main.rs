@@ -4,15 +4,18 @@
 //!
 //! ```text
 //!   on io_uring, readiness and, by seeds, the simulation
-//!     read, write, accept, close, cancel, half, pool, odd, handover, but for what follows
-//!   on the real rings only
-//!     off_core, handover    other threads and cores; a simulation has one thread
-//!     shutdown              its peers outlive the core, which those of a simulation live on
-//!     pool                  fairness and stalls, which are measured in real time
-//!     odd                   clocks that are stopped while real bytes are on the way
-//!     reuse, many, start, accept without descriptors
-//!                           numbers, limits and filters of the real process
+//!     read, write, accept, close, cancel, half, ready, observe, pool, odd, handover, off_core,
+//!     shutdown, reuse, but for what follows
+//!   on the real rings only, since it is about the process
+//!     shutdown      the end of a thread, and of a process; a core's clock that stands while the
+//!                   machine's goes on
+//!     off_core      giving a descriptor away
+//!     accept        the process's limit of descriptors; a simulated kernel has its own shortages
+//!     many          ten thousand descriptors, and a process of clients
+//!     start         filters, limits, the environment; the slack of a thread's timers
 //! ```
+//!
+//! Another thread is another core, or no core at all: a simulation has both (`other`).
 
 #![allow(clippy::unwrap_used, reason = "unwrap is how a test fails")]
 
@@ -26,9 +29,11 @@ mod many;
 mod observe;
 mod odd;
 mod off_core;
+mod other;
 mod peer;
 mod pool;
 mod read;
+mod ready;
 mod reuse;
 mod shutdown;
 mod start;

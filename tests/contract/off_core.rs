@@ -3,16 +3,17 @@
 
 use std::io::{ErrorKind, Read};
 use std::pin::pin;
-use std::sync::Arc;
-use std::thread;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use quoit::Runtime;
+use quoit::__private::is_simulated;
 use quoit::buffer::Lease;
 use quoit::net::{OwnedReadHalf, OwnedWriteHalf, TcpListener, TcpStream};
 use quoit::{task, time};
 
 use crate::common::*;
+
+const SEEDS: u64 = 8;
 
 fn is_send_and_sync<T: Send + Sync>() {}
 fn is_send<T: Send>(value: T) -> T {
@@ -44,129 +45,163 @@ fn handles_and_the_futures_that_hold_them_are_send() {
 
 #[test]
 fn another_core_is_told_who_owns_a_handle() {
-    on_each_ring(|builder| {
-        builder.clone().build().unwrap().block_on(async {
+    on_all_rings(
+        SEEDS,
+        |builder| builder,
+        async |core| {
             let (stream, mut peer) = pair().await;
             let (listener, address) = listen().await;
             assert!(dropped_at(Moment::Waiting, stream.recv()).await.is_none());
             assert!(dropped_at(Moment::Waiting, listener.accept()).await.is_none());
-            elsewhere(&builder, async || {
-                let says_so = |error: std::io::Error| {
-                    let text = error.to_string();
-                    assert!(text.contains("belongs to core") && text.contains("detach"), "{text}");
-                };
-                says_so(stream.recv().await.unwrap_err());
-                says_so(stream.read(&mut [0]).await.unwrap_err());
-                says_so(stream.read_exact(&mut [0]).await.unwrap_err());
-                says_so(stream.write(b"x").await.unwrap_err());
-                says_so(stream.flush().await.unwrap_err());
-                says_so(stream.readable().await.unwrap_err());
-                says_so(stream.try_read(&mut [0]).unwrap_err());
-                says_so(stream.detach().await.unwrap_err());
-                says_so(listener.accept().await.unwrap_err());
-                let (error, buffer) = stream.send("mine").await.unwrap_err().into_parts();
-                says_so(error);
-                assert_eq!(buffer, Some("mine"), "it was never lent");
-            });
+            let (stream, listener) = core
+                .elsewhere(|| async move {
+                    expect_to_be_told_who_owns(&stream, &listener).await;
+                    (stream, listener)
+                })
+                .await;
             // Where it belongs it goes on.
             peer.write_all(b"still here").await.unwrap();
-            assert_eq!(within("recv", stream.recv()).await.unwrap(), b"still here");
+            assert_eq!(received(&stream, 10).await, b"still here");
             let _peer = connect(address).await;
-            within("accept", listener.accept()).await.unwrap();
-        });
-    });
+            accept(&listener).await;
+        },
+    );
+}
+
+async fn expect_to_be_told_who_owns(stream: &TcpStream, listener: &TcpListener) {
+    let says_so = |error: std::io::Error| {
+        let text = error.to_string();
+        assert!(text.contains("belongs to core") && text.contains("detach"), "{text}");
+    };
+    says_so(stream.recv().await.unwrap_err());
+    says_so(stream.read(&mut [0]).await.unwrap_err());
+    says_so(stream.read_exact(&mut [0]).await.unwrap_err());
+    says_so(stream.write(b"x").await.unwrap_err());
+    says_so(stream.flush().await.unwrap_err());
+    says_so(stream.readable().await.unwrap_err());
+    says_so(stream.try_read(&mut [0]).unwrap_err());
+    says_so(stream.detach().await.unwrap_err());
+    says_so(listener.accept().await.unwrap_err());
+    let (error, buffer) = stream.send("mine").await.unwrap_err().into_parts();
+    says_so(error);
+    assert_eq!(buffer, Some("mine"), "it was never lent");
 }
 
 #[test]
 fn a_future_that_waits_here_and_is_polled_there_says_so_and_leaves_the_line() {
-    on_each_ring(|builder| {
-        builder.clone().build().unwrap().block_on(async {
+    on_all_rings(
+        SEEDS,
+        |builder| builder,
+        async |core| {
             let (stream, mut peer) = narrow_pair().await;
-            {
-                let wakes = Wakes::new();
-                let mut recv = Box::pin(stream.recv());
-                let mut send = Box::pin(stream.send(vec![1; 1_000_000]));
-                assert!(wakes.poll(recv.as_mut()).is_pending());
-                assert!(wakes.poll(send.as_mut()).is_pending());
-                elsewhere(&builder, async || {
-                    assert!(recv.await.is_err());
-                    let (error, buffer) = send.await.unwrap_err().into_parts();
-                    assert!(error.to_string().contains("belongs to core"), "{error}");
-                    assert!(buffer.is_none(), "it is lent to the kernel, over there");
-                });
-            }
+            let stream = Arc::new(stream);
+            let wakes = Wakes::new();
+            let (one, two) = (stream.clone(), stream.clone());
+            let mut recv = Box::pin(async move { one.recv().await });
+            let mut send = Box::pin(async move { two.send(vec![1; 1_000_000]).await });
+            assert!(wakes.poll(recv.as_mut()).is_pending());
+            assert!(wakes.poll(send.as_mut()).is_pending());
+            core.elsewhere(|| async move {
+                assert!(recv.await.is_err());
+                let (error, buffer) = send.await.unwrap_err().into_parts();
+                assert!(error.to_string().contains("belongs to core"), "{error}");
+                assert!(buffer.is_none(), "it is lent to the kernel, over there");
+            })
+            .await;
             peer.write_all(b"next").await.unwrap();
-            assert_eq!(within("recv", stream.recv()).await.unwrap(), b"next");
+            assert_eq!(received(&stream, 4).await, b"next");
             let reader = aside(async move { read_to_end(&mut peer).await.0.len() });
+            let stream = Arc::into_inner(stream).expect("the futures are gone");
             within("close", stream.close()).await.unwrap();
             assert_eq!(reader.join().await, 1_000_000, "what was committed goes out");
-        });
-    });
-}
-
-#[test]
-fn handles_dropped_elsewhere_are_released_where_they_belong() {
-    on_each_runtime(
-        |builder| builder,
-        async |runtime| {
-            let (stream, mut peer) = pair().await;
-            assert!(dropped_at(Moment::Waiting, stream.recv()).await.is_none());
-            let (narrow, mut reader) = narrow_pair().await;
-            assert!(dropped_at(Moment::Waiting, narrow.send(vec![1; 1_000_000])).await.is_none());
-            let (_read, write) = narrow.into_split();
-            let (listener, address) = listen().await;
-            assert!(dropped_at(Moment::Waiting, listener.accept()).await.is_none());
-            thread::spawn(move || drop((stream, write, listener))).join().unwrap();
-
-            until("the listener goes", || runtime.metrics().listeners_open == 0).await;
-            until_refused(address).await;
-            until("the stream goes", || runtime.metrics().streams_open == 1).await;
-            assert!(peer.read(&mut [0]).await.is_ok_and(|count| count == 0), "FIN");
-            let half = aside(async move { read_to_end(&mut reader).await });
-            until("all is sent", || half.is_finished()).await;
-            let (bytes, error) = half.join().await;
-            assert!(bytes.len() == 1_000_000 && error.is_none());
         },
     );
+}
+
+/// Where no core is, and on a core that is not theirs.
+#[test]
+fn handles_dropped_elsewhere_are_released_where_they_belong() {
+    for on_another_core in [false, true] {
+        on_all_rings(
+            SEEDS,
+            |builder| builder,
+            async |core| {
+                let (stream, mut peer) = pair().await;
+                assert!(dropped_at(Moment::Waiting, stream.recv()).await.is_none());
+                let (narrow, mut reader) = narrow_pair().await;
+                let send = narrow.send(vec![1; 1_000_000]);
+                assert!(dropped_at(Moment::Waiting, send).await.is_none());
+                let (_read, write) = narrow.into_split();
+                let (listener, address) = listen().await;
+                assert!(dropped_at(Moment::Waiting, listener.accept()).await.is_none());
+                let all = (stream, write, listener);
+                if on_another_core {
+                    core.elsewhere(|| async { drop(all) }).await;
+                } else {
+                    outside(|| drop(all));
+                }
+
+                until("the listener goes", || core.metrics().listeners_open == 0).await;
+                until_refused(address).await;
+                until("the stream goes", || core.metrics().streams_open == 1).await;
+                assert!(peer.read(&mut [0]).await.is_ok_and(|count| count == 0), "FIN");
+                let half = aside(async move { read_to_end(&mut reader).await });
+                until("all is sent", || half.is_finished()).await;
+                let (bytes, error) = half.join().await;
+                assert!(bytes.len() == 1_000_000 && error.is_none());
+            },
+        );
+    }
 }
 
 #[test]
 fn waiting_futures_dropped_elsewhere_pass_their_wakes_on() {
-    on_each_runtime(
-        |builder| builder,
-        async |_| {
-            let (stream, mut peer) = pair().await;
-            let stream = Arc::new(stream);
-            let shared = stream.clone();
-            let (one, two) = (Wakes::new(), Wakes::new());
-            let mut first = Box::pin(async move { shared.recv().await.map(drop) });
-            let mut second = pin!(stream.recv());
-            assert!(one.poll(first.as_mut()).is_pending());
-            assert!(two.poll(second.as_mut()).is_pending());
-            peer.write_all(b"x").await.unwrap();
-            until("the first in line is told", || one.count() == 1).await;
-            let first = is_send(first);
-            thread::spawn(move || drop(first)).join().unwrap();
-            until("the wake passes on", || two.count() == 1).await;
-            assert!(two.poll(second.as_mut()).is_ready());
-        },
-    );
+    for on_another_core in [false, true] {
+        on_all_rings(
+            SEEDS,
+            |builder| builder,
+            async |core| {
+                let (stream, mut peer) = pair().await;
+                let stream = Arc::new(stream);
+                let shared = stream.clone();
+                let (one, two) = (Wakes::new(), Wakes::new());
+                let mut first = Box::pin(async move { shared.recv().await.map(drop) });
+                let mut second = pin!(stream.recv());
+                assert!(one.poll(first.as_mut()).is_pending());
+                assert!(two.poll(second.as_mut()).is_pending());
+                peer.write_all(b"x").await.unwrap();
+                until("the first in line is told", || one.count() == 1).await;
+                let first = is_send(first);
+                if on_another_core {
+                    core.elsewhere(|| async { drop(first) }).await;
+                } else {
+                    outside(|| drop(first));
+                }
+                until("the wake passes on", || two.count() == 1).await;
+                assert!(two.poll(second.as_mut()).is_ready());
+            },
+        );
+    }
 }
 
 #[test]
 fn after_its_core_is_gone_a_handle_is_not_connected() {
-    on_each_ring(|builder| {
-        let runtime = builder.clone().build().unwrap();
-        let (stream, listener, lease, _peer) = runtime.block_on(async {
-            let (stream, mut peer) = pair().await;
-            peer.write_all(b"kept").await.unwrap();
-            let lease = stream.recv().await.unwrap();
-            let (listener, _) = listen().await;
-            assert!(dropped_at(Moment::Waiting, listener.accept()).await.is_none());
-            (stream, listener, lease, peer)
-        });
-        drop(runtime);
-        builder.build().unwrap().block_on(async {
+    on_all_rings(
+        SEEDS,
+        |builder| builder,
+        async |core| {
+            let other = core.other().await;
+            let (stream, listener, lease, _peer) = other
+                .run(|| async {
+                    let (stream, mut peer) = pair().await;
+                    peer.write_all(b"k").await.unwrap();
+                    let lease = stream.recv().await.unwrap();
+                    let (listener, _) = listen().await;
+                    assert!(dropped_at(Moment::Waiting, listener.accept()).await.is_none());
+                    (stream, listener, lease, peer)
+                })
+                .await;
+            other.drop().await;
             for _ in 0..2 {
                 let error = within("recv", stream.recv()).await.unwrap_err();
                 assert_eq!(error.kind(), ErrorKind::NotConnected);
@@ -180,64 +215,74 @@ fn after_its_core_is_gone_a_handle_is_not_connected() {
             let error = within("close", stream.close()).await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::NotConnected);
             assert!(within("close", listener.close()).await.is_err());
-        });
-        assert_eq!(lease, b"kept");
-    });
+            assert_eq!(lease, b"k");
+        },
+    );
 }
 
 #[test]
 fn a_detached_stream_takes_its_unread_bytes_to_another_core_and_back() {
-    const LENGTH: usize = 600_000;
-    on_each_ring(|builder| {
-        builder.clone().build().unwrap().block_on(async {
-            let (stream, peer) = pair().await;
-            let writer = write_aside(peer, 3, LENGTH);
-            let mut place = 0;
-            let mut read_some = async |by_lease: bool| {
-                for _ in 0..3 {
-                    let mut slice = [0; 700];
-                    if by_lease {
-                        let lease = within("recv", stream.recv()).await.unwrap();
-                        check_bytes(3, place, &lease);
-                        place += lease.len();
-                    } else {
-                        let count = within("read", stream.read(&mut slice)).await.unwrap();
-                        check_bytes(3, place, &slice[..count]);
-                        place += count;
-                    }
-                }
-                within("detach", stream.detach()).await.unwrap();
-                place == LENGTH
-            };
-            let mut by_lease = true;
-            loop {
-                if read_some(by_lease).await
-                    || elsewhere(&builder, async || read_some(!by_lease).await)
-                {
-                    break;
-                }
+    /// Reads a little from `place` on, and lets the stream go. The place it has come to.
+    async fn read_some(stream: &TcpStream, mut place: usize, by_lease: bool) -> usize {
+        for _ in 0..3 {
+            let mut slice = [0; 700];
+            if by_lease {
+                let lease = within("recv", stream.recv()).await.unwrap();
+                check_bytes(3, place, &lease);
+                place += lease.len();
+            } else {
+                let count = within("read", stream.read(&mut slice)).await.unwrap();
+                check_bytes(3, place, &slice[..count]);
+                place += count;
+            }
+        }
+        within("detach", stream.detach()).await.unwrap();
+        place
+    }
+    on_all_rings(
+        SEEDS,
+        |builder| builder,
+        async |core| {
+            let length = fewer(600_000, 30);
+            let (mut stream, peer) = pair().await;
+            let writer = write_aside(peer, 3, length);
+            let other = core.other().await;
+            let (mut place, mut by_lease) = (0, true);
+            while place < length {
+                place = read_some(&stream, place, by_lease).await;
+                (stream, place) = other
+                    .run(move || async move {
+                        let place = read_some(&stream, place, !by_lease).await;
+                        (stream, place)
+                    })
+                    .await;
                 by_lease = !by_lease;
             }
             assert_eq!(stream.read(&mut [0]).await.unwrap(), 0, "the end, and no byte twice");
             writer.join().await;
-        });
-    });
+            assert!(other.end(PATIENCE).await.is_clean());
+        },
+    );
 }
 
 #[test]
 fn detach_sends_what_is_committed_first() {
-    on_each_runtime(
+    on_all_rings(
+        SEEDS,
         |builder| builder,
         async |_| {
             let (stream, mut peer) = narrow_pair().await;
-            assert!(
-                dropped_at(Moment::Waiting, stream.send(bytes_of(1, 0, 1_000_000))).await.is_none()
-            );
+            let send = stream.send(bytes_of(1, 0, 1_000_000));
+            assert!(dropped_at(Moment::Waiting, send).await.is_none());
             assert!(time::timeout(Duration::from_millis(5), stream.detach()).await.is_err());
             let reader = aside(async move { read_to_end(&mut peer).await.0 });
             within("detach", stream.detach()).await.unwrap();
-            let std = stream.into_std().expect("unbound, and nothing unread");
-            drop(std);
+            if is_simulated() {
+                // It has no descriptor to give.
+                drop(stream);
+            } else {
+                drop(stream.into_std().expect("unbound, and nothing unread"));
+            }
             let bytes = reader.join().await;
             assert_eq!(bytes.len(), 1_000_000);
             check_bytes(1, 0, &bytes);
@@ -245,7 +290,7 @@ fn detach_sends_what_is_committed_first() {
     );
 }
 
-#[quoit::test]
+#[quoit::test(seeds = 8)]
 async fn detach_ends_every_watch() {
     // Watches for reading, for writing or for both are armed, and nothing ever happens on them.
     for (reads, writes) in [(true, false), (false, true), (true, true)] {
@@ -260,11 +305,11 @@ async fn detach_ends_every_watch() {
         some_turns().await;
         within("detach", stream.detach()).await.unwrap();
         peer.write_all(b"more").await.unwrap();
-        assert_eq!(within("recv", stream.recv()).await.unwrap(), b"more");
+        assert_eq!(received(&stream, 4).await, b"more");
     }
 }
 
-#[quoit::test]
+#[quoit::test(seeds = 8)]
 async fn a_detach_that_is_dropped_leaves_the_stream_usable() {
     for moment in [Moment::Waiting, Moment::Woken] {
         for by_lease in [false, true] {
@@ -282,12 +327,13 @@ async fn a_detach_that_is_dropped_leaves_the_stream_usable() {
             assert_eq!(within("recv", stream.recv()).await.unwrap(), b"b");
             stream.send_all("reply").await.unwrap();
             within("detach", stream.detach()).await.unwrap();
-            assert!(stream.into_owned_fd().is_ok());
+            // A simulated stream has no descriptor to give.
+            assert!(is_simulated() || stream.into_owned_fd().is_ok());
         }
     }
 }
 
-#[quoit::test]
+#[quoit::test(seeds = 8)]
 async fn those_who_wait_do_not_hold_up_a_detach() {
     let (stream, mut peer) = narrow_pair().await;
     let stream = std::rc::Rc::new(stream);
@@ -307,7 +353,7 @@ async fn those_who_wait_do_not_hold_up_a_detach() {
     assert_eq!(drain.join().await, Some(b'x'));
 }
 
-#[quoit::test]
+#[quoit::test(seeds = 8)]
 async fn those_who_wait_go_on_when_a_detach_is_dropped() {
     for moment in [Moment::Waiting, Moment::Woken] {
         let (stream, mut peer) = narrow_pair().await;
@@ -328,6 +374,7 @@ async fn those_who_wait_go_on_when_a_detach_is_dropped() {
     }
 }
 
+/// On the real rings only: a simulated stream has no descriptor to give.
 #[quoit::test]
 async fn a_stream_gives_its_descriptor_away_only_unbound_and_read() {
     let (stream, mut peer) = pair().await;
@@ -349,35 +396,42 @@ async fn a_stream_gives_its_descriptor_away_only_unbound_and_read() {
 
 #[test]
 fn leases_outlive_their_runtime_and_return_from_anywhere() {
-    on_each_ring(|builder| {
-        let runtime: Runtime = builder.build().unwrap();
-        let leases: Vec<Lease> = runtime.block_on(async {
-            let (stream, peer) = pair().await;
-            let writer = write_aside(peer, 6, 300_000);
-            let mut leases = Vec::new();
-            loop {
-                let lease = within("recv", stream.recv()).await.unwrap();
-                if lease.is_empty() {
-                    break;
-                }
-                leases.push(lease);
-            }
+    on_all_rings(
+        SEEDS,
+        |builder| builder,
+        async |core| {
+            let length = fewer(300_000, 20);
+            let other = core.other().await;
+            let (stream, peer) = other.run(pair).await;
+            let writer = write_aside(peer, 6, length);
+            let leases: Vec<Lease> = other
+                .run(|| async move {
+                    let mut leases = Vec::new();
+                    loop {
+                        let lease = within("recv", stream.recv()).await.unwrap();
+                        if lease.is_empty() {
+                            return leases;
+                        }
+                        leases.push(lease);
+                    }
+                })
+                .await;
             writer.join().await;
-            leases
-        });
-        assert!(runtime.metrics().leases_out > 0);
-        drop(runtime);
-        thread::spawn(move || {
-            let mut place = 0;
-            for mut lease in leases {
-                check_bytes(6, place, &lease);
-                place += lease.len();
-                let front = lease.split_to(lease.len() / 2);
-                thread::spawn(move || drop(front));
-            }
-            assert_eq!(place, 300_000);
-        })
-        .join()
-        .unwrap();
-    });
+            assert!(other.metrics().await.leases_out > 0);
+            other.drop().await;
+            let (kept, mut place) = (Mutex::new(Vec::new()), 0);
+            outside(|| {
+                for mut lease in leases {
+                    check_bytes(6, place, &lease);
+                    place += lease.len();
+                    let front = lease.split_to(lease.len() / 2);
+                    outside(|| drop(front));
+                    kept.lock().unwrap().push(lease);
+                }
+            });
+            assert_eq!(place, length);
+            // The rest, from a core to which they never belonged.
+            drop(kept);
+        },
+    );
 }

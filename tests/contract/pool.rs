@@ -1,8 +1,12 @@
 //! The buffer pool runs out: streams go on all the same, no byte is lost, and nobody is forgotten.
 
-use std::thread;
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use quoit::__private::is_simulated;
 use quoit::buffer::Lease;
 use quoit::net::TcpStream;
 use quoit::time::{self, Instant};
@@ -91,13 +95,15 @@ fn the_pool_grows_up_to_its_limit_before_memory_is_private() {
     );
 }
 
-/// Leases that come back while the core sleeps, from its own tasks and from another thread: nobody
-/// is left waiting for an unrelated event.
+/// Leases that come back while the core sleeps, from its own tasks and from where no core is:
+/// nobody is left waiting for an unrelated event.
 #[test]
 fn starved_streams_do_not_wait_for_an_unrelated_event() {
-    on_each_runtime(
+    on_all_rings(
+        SEEDS,
         |builder| builder.buffers(4, 1024, 4),
         async |_| {
+            let rounds = fewer(60, 6);
             let mut echoes = Vec::new();
             for connection in 0..8_u64 {
                 let (stream, mut peer) = pair().await;
@@ -111,14 +117,14 @@ fn starved_streams_do_not_wait_for_an_unrelated_event() {
                             stream.send(lease).await.unwrap();
                         } else {
                             stream.send_all(lease.to_vec()).await.unwrap();
-                            thread::spawn(move || drop(lease));
+                            outside(|| drop(lease));
                         }
                     }
                 });
                 echoes.push(aside(async move {
                     let mut worst = Duration::ZERO;
                     let mut answer = vec![0; 6_000];
-                    for round in 0..60 {
+                    for round in 0..rounds {
                         let bytes = bytes_of(connection, round * 6_000, 6_000);
                         let start = Instant::now();
                         peer.write_all(&bytes).await.unwrap();
@@ -142,19 +148,23 @@ fn starved_streams_do_not_wait_for_an_unrelated_event() {
 #[test]
 fn starved_streams_do_not_all_try_for_the_same_buffer() {
     const CONNECTIONS: usize = 64;
-    const CHUNKS: usize = 40;
-    on_each_runtime(
+    on_all_rings(
+        SEEDS,
         |builder| builder.buffers(2, 1024, 2),
         async |runtime| {
+            let length = 1024 * fewer(40, 4);
+            let leases = Rc::new(Cell::new(0));
             let (mut readers, mut peers) = (Vec::new(), Vec::new());
             for _ in 0..CONNECTIONS {
                 let (stream, mut peer) = pair().await;
-                peer.write_all(&[7; 1024 * CHUNKS]).await.unwrap();
+                peer.write_all(&vec![7; length]).await.unwrap();
                 peers.push(peer);
+                let leases = leases.clone();
                 readers.push(quoit::spawn(async move {
                     let mut count = 0;
-                    while count < 1024 * CHUNKS {
+                    while count < length {
                         count += within("recv", stream.recv()).await.unwrap().len();
+                        leases.set(leases.get() + 1);
                         quoit::task::yield_now().await;
                     }
                 }));
@@ -163,7 +173,9 @@ fn starved_streams_do_not_all_try_for_the_same_buffer() {
                 within("a reader", reader).await.unwrap();
             }
             let books = runtime.metrics().resources;
-            let leases = (CONNECTIONS * CHUNKS) as u64;
+            // Each lease is full, but where a simulated kernel cuts receives short.
+            let full = (CONNECTIONS * length / 1024) as u64;
+            let leases = if is_simulated() { leases.get() } else { full };
             assert!(books.buffers_exhausted <= 2 * leases, "{leases} leases, {books:?}");
         },
     );
@@ -172,16 +184,17 @@ fn starved_streams_do_not_all_try_for_the_same_buffer() {
 #[test]
 fn busy_streams_share_a_small_pool_fairly() {
     const CONNECTIONS: usize = 12;
-    on_each_runtime(
+    on_all_rings(
+        SEEDS,
         |builder| builder.buffers(4, 4096, 16),
         async |_| {
-            let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+            let stop = Arc::new(AtomicBool::new(false));
             let mut counts = Vec::new();
             let mut peers = Vec::new();
             for _ in 0..CONNECTIONS {
                 let (stream, mut peer) = pair().await;
                 let stop = stop.clone();
-                let count = std::rc::Rc::new(std::cell::Cell::new(0_usize));
+                let count = Rc::new(Cell::new(0_usize));
                 counts.push(count.clone());
                 quoit::spawn(async move {
                     while let Ok(lease) = stream.recv().await {
@@ -194,7 +207,7 @@ fn busy_streams_share_a_small_pool_fairly() {
                 });
                 peers.push(aside(async move {
                     let (mut chunk, mut answer) = (vec![1; 16_384], vec![0; 16_384]);
-                    while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    while !stop.load(Ordering::Relaxed) {
                         for _ in 0..4 {
                             peer.write_all(&chunk).await.unwrap();
                         }
@@ -205,35 +218,40 @@ fn busy_streams_share_a_small_pool_fairly() {
                     chunk.clear();
                 }));
             }
-            time::sleep(Duration::from_millis(700)).await;
-            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+            time::sleep(Duration::from_millis(fewer(700, 35) as u64)).await;
             let bytes: Vec<_> = counts.iter().map(|count| count.get()).collect();
+            stop.store(true, Ordering::Relaxed);
             for peer in peers {
                 until("a peer", || peer.is_finished()).await;
                 peer.join().await;
             }
-            let (least, most) = (bytes.iter().min().unwrap(), bytes.iter().max().unwrap());
-            assert!(*least > 0 && most / least < 8, "{bytes:?}");
+            assert!(is_fair(&bytes), "{bytes:?}");
         },
     );
+}
+
+fn is_fair(bytes: &[usize]) -> bool {
+    let (least, most) = (bytes.iter().min().unwrap(), bytes.iter().max().unwrap());
+    *least > 0 && most / least < 8
 }
 
 /// A stream that always has more to bring than the pool has room for, and others that bring little:
 /// what comes back to the pool goes to whoever has waited longest, not to who is quickest.
 #[test]
 fn a_flood_leaves_buffers_for_the_others() {
-    on_each_runtime(
+    on_all_rings(
+        SEEDS,
         |builder| builder.buffers(4, 1024, 4),
         async |runtime| {
-            let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+            let stop = Arc::new(AtomicBool::new(false));
             let (flooded, mut source) = pair().await;
             let flooding = stop.clone();
             let flood = aside(async move {
-                while !flooding.load(std::sync::atomic::Ordering::Relaxed) {
+                while !flooding.load(Ordering::Relaxed) {
                     source.write_all(&[1; 100_000]).await.unwrap();
                 }
             });
-            let count = std::rc::Rc::new(std::cell::Cell::new(0));
+            let count = Rc::new(Cell::new(0));
             let counted = count.clone();
             let drain = quoit::spawn(async move {
                 loop {
@@ -243,6 +261,7 @@ fn a_flood_leaves_buffers_for_the_others() {
                     }
                 }
             });
+            let (rounds, enough) = (fewer(50, 5), fewer(1_000_000, 20));
             let mut echoes = Vec::new();
             for connection in 0..4_u8 {
                 let (stream, mut peer) = pair().await;
@@ -256,7 +275,7 @@ fn a_flood_leaves_buffers_for_the_others() {
                 });
                 echoes.push(aside(async move {
                     let mut worst = Duration::ZERO;
-                    for _ in 0..50 {
+                    for _ in 0..rounds {
                         let (start, mut answer) = (Instant::now(), [0]);
                         peer.write_all(&[connection]).await.unwrap();
                         peer.read_exact(&mut answer).await.unwrap();
@@ -273,8 +292,8 @@ fn a_flood_leaves_buffers_for_the_others() {
                 println!("worst {worst:?}");
                 assert!(worst < Duration::from_millis(500), "a stall of {worst:?}");
             }
-            until("the flood goes on, too", || count.get() > 1_000_000).await;
-            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+            until("the flood goes on, too", || count.get() > enough).await;
+            stop.store(true, Ordering::Relaxed);
             within("the flood ends", drain).await.unwrap();
             flood.join().await;
             println!("{} {:?}", count.get(), runtime.metrics().resources);
@@ -320,6 +339,37 @@ fn leases_come_back_in_any_order() {
             held.iter().for_each(|(at, lease)| check_bytes(9, *at, lease));
             drop(held);
             until("all come back", || runtime.metrics().leases_out == 0).await;
+        },
+    );
+}
+
+/// More buffers than the 16 bits count with which the kernel and we follow the ring of them: it
+/// goes round, and no buffer is lent twice or forgotten.
+#[test]
+fn the_ring_of_buffers_goes_round() {
+    const SIZE: usize = 16;
+    on_all_rings(
+        SEEDS,
+        |builder| builder.buffers(8, SIZE as u32, 8),
+        async |runtime| {
+            let total = fewer(SIZE * 80_000, 1_000);
+            let (stream, peer) = pair().await;
+            let writer = write_aside(peer, 4, total);
+            let (mut place, mut leases, mut before) = (0, 0, None);
+            while place < total {
+                let lease = within("recv", stream.recv()).await.unwrap();
+                check_bytes(4, place, &lease);
+                place += lease.len();
+                leases += usize::from(lease.len() <= SIZE);
+                // One stays out while the next comes in.
+                before = Some(lease);
+            }
+            drop(before);
+            writer.join().await;
+            until("all come back", || runtime.metrics().leases_out == 0).await;
+            let books = runtime.metrics().resources;
+            println!("{leases} leases of provided buffers, {books:?}");
+            assert!(is_simulated() || leases > 1 << 16, "{leases}: it has not gone round");
         },
     );
 }

@@ -7,16 +7,19 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use quoit::__private::{books_here, is_simulated};
 use quoit::buffer::Lease;
 use quoit::net::{TcpListener, TcpStream};
-use quoit::{Builder, Runtime, task, time};
+use quoit::time::Instant;
+use quoit::{RingChoice, Runtime, task, time};
 
 use crate::common::*;
 use crate::write::Counted;
 
 const LONG: usize = 1_500_000;
+const SEEDS: u64 = 8;
 
 /// What the test keeps when the runtime goes.
 #[derive(Default)]
@@ -41,7 +44,7 @@ async fn launch_reads(alive: &Arc<AtomicUsize>, kept: &mut Kept) {
     for kind in 0..5 {
         let (stream, mut peer) = pair().await;
         stream.set_linger(Duration::from_millis(200));
-        peer.write_all(b"abc").await.unwrap();
+        peer.write_all(b"a").await.unwrap();
         kept.leases.push(stream.recv().await.unwrap());
         let payload = Counted::new(vec![0; 10], alive);
         quoit::spawn(async move {
@@ -55,7 +58,7 @@ async fn launch_reads(alive: &Arc<AtomicUsize>, kept: &mut Kept) {
                 _ => drop(futures::join!(stream.recv(), stream.read(&mut into), stream.recv())),
             }
         });
-        peer.write_all(b"de").await.unwrap();
+        peer.write_all(b"bc").await.unwrap();
         kept.peers.push(peer);
     }
     // Slices from the start, so that a watch is armed.
@@ -115,7 +118,11 @@ async fn launch_what_outlives(alive: &Arc<AtomicUsize>, kept: &mut Kept) {
     let _ = Wakes::new().poll(sleep.as_mut());
     kept.futures.push(sleep);
     // Blocking work: running, and awaited.
-    quoit::spawn(task::spawn_blocking(|| thread::sleep(Duration::from_millis(50))));
+    quoit::spawn(task::spawn_blocking(|| {
+        if !is_simulated() {
+            thread::sleep(Duration::from_millis(50));
+        }
+    }));
     // Futures and handles that outlive the runtime: waiting, committed.
     let (stream, peer) = narrow_pair().await;
     stream.set_linger(Duration::from_millis(200));
@@ -144,54 +151,56 @@ async fn launch_what_outlives(alive: &Arc<AtomicUsize>, kept: &mut Kept) {
     let _ = dropped_at(Moment::Waiting, stream.recv()).await;
     kept.streams.push(stream);
     kept.peers.push(peer);
-    // A task on the way from another thread.
+    // A task on the way from where no core is.
     let handle = quoit::Handle::current();
-    drop(thread::spawn(move || handle.spawn_with(std::future::pending::<()>)).join().unwrap());
+    drop(outside(|| handle.spawn_with(std::future::pending::<()>)));
 }
 
-fn end_with_everything_in_flight(builder: Builder, explicit: bool) {
-    let full = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    full.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();
-    full.listen(0).unwrap();
-    let address = full.local_addr().unwrap().as_socket().unwrap();
-    let _first = std::net::TcpStream::connect(address).unwrap();
+/// On a core of its own, whose peers are elsewhere.
+async fn end_with_everything_in_flight(core: &Core, explicit: bool) {
+    let (_full, address) = Acceptor::new(0);
+    let _first = connect(address).await;
 
     let alive: Arc<AtomicUsize> = Arc::default();
     let idle = open_descriptors();
-    let runtime = builder.build().unwrap();
-    let mut kept = Kept::default();
-    runtime.block_on(async {
-        launch(&alive, address, &mut kept).await;
-        some_turns().await;
-    });
-    assert!(runtime.metrics().requests_in_flight > 5, "{:?}", runtime.metrics());
+    let other = core.other().await;
+    let counted = alive.clone();
+    let mut kept = other
+        .run(move || async move {
+            let mut kept = Kept::default();
+            launch(&counted, address, &mut kept).await;
+            some_turns().await;
+            kept
+        })
+        .await;
+    let metrics = other.metrics().await;
+    assert!(metrics.requests_in_flight > 5, "{metrics:?}");
     let start = Instant::now();
     if explicit {
-        let report = runtime.shutdown(Duration::from_millis(400));
+        let report = other.end(Duration::from_millis(400)).await;
         assert!(report.is_clean(), "{report:?}");
         assert!(report.tasks_dropped >= 12 && report.connections_closed >= 8, "{report:?}");
     } else {
-        drop(runtime);
+        other.drop().await;
     }
     assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
 
     for lease in &kept.leases {
-        assert_eq!(lease, b"abc", "a lease outlives its runtime");
+        assert_eq!(lease, b"a", "a lease outlives its runtime");
     }
-    let error = futures::executor::block_on(kept.streams[0].send("x")).unwrap_err();
+    let sent = outside(|| futures::executor::block_on(kept.streams[0].send("x")));
+    let error = sent.unwrap_err();
     assert!(error.error().to_string().contains("outside a quoit runtime"), "{error}");
-    let other = Runtime::new().unwrap();
-    let error = other.block_on(kept.streams[0].send("x")).unwrap_err();
+    let error = kept.streams[0].send("x").await.unwrap_err();
     assert_eq!(error.error().kind(), ErrorKind::NotConnected, "{error}");
-    let error = other.block_on(kept.listeners[0].accept()).unwrap_err();
+    let error = kept.listeners[0].accept().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotConnected, "{error}");
-    drop(other);
     for peer in &mut kept.peers {
         // Each sees some end, also where a handle lives on.
-        drop(futures::executor::block_on(read_to_end(peer)));
+        drop(read_to_end(peer).await);
     }
     let Kept { futures, .. } = kept;
-    thread::spawn(move || drop(futures)).join().unwrap();
+    outside(|| drop(futures));
     assert_eq!(alive.load(Ordering::SeqCst), 0, "every payload was dropped");
     drop((kept.peers, kept.streams, kept.listeners, kept.leases));
     assert_eq!(open_descriptors(), idle, "every descriptor was closed");
@@ -201,7 +210,11 @@ fn end_with_everything_in_flight(builder: Builder, explicit: bool) {
 #[ignore = "a case for a child process"]
 fn child_ends_with_everything_in_flight() {
     for explicit in [true, false] {
-        on_each_ring(|builder| end_with_everything_in_flight(builder, explicit));
+        on_all_rings(
+            SEEDS,
+            |builder| builder,
+            async |core| end_with_everything_in_flight(core, explicit).await,
+        );
     }
 }
 
@@ -210,48 +223,63 @@ fn a_runtime_ends_cleanly_with_everything_in_flight() {
     in_a_child("shutdown::child_ends_with_everything_in_flight");
 }
 
+/// A connection of a core, with more committed than goes at once.
+async fn with_bytes_unsent() -> (TcpStream, Peer) {
+    let (stream, peer) = narrow_pair().await;
+    assert!(dropped_at(Moment::Waiting, stream.send(bytes_of(1, 0, LONG))).await.is_none());
+    (stream, peer)
+}
+
 #[test]
 fn shutdown_sends_what_is_committed_then_fin() {
-    on_each_ring(|builder| {
-        let runtime = builder.build().unwrap();
-        let reader = runtime.block_on(async {
-            let (stream, mut peer) = narrow_pair().await;
-            assert!(dropped_at(Moment::Waiting, stream.send(bytes_of(1, 0, LONG))).await.is_none());
-            // A task has it, and is dropped with it.
-            quoit::spawn(async move { stream.recv().await.map(drop) });
-            aside(async move {
+    on_all_rings(
+        SEEDS,
+        |builder| builder,
+        async |core| {
+            let other = core.other().await;
+            let mut peer = other
+                .run(|| async {
+                    let (stream, peer) = with_bytes_unsent().await;
+                    // A task has it, and is dropped with it.
+                    quoit::spawn(async move { stream.recv().await.map(drop) });
+                    peer
+                })
+                .await;
+            let reader = aside(async move {
                 pause(Duration::from_millis(50)).await;
                 read_to_end(&mut peer).await
-            })
-        });
-        let report = runtime.shutdown(Duration::from_secs(10));
-        assert!(report.is_clean() && report.tasks_dropped == 1, "{report:?}");
-        let (bytes, error) = reader.wait();
-        assert!(error.is_none(), "{error:?}");
-        assert_eq!(bytes.len(), LONG);
-        check_bytes(1, 0, &bytes);
-    });
+            });
+            let report = other.end(Duration::from_secs(10)).await;
+            assert!(report.is_clean() && report.tasks_dropped == 1, "{report:?}");
+            let (bytes, error) = reader.join().await;
+            assert!(error.is_none(), "{error:?}");
+            assert_eq!(bytes.len(), LONG);
+            check_bytes(1, 0, &bytes);
+        },
+    );
 }
 
 #[test]
 fn shutdown_does_not_wait_beyond_its_deadline() {
-    on_each_ring(|builder| {
-        let runtime = builder.build().unwrap();
-        let mut peer = runtime.block_on(async {
-            let (stream, peer) = narrow_pair().await;
-            assert!(dropped_at(Moment::Waiting, stream.send(bytes_of(1, 0, LONG))).await.is_none());
-            peer
-        });
-        let start = Instant::now();
-        let report = runtime.shutdown(Duration::from_millis(50));
-        assert!(report.is_clean(), "{report:?}");
-        assert_eq!((report.connections_closed, report.requests_cancelled), (1, 1), "{report:?}");
-        assert!(start.elapsed() < Duration::from_secs(4), "the linger time is 5 s");
-        let (_, error) = futures::executor::block_on(read_to_end(&mut peer));
-        assert!(error.is_some_and(|error| is_reset(&error)), "not an orderly end");
-    });
+    on_all_rings(
+        SEEDS,
+        |builder| builder,
+        async |core| {
+            let other = core.other().await;
+            let mut peer = other.run(|| async { with_bytes_unsent().await.1 }).await;
+            let start = Instant::now();
+            let report = other.end(Duration::from_millis(50)).await;
+            assert!(report.is_clean(), "{report:?}");
+            let counted = (report.connections_closed, report.requests_cancelled);
+            assert_eq!(counted, (1, 1), "{report:?}");
+            assert!(start.elapsed() < Duration::from_secs(4), "the linger time is 5 s");
+            let (_, error) = read_to_end(&mut peer).await;
+            assert!(error.is_some_and(|error| is_reset(&error)), "not an orderly end");
+        },
+    );
 }
 
+/// On the real rings only: a simulated clock never runs, and so cannot stand while time passes.
 #[test]
 fn shutdown_counts_real_time_after_a_stopped_clock() {
     for ahead in [false, true] {
@@ -291,35 +319,40 @@ fn shutdown_counts_real_time_after_a_stopped_clock() {
 
 #[test]
 fn a_peer_sees_the_end_of_a_stream_whose_handle_outlives_the_runtime() {
-    on_each_ring(|builder| {
-        let runtime = builder.clone().build().unwrap();
-        let (stream, mut peer) = runtime.block_on(async {
-            let (stream, peer) = pair().await;
-            assert!(dropped_at(Moment::Waiting, stream.recv()).await.is_none());
-            (stream, peer)
-        });
-        let start = Instant::now();
-        assert!(runtime.shutdown(Duration::from_secs(30)).is_clean());
-        assert!(start.elapsed() < PATIENCE, "there was nothing to wait for");
-        peer.set_patience(Duration::from_secs(2));
-        let (_, error) = futures::executor::block_on(read_to_end(&mut peer));
-        assert!(error.is_none(), "an end, not {error:?}");
-        drop(stream);
+    on_all_rings(
+        SEEDS,
+        |builder| builder,
+        async |core| {
+            let other = core.other().await;
+            let (stream, mut peer) = other
+                .run(|| async {
+                    let (stream, peer) = pair().await;
+                    assert!(dropped_at(Moment::Waiting, stream.recv()).await.is_none());
+                    (stream, peer)
+                })
+                .await;
+            let start = Instant::now();
+            assert!(other.end(Duration::from_secs(30)).await.is_clean());
+            assert!(start.elapsed() < PATIENCE, "there was nothing to wait for");
+            peer.set_patience(Duration::from_secs(2));
+            let (_, error) = read_to_end(&mut peer).await;
+            assert!(error.is_none(), "an end, not {error:?}");
+            drop(stream);
 
-        // With bytes unsent, that end is a reset.
-        let runtime = builder.build().unwrap();
-        let (stream, mut peer) = runtime.block_on(async {
-            let (stream, peer) = narrow_pair().await;
-            assert!(dropped_at(Moment::Waiting, stream.send(bytes_of(1, 0, LONG))).await.is_none());
-            (stream, peer)
-        });
-        assert!(runtime.shutdown(Duration::from_millis(50)).is_clean());
-        let (_, error) = futures::executor::block_on(read_to_end(&mut peer));
-        assert!(error.is_some_and(|error| is_reset(&error)));
-        drop(stream);
-    });
+            // With bytes unsent, that end is a reset.
+            let other = core.other().await;
+            let (stream, mut peer) = other.run(with_bytes_unsent).await;
+            assert!(other.end(Duration::from_millis(50)).await.is_clean());
+            let (_, error) = read_to_end(&mut peer).await;
+            assert!(error.is_some_and(|error| is_reset(&error)));
+            drop(stream);
+        },
+    );
 }
 
+/// On the real rings only, since it is about the end of a thread. What is near to it in a
+/// simulation, a process that is killed, is in the tests of `sim`.
+///
 /// A thread that ends with requests in flight, and whose runtime is dropped by the thread's own
 /// end, after other thread-locals may be gone: nothing hangs, and peers see an end.
 #[test]
@@ -360,5 +393,45 @@ fn a_thread_that_ends_takes_its_requests_along() {
         assert!(bytes.is_empty() && error.is_none(), "{bytes:?} {error:?}");
         let (bytes, error) = futures::executor::block_on(read_to_end(&mut writing));
         assert!(bytes.len() == LONG || error.is_some_and(|error| is_reset(&error)));
+    });
+}
+
+/// Ends its process with everything in flight, and without a word to the runtime.
+#[test]
+#[ignore = "a case for a child process"]
+fn child_exits_in_the_middle() {
+    let peer: SocketAddr = std::env::var("PEER").unwrap().parse().unwrap();
+    let builder = match std::env::var("KIND").unwrap().as_str() {
+        "uring" => Runtime::builder().ring(RingChoice::Uring),
+        _ => Runtime::builder().ring(RingChoice::Readiness),
+    };
+    builder.build().unwrap().block_on(async {
+        let (_full, address) = Acceptor::new(0);
+        let mut kept = Kept::default();
+        launch(&Arc::default(), address, &mut kept).await;
+        let stream = TcpStream::connect(peer).await.unwrap();
+        assert!(dropped_at(Moment::Waiting, stream.recv()).await.is_none());
+        stream.send_all("exits").await.unwrap();
+        some_turns().await;
+        println!("with {} requests in flight", books_here().requests_in_flight);
+        std::process::exit(0);
+    });
+}
+
+/// On the real rings only, as it is about a process. The kernel ends what was in flight: the
+/// process is gone at once, and its peers see that.
+#[test]
+fn a_process_that_exits_in_the_middle_hangs_nowhere() {
+    on_each_ring(|builder| {
+        let kind = builder.build().unwrap().ring().kind().to_string();
+        let (acceptor, address) = Acceptor::new(1);
+        let environment = [("PEER", &*address.to_string()), ("KIND", &*kind)];
+        let start = Instant::now();
+        let (output, text) = run_child("shutdown::child_exits_in_the_middle", &environment);
+        assert!(start.elapsed() < PATIENCE, "{:?}", start.elapsed());
+        assert!(output.status.success() && text.contains("requests in flight"), "{kind}: {text}");
+        let mut peer = futures::executor::block_on(acceptor.accept());
+        let (bytes, _) = futures::executor::block_on(read_to_end(&mut peer));
+        assert_eq!(bytes, b"exits");
     });
 }

@@ -4,123 +4,149 @@ use std::cell::Cell;
 use std::io;
 use std::pin::pin;
 use std::rc::Rc;
-use std::sync::mpsc;
 use std::task::{Context, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use futures::channel::oneshot;
+use futures::join;
+use quoit::__private::is_simulated;
 use quoit::fs::File;
-use quoit::{RingChoice, Runtime};
+use quoit::{Builder, RingChoice, Runtime};
 
-use crate::{Census, Scratch, drop_after, poll_once};
+use crate::other::{Other, outside};
+use crate::{Census, Scratch, contents, drop_after, poll_once};
 
 const LENGTH: usize = 64 * 1024;
+const GRACE: Duration = Duration::from_secs(5);
 
-fn other_core<T: Send + 'static>(body: impl FnOnce(&Runtime) -> T + Send + 'static) -> T {
-    let thread = thread::spawn(move || {
-        let runtime = Runtime::new().expect("a second runtime");
-        let result = body(&runtime);
-        assert!(runtime.shutdown(Duration::from_secs(5)).is_clean());
-        result
-    });
-    thread.join().expect("the other core succeeds")
+/// A core of each kind that there is where the body runs.
+fn kinds() -> Vec<Builder> {
+    if is_simulated() {
+        return vec![Runtime::builder()];
+    }
+    rings().iter().map(|(ring, _)| Runtime::builder().ring(*ring)).collect()
 }
 
-#[quoit::test]
+async fn end(other: Other) {
+    let report = other.end(GRACE).await;
+    assert!(report.is_clean(), "{report:?}");
+}
+
+#[quoit::test(seeds = 3)]
 async fn cores_share_a_file() -> io::Result<()> {
-    let scratch = Scratch::new();
-    let path = scratch.path("file");
-    let file = File::options().read(true).write(true).create(true).open(&path).await?;
-    let (theirs, (sender, receiver)) = (file.clone(), mpsc::channel());
-    let thread = thread::spawn(move || {
-        quoit::block_on(async move {
+    for kind in kinds() {
+        let scratch = Scratch::new();
+        let path = scratch.path("file");
+        let file = File::options().read(true).write(true).create(true).open(&path).await?;
+        let (theirs, (done, is_done)) = (file.clone(), oneshot::channel());
+        let other = Other::start(kind).await;
+        let there = other.run(|| async move {
             for block in (0..64_u64).filter(|block| block % 2 == 1) {
                 theirs.write_all_at(vec![block as u8; 4096], block * 4096).await?;
             }
-            sender.send(()).unwrap();
+            done.send(()).unwrap();
             theirs.close().await
-        })
-    });
-    for block in (0..64_u64).filter(|block| block % 2 == 0) {
-        file.write_all_at(vec![block as u8; 4096], block * 4096).await?;
-    }
-    receiver.recv().unwrap();
-    file.sync_all().await?;
-    thread.join().unwrap()?;
-    for block in 0..64_u64 {
-        let bytes = file.read_exact_at(vec![0; 4096], block * 4096).await?;
-        assert!(bytes.iter().all(|byte| *byte == block as u8));
-    }
-    file.close().await
-}
-
-#[quoit::test]
-async fn a_change_that_was_dropped_on_one_core_holds_up_the_other() -> io::Result<()> {
-    let (scratch, census) = (Scratch::new(), Census::default());
-    let path = scratch.path("file");
-    let file = File::options().read(true).write(true).create(true).open(&path).await?;
-    for round in 0..20 {
-        // In flight here, and not even submitted: this core does not turn while it sleeps.
-        let mut write = Box::pin(file.write_at(census.buffer(LENGTH, 1), 0));
-        assert!(poll_once(write.as_mut()).await.is_pending());
-        drop(write);
-        let theirs = file.clone();
-        let thread = thread::spawn(move || {
-            quoit::block_on(async move {
-                theirs.write_all_at(vec![2; LENGTH], 0).await?;
-                theirs.sync_data().await
-            })
         });
-        if round % 2 == 0 {
-            thread::sleep(Duration::from_millis(2));
-            assert!(!thread.is_finished(), "it did not wait");
+        let here = async {
+            for block in (0..64_u64).filter(|block| block % 2 == 0) {
+                file.write_all_at(vec![block as u8; 4096], block * 4096).await?;
+            }
+            is_done.await.unwrap();
+            file.sync_all().await
+        };
+        let (here, there) = join!(here, there);
+        here.and(there)?;
+        for block in 0..64_u64 {
+            let bytes = file.read_exact_at(vec![0; 4096], block * 4096).await?;
+            assert!(bytes.iter().all(|byte| *byte == block as u8));
         }
-        while !thread.is_finished() {
-            quoit::time::sleep(Duration::from_micros(100)).await;
-        }
-        thread.join().unwrap()?;
-        assert_eq!(std::fs::read(&path)?, [2; LENGTH], "round {round}");
-        assert_eq!(census.alive(), 0);
+        file.close().await?;
+        end(other).await;
     }
     Ok(())
 }
 
-#[quoit::test]
-async fn a_write_may_be_dropped_on_another_core() -> io::Result<()> {
-    let (scratch, census) = (Scratch::new(), Census::default());
-    let path = scratch.path("file");
-    let file = File::options().read(true).write(true).create(true).open(&path).await?;
-    for _ in 0..20 {
-        let theirs = file.clone();
-        let buffer = census.buffer(LENGTH, 1);
-        let mut write = Box::pin(async move { theirs.write_at(buffer, 0).await });
-        assert!(poll_once(write.as_mut()).await.is_pending());
-        thread::spawn(move || drop(write)).join().unwrap();
-        file.write_all_at(vec![2; LENGTH], 0).await?;
-        quoit::time::sleep(Duration::from_millis(1)).await;
-        assert_eq!(std::fs::read(&path)?, [2; LENGTH]);
-        assert_eq!(census.alive(), 0);
+#[quoit::test(seeds = 3)]
+async fn a_change_that_was_dropped_on_one_core_holds_up_the_other() -> io::Result<()> {
+    for kind in kinds() {
+        let (scratch, census) = (Scratch::new(), Census::default());
+        let path = scratch.path("file");
+        let file = File::options().read(true).write(true).create(true).open(&path).await?;
+        let other = Other::start(kind).await;
+        for round in 0..20 {
+            // In flight here, and not even submitted: this core has no turn before it waits.
+            let mut write = Box::pin(file.write_at(census.buffer(LENGTH, 1), 0));
+            assert!(poll_once(write.as_mut()).await.is_pending());
+            drop(write);
+            let theirs = file.clone();
+            let task = other.spawn(|| async move {
+                theirs.write_all_at(vec![2; LENGTH], 0).await?;
+                theirs.sync_data().await
+            });
+            if round % 2 == 0 && !is_simulated() {
+                thread::sleep(Duration::from_millis(2));
+                assert!(!task.is_finished(), "it did not wait");
+            }
+            task.await.unwrap()?;
+            assert_eq!(contents(&path), [2; LENGTH], "round {round}");
+            assert_eq!(census.alive(), 0);
+        }
+        end(other).await;
     }
-    file.close().await
+    Ok(())
 }
 
-#[quoit::test]
+#[quoit::test(seeds = 3)]
+async fn a_write_may_be_dropped_elsewhere() -> io::Result<()> {
+    for kind in kinds() {
+        let (scratch, census) = (Scratch::new(), Census::default());
+        let path = scratch.path("file");
+        let file = File::options().read(true).write(true).create(true).open(&path).await?;
+        let other = Other::start(kind).await;
+        for round in 0..20 {
+            let theirs = file.clone();
+            let buffer = census.buffer(LENGTH, 1);
+            let mut write = Box::pin(async move { theirs.write_at(buffer, 0).await });
+            assert!(poll_once(write.as_mut()).await.is_pending());
+            if round % 2 == 0 {
+                outside(|| drop(write));
+            } else {
+                other.run(|| async { drop(write) }).await;
+            }
+            file.write_all_at(vec![2; LENGTH], 0).await?;
+            quoit::time::sleep(Duration::from_millis(1)).await;
+            assert_eq!(contents(&path), [2; LENGTH]);
+            assert_eq!(census.alive(), 0);
+        }
+        file.close().await?;
+        end(other).await;
+    }
+    Ok(())
+}
+
+#[quoit::test(seeds = 3)]
 async fn an_operation_stays_on_the_core_that_started_it() -> io::Result<()> {
-    let (scratch, census) = (Scratch::new(), Census::default());
-    let file = File::open(scratch.file("file", &[5; LENGTH])).await?;
-    let theirs = file.clone();
-    let buffer = census.buffer(LENGTH, 0);
-    let mut read = Box::pin(async move { theirs.read_at(buffer, 0).await });
-    assert!(poll_once(read.as_mut()).await.is_pending());
-    let error = other_core(move |runtime| {
-        let failed = runtime.block_on(read).map(drop).unwrap_err();
-        let (error, buffer) = failed.into_parts();
-        assert!(buffer.is_none(), "it is lent on the core that started");
-        error
-    });
-    assert!(error.to_string().contains("belongs to core"), "{error}");
-    file.close().await?;
-    assert_eq!(census.alive(), 0);
+    for kind in kinds() {
+        let (scratch, census) = (Scratch::new(), Census::default());
+        let file = File::open(scratch.file("file", &[5; LENGTH])).await?;
+        let theirs = file.clone();
+        let buffer = census.buffer(LENGTH, 0);
+        let mut read = Box::pin(async move { theirs.read_at(buffer, 0).await });
+        assert!(poll_once(read.as_mut()).await.is_pending());
+        let other = Other::start(kind).await;
+        let error = other
+            .run(|| async move {
+                let (error, buffer) = read.await.map(drop).unwrap_err().into_parts();
+                assert!(buffer.is_none(), "it is lent on the core that started");
+                error
+            })
+            .await;
+        assert!(error.to_string().contains("belongs to core"), "{error}");
+        end(other).await;
+        file.close().await?;
+        assert_eq!(census.alive(), 0);
+    }
     Ok(())
 }
 
@@ -159,24 +185,28 @@ async fn reads_that_never_wait_let_other_tasks_run() -> io::Result<()> {
     Ok(())
 }
 
-#[test]
-fn shutting_down_waits_for_the_kernel() {
-    for (ring, runtime) in rings() {
+#[quoit::test(seeds = 3)]
+async fn shutting_down_waits_for_the_kernel() {
+    for kind in kinds() {
         let (scratch, census) = (Scratch::new(), Census::default());
         let path = scratch.path("file");
-        let file = runtime.block_on(File::create(&path)).unwrap();
-        for number in 0..8 {
-            let (file, buffer) = (file.clone(), census.buffer(LENGTH, 7));
-            drop(runtime.spawn(async move {
-                let _ = file.write_at(buffer, number * LENGTH as u64).await;
-            }));
-        }
-        runtime.block_on(quoit::task::yield_now());
-        let report = runtime.shutdown(Duration::from_secs(5));
-        assert!(report.is_clean(), "{ring:?}: {report:?}");
-        assert_eq!(census.alive(), 0, "{ring:?}");
-        let bytes = std::fs::read(&path).unwrap();
-        assert!(bytes.iter().all(|byte| [0, 7].contains(byte)), "{ring:?}");
+        let other = Other::start(kind).await;
+        let (counted, created) = (census.clone(), path.clone());
+        other
+            .run(|| async move {
+                let file = File::create(&created).await.unwrap();
+                for number in 0..8 {
+                    let (file, buffer) = (file.clone(), counted.buffer(LENGTH, 7));
+                    drop(quoit::spawn(async move {
+                        let _ = file.write_at(buffer, number * LENGTH as u64).await;
+                    }));
+                }
+                quoit::task::yield_now().await;
+            })
+            .await;
+        end(other).await;
+        assert_eq!(census.alive(), 0);
+        assert!(contents(&path).iter().all(|byte| [0, 7].contains(byte)));
     }
 }
 

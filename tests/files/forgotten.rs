@@ -15,6 +15,7 @@ use quoit::time::timeout;
 
 use crate::cores::rings;
 use crate::dropped::{open_descriptors_of, read_write};
+use crate::other::outside;
 use crate::{Scratch, poll_once};
 
 const LENGTH: usize = 256 * 1024;
@@ -39,7 +40,7 @@ fn operations(file: &File) -> Vec<Forgotten<'_>> {
     ]
 }
 
-#[quoit::test]
+#[quoit::test(seeds = 6)]
 async fn a_forgotten_operation_does_not_hold_up_a_close() -> io::Result<()> {
     let scratch = Scratch::new();
     let path = scratch.path("file");
@@ -61,7 +62,7 @@ async fn a_forgotten_operation_does_not_hold_up_a_close() -> io::Result<()> {
 }
 
 /// Dropped where no core is, after the kernel was done with it: nobody waits for it either.
-#[quoit::test]
+#[quoit::test(seeds = 6)]
 async fn a_change_that_is_over_and_dropped_elsewhere_holds_nobody_up() -> io::Result<()> {
     let scratch = Scratch::new();
     let path = scratch.path("file");
@@ -71,7 +72,7 @@ async fn a_change_that_is_over_and_dropped_elsewhere_holds_nobody_up() -> io::Re
         let mut write = Box::pin(async move { theirs.write_at(vec![7; LENGTH], 0).await });
         assert!(poll_once(write.as_mut()).await.is_pending());
         quoit::time::sleep(Duration::from_millis(1)).await;
-        thread::spawn(move || drop(write)).join().unwrap();
+        outside(|| drop(write));
         timeout(SOON, file.sync_all()).await.expect("no hang")?;
         timeout(SOON, file.close()).await.expect("no hang")?;
     }

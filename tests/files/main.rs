@@ -14,6 +14,9 @@ mod direct;
 mod dropped;
 mod forgotten;
 mod limits;
+#[allow(dead_code, reason = "the contract's tests need more of it")]
+#[path = "../contract/other.rs"]
+mod other;
 mod plain;
 
 use std::future::{Future, poll_fn};

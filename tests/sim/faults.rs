@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use quoit::net::TcpStream;
 use quoit::sim::{self, Faults, Sim, check};
-use quoit::time::{sleep, timeout};
-use quoit::{Cores, Runtime, signal};
+use quoit::time::{Instant, sleep, timeout};
+use quoit::{Cores, Runtime};
 
 use crate::common::{echo_once, serve_echo};
 
@@ -56,6 +56,34 @@ fn drawn_faults_are_told_and_end() {
     assert_ne!(told(3), told(4));
 }
 
+/// Clocks go wrong where that is asked for, and are right again, as far as a clock can be, at the
+/// end.
+#[test]
+fn clocks_go_wrong_and_drift_no_more_in_the_end() {
+    let mut told = String::new();
+    for seed in 0..40 {
+        let mut sim = Sim::new(seed);
+        sim.host("server", std::future::pending::<()>);
+        sim.client("client", async {
+            while sim::world().elapsed() <= 100 * SECOND {
+                sleep(SECOND).await;
+            }
+            let (start, world) = (Instant::now(), sim::world().elapsed());
+            sleep(100 * SECOND).await;
+            let passed = sim::world().elapsed() - world;
+            assert!(passed.abs_diff(start.elapsed()) < SECOND / 100, "{passed:?}");
+        });
+        sim.faults(Faults::until(100 * SECOND).partitions(0).resets(0).crashes(0).clocks(4));
+        let without = sim.options();
+        sim.run().unwrap();
+        told += sim.options().strip_prefix(&without).expect("what was drawn is told");
+    }
+    for part in ["clock of client jumps", "time of day of server jumps by", "jumps back", "drifts"]
+    {
+        assert!(told.contains(part), "no {part:?} in forty seeds: {told}");
+    }
+}
+
 #[test]
 fn only_what_is_asked_for_is_drawn() {
     for seed in 0..20 {
@@ -81,8 +109,6 @@ fn what_belongs_to_the_process_is_not_there() {
             unsupported(quoit::run(async {}).unwrap_err());
             let several = Runtime::builder().cores(Cores::All);
             unsupported(several.run(|_| async {}).unwrap_err());
-            unsupported(signal::ctrl_c().await.unwrap_err());
-            unsupported(signal::terminate().await.unwrap_err());
             // A thread for blocking work is simulated as well, on this one.
             let on_thread = quoit::task::spawn_blocking(|| Runtime::new().unwrap_err().kind());
             assert_eq!(on_thread.await.unwrap(), ErrorKind::Unsupported);

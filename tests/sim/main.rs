@@ -10,3 +10,5 @@ mod faults;
 mod network;
 mod sandbox;
 mod seeds;
+mod signals;
+mod time;

@@ -268,6 +268,12 @@ impl Stream {
         self.end(key, services);
     }
 
+    /// Nobody closes or moves it: there is nothing to settle.
+    #[inline]
+    pub(crate) fn stays(&self) -> bool {
+        self.parting.is_none() && !self.send.has_ended()
+    }
+
     /// After any event: takes the next step of closing. `true` when the stream can go.
     pub(crate) fn settle(&mut self, key: Key, services: &mut Services) -> bool {
         let phase = self.phase();

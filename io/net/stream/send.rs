@@ -72,10 +72,8 @@ pub(crate) enum SendNow {
 
 #[derive(Default)]
 pub(crate) struct Sending {
-    #[expect(clippy::box_collection, reason = "a pointer, not four words, while it is empty")]
-    queue: Option<Box<VecDeque<Outgoing>>>,
-    /// Committed bytes that the kernel has not taken.
-    bytes: usize,
+    /// There once a send could not go out at once, and from then on.
+    backlog: Option<Box<Backlog>>,
     in_flight: bool,
     watch: Watch,
     /// A direct send found the socket full; the watch will tell.
@@ -85,9 +83,18 @@ pub(crate) struct Sending {
     finish: bool,
     /// The number of the error that it has failed with, which is below 4096; 0: it has not.
     error: u16,
-    waiters: Waiters,
     /// The stream is about to leave this core: nothing is watched for.
     paused: bool,
+}
+
+/// What only a stream knows whose sends had to wait. It stands apart, so that an idle connection
+/// does not pay for it, and stays: who waited once will again, and allocates nothing for it then.
+#[derive(Default)]
+struct Backlog {
+    queue: VecDeque<Outgoing>,
+    /// Committed bytes that the kernel has not taken.
+    bytes: usize,
+    waiters: Waiters,
 }
 
 impl Sending {
@@ -102,11 +109,11 @@ impl Sending {
         if let Err(error) = self.check() {
             return SendNow::Failed(error);
         }
-        if !self.waiters.may_go(waiter) || self.bytes >= services.limits.send_ahead {
+        if !self.may_go(waiter) || self.bytes() >= services.limits.send_ahead {
             return SendNow::Wait;
         }
         let overtakes = planted::is(Bug::SendOutOfOrder);
-        let is_behind = (self.bytes > 0 || self.in_flight) && !overtakes;
+        let is_behind = (self.bytes() > 0 || self.in_flight) && !overtakes;
         if is_behind || !services.limits.send_inline {
             return SendNow::Room { taken: 0 };
         }
@@ -129,9 +136,10 @@ impl Sending {
         services: &mut Services,
     ) {
         let Commit { address, remaining, taken } = commit;
-        self.bytes += remaining;
         let outgoing = Outgoing { address, remaining, taken, operation, cancelled: false };
-        self.queue.get_or_insert_default().push_back(outgoing);
+        let backlog = self.backlog();
+        backlog.bytes += remaining;
+        backlog.queue.push_back(outgoing);
         self.go_on(key, number, operations, services);
     }
 
@@ -144,7 +152,7 @@ impl Sending {
         caller: &mut Caller<'_>,
         services: &mut Services,
     ) -> Poll<io::Result<usize>> {
-        if self.waiters.may_go(*waiter) {
+        if self.may_go(*waiter) {
             match self.write_now((key, number), parts, services) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 result => {
@@ -164,7 +172,7 @@ impl Sending {
         services: &mut Services,
     ) -> io::Result<usize> {
         self.check()?;
-        if !self.waiters.may_go(None) {
+        if !self.may_go(None) {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         self.write_now(place, parts, services)
@@ -177,7 +185,7 @@ impl Sending {
         services: &mut Services,
     ) -> io::Result<usize> {
         self.check()?;
-        if self.bytes > 0 || self.in_flight {
+        if self.bytes() > 0 || self.in_flight {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         if self.full {
@@ -230,7 +238,8 @@ impl Sending {
         services: &mut Services,
     ) -> Poll<()> {
         let there = self.error != 0 || (!self.has_unsent() && !self.full);
-        if there && self.waiters.may_look(*waiter) {
+        let backlog = self.backlog.as_deref();
+        if there && backlog.is_none_or(|backlog| backlog.waiters.may_look(*waiter)) {
             if let Some(observer) = waiter.take() {
                 self.overlook(observer, services);
             }
@@ -240,14 +249,15 @@ impl Sending {
             self.arm_watch(key, number, services);
         }
         let id = services.waiter(waiter);
-        let old = self.waiters.observe(id, caller);
+        let old = self.backlog().waiters.observe(id, caller);
         services.effects.discard(old);
         Poll::Pending
     }
 
     /// An observer is not to be told any more.
     pub(super) fn overlook(&mut self, observer: WaiterId, services: &mut Services) {
-        services.effects.discard(self.waiters.overlook(observer));
+        let Some(backlog) = &mut self.backlog else { return };
+        services.effects.discard(backlog.waiters.overlook(observer));
     }
 
     /// Waits for room.
@@ -258,7 +268,7 @@ impl Sending {
         services: &mut Services,
     ) -> Poll<T> {
         let id = services.waiter(waiter);
-        let old = self.waiters.enrol(id, caller);
+        let old = self.backlog().waiters.enrol(id, caller);
         services.effects.discard(old);
         Poll::Pending
     }
@@ -270,10 +280,11 @@ impl Sending {
     }
 
     pub(crate) fn withdraw(&mut self, waiter: WaiterId, services: &mut Services) {
-        let (waker, was_first) = self.waiters.strike(waiter);
+        let Some(backlog) = &mut self.backlog else { return };
+        let (waker, was_first) = backlog.waiters.strike(waiter);
         services.effects.discard(waker);
         if was_first {
-            self.waiters.notify(&mut services.effects.wakers);
+            backlog.waiters.notify(&mut services.effects.wakers);
         }
     }
 
@@ -286,7 +297,7 @@ impl Sending {
         operations: &mut Operations,
         services: &mut Services,
     ) {
-        let Some(queue) = &mut self.queue else { return };
+        let Some(Backlog { queue, bytes, .. }) = self.backlog.as_deref_mut() else { return };
         let Some(place) = queue.iter().position(|outgoing| outgoing.operation == operation) else {
             return;
         };
@@ -296,7 +307,7 @@ impl Sending {
             return;
         }
         let outgoing = queue.remove(place).expect("just found");
-        self.bytes -= outgoing.remaining;
+        *bytes -= outgoing.remaining;
         operation::finish(operations, operation, outgoing.taken as i64, services);
         self.go_on(key, number, operations, services);
     }
@@ -311,8 +322,8 @@ impl Sending {
         services: &mut Services,
     ) {
         self.in_flight = false;
-        let front = self.queue.as_mut().and_then(|queue| queue.front_mut());
-        let front = front.expect("what is in flight stands first");
+        let Backlog { queue, bytes, .. } = self.backlog();
+        let front = queue.front_mut().expect("what is in flight stands first");
         match completion.result {
             count if count >= 0 => {
                 let count = (count as usize).min(front.remaining);
@@ -320,7 +331,7 @@ impl Sending {
                 front.address = unsafe { front.address.add(count) };
                 front.remaining -= count;
                 front.taken += count;
-                self.bytes -= count;
+                *bytes -= count;
             }
             error if [libc::ECANCELED, libc::EINTR, libc::EAGAIN].contains(&-error) => {}
             error => {
@@ -338,18 +349,18 @@ impl Sending {
         operations: &mut Operations,
         services: &mut Services,
     ) {
-        while let Some(queue) = self.queue.as_mut() {
+        while let Some(Backlog { queue, bytes, .. }) = self.backlog.as_deref_mut() {
             let Some(front) = queue.front() else { break };
             let over = front.remaining == 0 || front.cancelled || self.ended;
             if self.in_flight || !(over || self.error != 0) {
                 break;
             }
             let front = queue.pop_front().expect("just seen");
-            self.bytes -= front.remaining;
+            *bytes -= front.remaining;
             let outcome = front.outcome(self.error());
             operation::finish(operations, front.operation, outcome, services);
         }
-        let front = self.queue.as_ref().and_then(|queue| queue.front());
+        let front = self.backlog.as_ref().and_then(|backlog| backlog.queue.front());
         if let (Some(front), false) = (front, self.in_flight) {
             self.in_flight = true;
             let length = front.remaining.min(OFFER_MAX) as u32;
@@ -361,8 +372,8 @@ impl Sending {
         if self.finish && !self.has_unsent() {
             self.finish(number);
         }
-        if self.error != 0 || self.bytes < services.limits.send_ahead {
-            self.waiters.notify(&mut services.effects.wakers);
+        if self.error != 0 || self.bytes() < services.limits.send_ahead {
+            self.notify(services);
         }
     }
 
@@ -388,7 +399,7 @@ impl Sending {
             }
             _ => self.full = false,
         }
-        self.waiters.notify(&mut services.effects.wakers);
+        self.notify(services);
     }
 
     pub(super) fn is_idle(&self) -> bool {
@@ -396,7 +407,7 @@ impl Sending {
     }
 
     pub(crate) fn has_unsent(&self) -> bool {
-        self.error == 0 && (self.bytes > 0 || self.in_flight)
+        self.error == 0 && (self.bytes() > 0 || self.in_flight)
     }
 
     /// Nothing will be sent any more, and what is in flight was asked to end.
@@ -438,7 +449,7 @@ impl Sending {
     /// Whoever waits may watch again.
     pub(super) fn resume(&mut self, services: &mut Services) {
         self.paused = false;
-        self.waiters.notify(&mut services.effects.wakers);
+        self.notify(services);
     }
 
     fn unwatch(&mut self, key: Key, services: &mut Services) {
@@ -449,11 +460,34 @@ impl Sending {
     }
 
     /// Off the table: nothing is in flight any more. What was never offered is told so.
-    pub(super) fn close(mut self, operations: &mut Operations, services: &mut Services) {
-        self.waiters.notify_all(&mut services.effects.wakers);
-        for outgoing in self.queue.into_iter().flat_map(|queue| *queue) {
+    pub(super) fn close(self, operations: &mut Operations, services: &mut Services) {
+        let Some(mut backlog) = self.backlog else { return };
+        backlog.waiters.notify_all(&mut services.effects.wakers);
+        for outgoing in backlog.queue {
             let outcome = outgoing.outcome(self.error.into());
             operation::finish(operations, outgoing.operation, outcome, services);
+        }
+    }
+
+    fn backlog(&mut self) -> &mut Backlog {
+        self.backlog.get_or_insert_default()
+    }
+
+    /// Committed bytes that the kernel has not taken.
+    #[inline]
+    fn bytes(&self) -> usize {
+        self.backlog.as_ref().map_or(0, |backlog| backlog.bytes)
+    }
+
+    /// Whether `waiter` may be served now.
+    #[inline]
+    fn may_go(&self, waiter: Option<WaiterId>) -> bool {
+        self.backlog.as_ref().is_none_or(|backlog| backlog.waiters.may_go(waiter))
+    }
+
+    fn notify(&mut self, services: &mut Services) {
+        if let Some(backlog) = &mut self.backlog {
+            backlog.waiters.notify(&mut services.effects.wakers);
         }
     }
 

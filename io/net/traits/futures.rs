@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use ::futures_io::{AsyncBufRead, AsyncRead, AsyncWrite};
 
 use super::{Handle, OwnedReadHalf, OwnedWriteHalf, ReadHalf, TcpStream, WriteHalf, lend, poll};
-use crate::io::net::tcp_stream::as_uninit;
+use crate::io::net::native::as_uninit;
 
 macro_rules! readers {
     ($($handle:ty),+) => {$(

@@ -9,7 +9,7 @@ use std::mem::MaybeUninit;
 use std::task::{Context, Poll, ready};
 
 use super::super::handle::{Bound, StreamHandle};
-use super::super::split::end_writing;
+use super::super::native::end::end_writing;
 use crate::io::waiters::POLLER;
 
 /// Reads what is there, at least a byte; 0 is the end, or a slice without room. Nothing of the

@@ -40,13 +40,13 @@ use std::sync::Arc;
 
 use self::buffers::Provisions;
 use self::epoll::{EDGES_OF_DOORBELL, EVENTS_MAX, Epoll};
-use self::pending::{List, Place, Requests};
+use self::pending::{List, Requests, waits_for};
 use self::sources::{Side, Sources};
 use super::job::Job;
 use super::{Provided, RingCounters, Waiting};
 use crate::io::mailbox::Mailbox;
 use crate::io::pool::Pool;
-use crate::io::request::{Attempt, Completion, Flags, Request, Token};
+use crate::io::request::{Attempt, Completion, Flags, Interest, Request, Token};
 use crate::io::system;
 use crate::io::trace::{self, SpanKind};
 
@@ -61,6 +61,13 @@ const POOL_RETRY: u64 = 1_000_000;
 /// and the second copy is cheap only while they are in the cache; what is ready beyond that waits
 /// for the next turn, in order.
 const BYTES_PER_TURN: u32 = 512 * 1024;
+
+/// The bytes that a descriptor with one request takes at most: its source, the entry of the
+/// request, and the beginnings of chains, which are fewer than the entries once
+/// these are many.
+#[cfg(test)]
+pub(crate) const WAITING_SIZE: usize =
+    size_of::<sources::Source>() + size_of::<pending::Pending>() + size_of::<u32>();
 
 /// One core's readiness ring.
 pub(crate) struct Readiness {
@@ -124,12 +131,11 @@ impl Readiness {
     pub(crate) unsafe fn submit(&mut self, token: Token, request: &Request) {
         self.counters.submissions += 1;
         self.in_flight += 1;
-        let Some((number, side)) = place_of(request) else {
-            let index = self.requests.insert(token, *request, Place::Loose);
+        let index = self.requests.insert(token, request);
+        let Some((number, side)) = waits_for(request).map(place) else {
             self.requests.append(&mut self.loose, index);
             return;
         };
-        let index = self.requests.insert(token, *request, Place::Source);
         let source = self.sources.open(number);
         self.requests.append(source.waiting(side), index);
         let poll = matches!(request, Request::Poll(_));
@@ -145,7 +151,7 @@ impl Readiness {
 
     pub(crate) fn cancel(&mut self, token: Token) {
         let Some(index) = self.requests.find(token) else { return };
-        if self.requests[index].place == Place::Pool {
+        if self.requests.is_with_pool(index) {
             // A job that a thread has taken runs to its end. One that is still here answers when it
             // is dropped, by the same way through the mailbox.
             self.refused.retain(|(refused, _)| *refused != token);
@@ -210,7 +216,7 @@ impl Readiness {
     /// Panics when no pool thread has the request of `token`: each job answers once.
     pub(crate) fn complete_from_pool(&mut self, token: Token, result: i32) -> Completion {
         let index = self.requests.find(token).expect("a pool job answers for a request in flight");
-        assert_eq!(self.requests[index].place, Place::Pool, "only a job answers from the pool");
+        assert!(self.requests.is_with_pool(index), "only a job answers from the pool");
         self.requests.remove(index);
         self.in_flight -= 1;
         self.counters.completions += 1;
@@ -262,14 +268,18 @@ impl Readiness {
 
     fn try_loose(&mut self, completions: &mut Vec<Completion>) {
         while let Some((index, _)) = self.requests.ends(self.loose) {
+            self.requests.unlink(&mut self.loose, index);
             self.counters.direct_calls += 1;
+            let request = self.requests.aside(index).expect("what names no descriptor is aside");
             // SAFETY: the submitter keeps what the request names until its terminal completion.
-            let attempt = unsafe { self.requests[index].request.attempt(&mut self.buffers) };
-            match attempt {
-                Attempt::Done { result } => self.end(index, result, completions),
+            match unsafe { request.attempt(&mut self.buffers) } {
+                Attempt::Done { result } => {
+                    let token = self.requests.remove(index);
+                    self.post(token, result, completions);
+                }
                 Attempt::Blocking => self.hand_over(index),
                 Attempt::More { .. } | Attempt::WouldBlock(_) => {
-                    panic!("{:?} names nothing to wait for", self.requests[index].request)
+                    panic!("{request:?} names nothing to wait for")
                 }
             }
         }
@@ -308,19 +318,27 @@ impl Readiness {
         completions.push(Completion { token: self.requests[index].token, result, flags });
     }
 
-    /// Posts the terminal completion.
+    /// Ends a request that waits for a descriptor.
     fn end(&mut self, index: u32, result: i32, completions: &mut Vec<Completion>) {
         let token = self.retire(index);
+        self.post(token, result, completions);
+    }
+
+    /// Posts the terminal completion.
+    fn post(&mut self, token: Token, result: i32, completions: &mut Vec<Completion>) {
         self.in_flight -= 1;
         self.counters.completions += 1;
         completions.push(Completion::done(token, result));
     }
 
-    /// Frees a request that waits no more.
+    /// Frees a request that waits no more, and takes it out of the list that it waits in.
     fn retire(&mut self, index: u32) -> Token {
-        let request = self.requests[index].request;
-        self.leave(index);
-        if let Request::Connect(connect) = request {
+        let list = match self.requests.waits_for(index).map(place) {
+            Some((number, side)) => self.sources[number].waiting(side),
+            None => &mut self.loose,
+        };
+        self.requests.unlink(list, index);
+        if let Some(Request::Connect(connect)) = self.requests.aside(index) {
             // Who gets the socket now may close it, or use it on another core, without a word to
             // this ring: a number that still counted as registered would then never be watched.
             self.forget(connect.descriptor);
@@ -328,27 +346,13 @@ impl Readiness {
         self.requests.remove(index)
     }
 
-    /// Takes a request out of the list that it waits in.
-    fn leave(&mut self, index: u32) {
-        let pending = &self.requests[index];
-        match (pending.place, place_of(&pending.request)) {
-            (Place::Source, Some((number, side))) => {
-                self.requests.unlink(self.sources[number].waiting(side), index);
-            }
-            (Place::Loose, _) => self.requests.unlink(&mut self.loose, index),
-            (place, _) => panic!("no request waits in {place:?}"),
-        }
-    }
-
-    /// Gives a request to the pool.
+    /// Gives a request that stands in no list to the pool.
     fn hand_over(&mut self, index: u32) {
-        self.leave(index);
-        let pending = &mut self.requests[index];
-        pending.place = Place::Pool;
-        let token = pending.token;
+        let request = self.requests.give_away(index);
+        let token = self.requests[index].token;
         // SAFETY: the submitter keeps what the request names until its terminal completion, and
         // that is made of the job's answer.
-        let job = unsafe { Job::new(token, pending.request, &self.mailbox, libc::ECANCELED) };
+        let job = unsafe { Job::new(token, request, &self.mailbox, libc::ECANCELED) };
         self.refused.push_back((token, Box::new(move || job.run())));
         self.retry_refused();
     }
@@ -367,11 +371,10 @@ impl Readiness {
     }
 }
 
-/// Which side of which descriptor a request waits for, if any.
+/// Which side of which descriptor that is.
 #[inline]
-fn place_of(request: &Request) -> Option<(u32, Side)> {
-    let descriptor = request.descriptor()?;
-    Some((number_of(descriptor), Side::of(request.interest())))
+fn place((descriptor, interest): (i32, Interest)) -> (u32, Side) {
+    (number_of(descriptor), Side::of(interest))
 }
 
 #[inline]

@@ -9,37 +9,52 @@
 //!
 //! Each entry stands in at most one list. The table is bounded by the requests in flight; it grows
 //! to their largest number and then allocates no more.
+//!
+//! What an idle connection waits with is a descriptor and a word of flags, and stands in the entry
+//! itself. Requests that carry addresses and lengths are longer, and over soon: they stand aside.
 
+use std::mem;
 use std::ops::{Index, IndexMut};
 
-use crate::io::request::{Nop, Request, Token};
+use crate::io::request::{Accept, Interest, Poll, ReceiveMany, Request, Token};
 
 const NONE: u32 = u32::MAX;
 
-/// Where a request waits.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Place {
-    /// Nowhere: the entry is free.
-    Free,
-    /// It names no descriptor to wait for, and its first attempt is due.
-    Loose,
-    /// In the list of its descriptor and direction.
-    Source,
-    /// With the pool, which will answer.
-    Pool,
-}
-
+/// One request in flight: 24 bytes.
 #[derive(Debug)]
 pub(super) struct Pending {
     pub(super) token: Token,
-    pub(super) request: Request,
-    pub(super) place: Place,
-    /// No attempt was made yet.
-    pub(super) fresh: bool,
-    previous: u32,
+    held: Held,
     next: u32,
     /// Who else has a token of the same hash.
     chain: u32,
+}
+
+/// What an entry holds of its request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Held {
+    /// Nothing: the entry is free.
+    Free,
+    /// Nothing any more: the pool has it, and will answer.
+    Pool,
+    Accept(i32),
+    ReceiveMany(i32),
+    /// `fresh`: no look was taken yet. The fields of a `Poll` one by one, which takes four bytes
+    /// less than the whole.
+    Poll {
+        descriptor: i32,
+        interest: Interest,
+        multishot: bool,
+        fresh: bool,
+    },
+    /// Its place among the long ones.
+    Aside(u32),
+}
+
+/// The descriptor and the readiness that a request waits for, if any.
+#[inline]
+pub(super) fn waits_for(request: &Request) -> Option<(i32, Interest)> {
+    Some((request.descriptor()?, request.interest()))
 }
 
 /// One first-in-first-out list of requests.
@@ -61,9 +76,13 @@ impl List {
 #[derive(Debug, Default)]
 pub(super) struct Requests {
     entries: Vec<Pending>,
+    /// Long requests, and those of their places that are free.
+    aside: Vec<Request>,
+    vacant: Vec<u32>,
     /// Free entries, linked through `next`.
     free: List,
-    /// Where the chains begin: a power of two of them, as many as there are entries or more.
+    /// Where the chains begin: a power of two of them, and half as many as there are entries or
+    /// more. The latest stands first in its chain, so who is over soon is found at once.
     buckets: Vec<u32>,
 }
 
@@ -74,10 +93,9 @@ impl Default for List {
 }
 
 impl Requests {
-    pub(super) fn insert(&mut self, token: Token, request: Request, place: Place) -> u32 {
+    pub(super) fn insert(&mut self, token: Token, request: &Request) -> u32 {
         debug_assert_eq!(self.find(token), None, "{token:?} is in flight already");
-        let (previous, next, chain) = (NONE, NONE, NONE);
-        let entry = Pending { token, request, place, fresh: true, previous, next, chain };
+        let entry = Pending { token, held: self.hold(request), next: NONE, chain: NONE };
         let index = if self.free.is_empty() {
             let index = u32::try_from(self.entries.len()).expect("fewer than 2^32 requests");
             assert_ne!(index, NONE, "fewer than 2^32 requests");
@@ -89,7 +107,7 @@ impl Requests {
             self[index] = entry;
             index
         };
-        if self.entries.len() > self.buckets.len() {
+        if self.entries.len() > 2 * self.buckets.len() {
             self.rebuild();
         } else {
             self.enchain(index);
@@ -99,16 +117,100 @@ impl Requests {
 
     /// Frees an entry that stands in no list any more, and answers its token.
     pub(super) fn remove(&mut self, index: u32) -> Token {
-        assert_ne!(self[index].place, Place::Free, "a request ends once");
+        assert_ne!(self[index].held, Held::Free, "a request ends once");
         self.unchain(index);
-        let free = self.free.tail;
-        let entry = &mut self[index];
-        let token = entry.token;
-        entry.place = Place::Free;
-        entry.request = Request::Nop(Nop);
-        entry.next = free;
-        self.free.tail = index;
-        token
+        self.let_go(index, Held::Free);
+        self[index].next = mem::replace(&mut self.free.tail, index);
+        self[index].token
+    }
+
+    /// Takes a request out, for the pool. Its entry stays until the pool answers.
+    pub(super) fn give_away(&mut self, index: u32) -> Request {
+        let request = self.request(index);
+        self.let_go(index, Held::Pool);
+        request
+    }
+
+    #[inline]
+    pub(super) fn is_with_pool(&self, index: u32) -> bool {
+        self[index].held == Held::Pool
+    }
+
+    /// # Panics
+    ///
+    /// Panics when it was given away, or has ended.
+    #[inline]
+    pub(super) fn request(&self, index: u32) -> Request {
+        match self[index].held {
+            Held::ReceiveMany(descriptor) => Request::ReceiveMany(ReceiveMany { descriptor }),
+            Held::Aside(place) => self.aside[place as usize],
+            Held::Accept(descriptor) => Request::Accept(Accept { descriptor }),
+            Held::Poll { descriptor, interest, multishot, .. } => {
+                Request::Poll(Poll { descriptor, interest, multishot })
+            }
+            held @ (Held::Free | Held::Pool) => panic!("no request waits where it is {held:?}"),
+        }
+    }
+
+    /// The request, if it stands aside. Each that names no descriptor to wait for does.
+    #[inline]
+    pub(super) fn aside(&self, index: u32) -> Option<&Request> {
+        match self[index].held {
+            Held::Aside(place) => Some(&self.aside[place as usize]),
+            _ => None,
+        }
+    }
+
+    /// The descriptor and the readiness that the request waits for, if any.
+    ///
+    /// # Panics
+    ///
+    /// As `request`.
+    #[inline]
+    pub(super) fn waits_for(&self, index: u32) -> Option<(i32, Interest)> {
+        match self[index].held {
+            Held::ReceiveMany(descriptor) | Held::Accept(descriptor) => {
+                Some((descriptor, Interest::Readable))
+            }
+            Held::Poll { descriptor, interest, .. } => Some((descriptor, interest)),
+            Held::Aside(place) => waits_for(&self.aside[place as usize]),
+            held @ (Held::Free | Held::Pool) => panic!("no request waits where it is {held:?}"),
+        }
+    }
+
+    /// Whether nobody has looked yet for who asked for readiness itself; from now on somebody has.
+    pub(super) fn take_fresh(&mut self, index: u32) -> bool {
+        match &mut self[index].held {
+            Held::Poll { fresh, .. } => mem::take(fresh),
+            _ => false,
+        }
+    }
+
+    fn hold(&mut self, request: &Request) -> Held {
+        match *request {
+            Request::ReceiveMany(ReceiveMany { descriptor }) => Held::ReceiveMany(descriptor),
+            Request::Accept(Accept { descriptor }) => Held::Accept(descriptor),
+            Request::Poll(Poll { descriptor, interest, multishot }) => {
+                Held::Poll { descriptor, interest, multishot, fresh: true }
+            }
+            long => match self.vacant.pop() {
+                Some(place) => {
+                    self.aside[place as usize] = long;
+                    Held::Aside(place)
+                }
+                None => {
+                    self.aside.push(long);
+                    // They are no more than the entries, hence fewer than 2^32.
+                    Held::Aside(self.aside.len() as u32 - 1)
+                }
+            },
+        }
+    }
+
+    fn let_go(&mut self, index: u32, held: Held) {
+        if let Held::Aside(place) = mem::replace(&mut self[index].held, held) {
+            self.vacant.push(place);
+        }
     }
 
     pub(super) fn find(&self, token: Token) -> Option<u32> {
@@ -132,7 +234,7 @@ impl Requests {
     #[inline]
     fn enchain(&mut self, index: u32) {
         let bucket = self.bucket(self[index].token);
-        self[index].chain = std::mem::replace(&mut self.buckets[bucket], index);
+        self[index].chain = mem::replace(&mut self.buckets[bucket], index);
     }
 
     fn unchain(&mut self, index: u32) {
@@ -152,9 +254,9 @@ impl Requests {
     #[cold]
     fn rebuild(&mut self) {
         self.buckets.clear();
-        self.buckets.resize(self.entries.len().next_power_of_two().max(16), NONE);
+        self.buckets.resize((self.entries.len().next_power_of_two() / 2).max(16), NONE);
         for index in 0..self.entries.len() as u32 {
-            if self[index].place != Place::Free {
+            if self[index].held != Held::Free {
                 self.enchain(index);
             }
         }
@@ -172,29 +274,30 @@ impl Requests {
         self[index].next
     }
 
+    #[inline]
     pub(super) fn append(&mut self, list: &mut List, index: u32) {
-        if list.is_empty() {
-            (self[index].previous, self[index].next) = (index, index);
-        } else {
-            let last = list.tail;
-            let first = self[last].next;
-            (self[index].previous, self[index].next) = (last, first);
-            self[last].next = index;
-            self[first].previous = index;
-        }
+        let first =
+            if list.is_empty() { index } else { mem::replace(&mut self[list.tail].next, index) };
+        self[index].next = first;
         list.tail = index;
     }
 
+    /// Takes an entry out of the list that it stands in. The first is the usual one, and the last
+    /// knows it; another has to be looked for.
+    #[inline]
     pub(super) fn unlink(&mut self, list: &mut List, index: u32) {
-        let (previous, next) = (self[index].previous, self[index].next);
-        if next == index {
+        let mut before = list.tail;
+        while self[before].next != index {
+            before = self[before].next;
+            assert_ne!(before, list.tail, "nobody leaves a list that he does not stand in");
+        }
+        if before == index {
             *list = List::EMPTY;
             return;
         }
-        self[previous].next = next;
-        self[next].previous = previous;
+        self[before].next = self[index].next;
         if list.tail == index {
-            list.tail = previous;
+            list.tail = before;
         }
     }
 }
@@ -218,11 +321,16 @@ impl IndexMut<u32> for Requests {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::io::request::{Nop, SendBytes};
+
+    fn receive(descriptor: i32) -> Request {
+        Request::ReceiveMany(ReceiveMany { descriptor })
+    }
 
     fn filled(count: u64) -> (Requests, List) {
         let (mut requests, mut list) = (Requests::default(), List::EMPTY);
         for token in 0..count {
-            let index = requests.insert(Token(token), Request::Nop(Nop), Place::Loose);
+            let index = requests.insert(Token(token), &Request::Nop(Nop));
             requests.append(&mut list, index);
         }
         (requests, list)
@@ -252,7 +360,7 @@ mod tests {
             assert_eq!(tokens(&requests, list), left);
             assert_eq!(requests.find(Token(leaver)), None);
 
-            let index = requests.insert(Token(9), Request::Nop(Nop), Place::Loose);
+            let index = requests.insert(Token(9), &Request::Nop(Nop));
             requests.append(&mut list, index);
             assert_eq!(tokens(&requests, list), [left[0], left[1], 9]);
             assert_eq!(requests.entries.len(), 3, "the free entry was used again");
@@ -273,9 +381,8 @@ mod tests {
         let token = |index: u64| Token(kinds[index as usize % 3] << 56 | (index % 7) << 32 | index);
         let mut requests = Requests::default();
         assert_eq!(requests.find(token(0)), None);
-        let indices: Vec<_> = (0..1000)
-            .map(|index| requests.insert(token(index), Request::Nop(Nop), Place::Source))
-            .collect();
+        let indices: Vec<_> =
+            (0..1000).map(|index| requests.insert(token(index), &receive(index as i32))).collect();
         let gone = |place: usize| place % 3 == 1;
         for (place, &index) in indices.iter().enumerate() {
             assert_eq!(requests.find(token(place as u64)), Some(index));
@@ -287,7 +394,7 @@ mod tests {
             let found = requests.find(token(place as u64));
             assert_eq!(found, (!gone(place)).then_some(index));
         }
-        // The buckets are as many as the entries, and a chain is what an entry costs to find.
+        // The buckets are half as many as the entries, and a chain is what an entry costs to find.
         let chain = |mut index: u32| {
             let mut length = 0;
             while index != NONE {
@@ -300,9 +407,55 @@ mod tests {
     }
 
     #[test]
+    fn a_request_comes_out_as_it_went_in() {
+        let poll = |interest, multishot| Request::Poll(Poll { descriptor: 3, interest, multishot });
+        let send = |length| {
+            Request::SendBytes(SendBytes { descriptor: 4, address: b"bytes".as_ptr(), length })
+        };
+        let all = [
+            receive(1),
+            Request::Accept(Accept { descriptor: 2 }),
+            poll(Interest::Readable, true),
+            poll(Interest::Writable, false),
+            send(1),
+            Request::Nop(Nop),
+            send(2),
+        ];
+        let mut requests = Requests::default();
+        // Twice: the second time each long one stands where another stood.
+        for all in [all, std::array::from_fn(|place| all[all.len() - 1 - place])] {
+            let indices: Vec<_> =
+                (0..).map(Token).zip(&all).map(|(t, r)| requests.insert(t, r)).collect();
+            for (&index, request) in indices.iter().zip(&all) {
+                assert_eq!(format!("{:?}", requests.request(index)), format!("{request:?}"));
+                assert_eq!(requests.waits_for(index), waits_for(request));
+                let waits = waits_for(request).is_some();
+                assert!(waits || requests.aside(index).is_some(), "{request:?} stands aside");
+                assert_eq!(requests.take_fresh(index), matches!(request, Request::Poll(_)));
+                assert!(!requests.take_fresh(index), "only the first look is the first");
+            }
+            let away = requests.give_away(indices[4]);
+            assert_eq!(format!("{away:?}"), format!("{:?}", all[4]));
+            assert!(requests.is_with_pool(indices[4]) && !requests.is_with_pool(indices[1]));
+            for index in indices {
+                requests.remove(index);
+            }
+        }
+        assert_eq!((requests.aside.len(), requests.vacant.len()), (3, 3), "places are used again");
+    }
+
+    #[test]
+    #[should_panic(expected = "does not stand in")]
+    fn who_leaves_a_list_stands_in_it() {
+        let (mut requests, mut list) = filled(2);
+        let stranger = requests.insert(Token(9), &receive(1));
+        requests.unlink(&mut list, stranger);
+    }
+
+    #[test]
     fn an_entry_is_small() {
         // Every armed receive has one.
-        assert_eq!(size_of::<Pending>(), 64);
+        assert_eq!(size_of::<Pending>(), 24);
     }
 
     #[test]

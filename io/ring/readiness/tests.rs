@@ -135,7 +135,7 @@ impl Bench {
 }
 
 fn pool() -> Arc<Pool> {
-    Pool::new(4, Duration::from_secs(1))
+    Pool::new(system::Threads::default(), 4, Duration::from_secs(1))
 }
 
 fn receive_many(from: &impl AsRawFd) -> Request {

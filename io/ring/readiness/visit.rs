@@ -1,7 +1,5 @@
 //! Who is tried when: what an event sets in motion, and what each attempt's answer leads to.
 
-use std::mem;
-
 use super::epoll::{EDGES, Event};
 use super::sources::Side;
 use super::{DOORBELL, Readiness};
@@ -68,10 +66,10 @@ impl Readiness {
         let mask = (events & side.events()) as i32;
         let mut polled = false;
         self.for_each(number, side, |ring, index| {
-            let Request::Poll(poll) = ring.requests[index].request else { return };
+            let Request::Poll(poll) = ring.requests.request(index) else { return };
             if poll.multishot {
                 polled = true;
-                ring.requests[index].fresh = false;
+                ring.requests.take_fresh(index);
                 ring.go_on(index, mask, None, completions);
             } else {
                 ring.end(index, mask, completions);
@@ -84,10 +82,10 @@ impl Readiness {
     pub(super) fn visit_all(&mut self, number: u32, side: Side, completions: &mut Vec<Completion>) {
         let mut goes_on = false;
         self.for_each(number, side, |ring, index| {
-            let visit = match ring.requests[index].request {
+            let visit = match ring.requests.request(index) {
                 Request::Poll(poll) => ring.visit_poll(number, side, index, poll, completions),
                 _ if ring.sources[number].is_blocked(side) => Visit::Blocked,
-                _ => ring.visit(number, side, index, completions),
+                request => ring.visit((number, side), index, &request, completions),
             };
             goes_on = match visit {
                 Visit::Settled => goes_on,
@@ -118,9 +116,9 @@ impl Readiness {
 
     fn visit(
         &mut self,
-        number: u32,
-        side: Side,
+        (number, side): (u32, Side),
         index: u32,
+        request: &Request,
         completions: &mut Vec<Completion>,
     ) -> Visit {
         // Few buffers are shared out in short runs.
@@ -129,8 +127,7 @@ impl Readiness {
         for _ in 0..SMALL_ANSWERS_MAX {
             self.counters.direct_calls += 1;
             // SAFETY: the submitter keeps what the request names until its terminal completion.
-            let attempt = unsafe { self.requests[index].request.attempt(&mut self.buffers) };
-            match attempt {
+            match unsafe { request.attempt(&mut self.buffers) } {
                 Attempt::Done { result } => {
                     self.end(index, result, completions);
                     return Visit::Settled;
@@ -152,8 +149,7 @@ impl Readiness {
                 }
                 Attempt::WouldBlock(_) => return self.block(number, side, index, completions),
                 Attempt::Blocking => {
-                    self.hand_over(index);
-                    return Visit::Settled;
+                    panic!("{request:?} waits for its descriptor, not for a thread")
                 }
             }
         }
@@ -169,7 +165,7 @@ impl Readiness {
         poll: Poll,
         completions: &mut Vec<Completion>,
     ) -> Visit {
-        if !mem::replace(&mut self.requests[index].fresh, false) {
+        if !self.requests.take_fresh(index) {
             return Visit::Settled;
         }
         let source = &self.sources[number];

@@ -9,18 +9,18 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::disk::{Disk, DiskOptions};
+use super::drift::HostClock;
 use super::random::Chance;
+use super::signals::Signals;
 use super::state::{Kind, Socket, State};
 use super::trace::Event;
+use crate::io::clock::SIMULATED_BEGINNING;
 
 /// The first port that is given to those who ask for none (`ip_local_port_range`).
 const EPHEMERAL: u16 = 32_768;
 
 /// The time of day at the beginning of every world: 2030-01-01.
 const BEGINNING: u64 = 1_893_456_000 * 1_000_000_000;
-
-/// What a clock shows at the beginning of every world, so that there is a time before.
-const UPTIME: u64 = 1_000_000_000;
 
 /// How a host goes down.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -41,8 +41,7 @@ pub(super) struct Host {
     addresses: [IpAddr; 2],
     /// The life that goes on, if one does.
     pub(super) boot: Option<usize>,
-    /// What is added to the world's time.
-    ahead: u64,
+    clock: HostClock,
     /// What is further added for the time of day; may be negative.
     wall_ahead: i64,
     next_port: u16,
@@ -56,6 +55,7 @@ pub(super) struct Boot {
     pub(super) sockets: Vec<Option<Socket>>,
     /// Counts whatever may let a request go on.
     pub(super) changes: u64,
+    pub(super) signals: Signals,
 }
 
 impl State {
@@ -73,7 +73,7 @@ impl State {
             name: name.to_owned(),
             addresses: [v4.into(), v6.into()],
             boot: None,
-            ahead: UPTIME,
+            clock: HostClock::new(),
             wall_ahead: 0,
             next_port: EPHEMERAL,
             disk: Disk::new(Chance::of(self.seed, 3 << 32 | u64::from(number)), DiskOptions::new()),
@@ -106,7 +106,8 @@ impl State {
         assert!(self.hosts[host].boot.is_none(), "the host is up already");
         let boot = self.boots.len();
         assert!(boot < 1 << 16, "a world has at most 65,536 lives of hosts");
-        self.boots.push(Boot { host, is_up: true, sockets: Vec::new(), changes: 0 });
+        let (sockets, signals) = (Vec::new(), Signals::default());
+        self.boots.push(Boot { host, is_up: true, sockets, changes: 0, signals });
         self.hosts[host].boot = Some(boot);
         self.note_on(boot, Event::Booted);
         for from in 0..self.hosts.len() {
@@ -230,23 +231,32 @@ impl State {
 
     /// What a life's clock shows; without one, that of a host whose clock was never touched.
     pub(super) fn monotonic(&self, boot: Option<usize>) -> u64 {
-        let ahead = boot.map_or(UPTIME, |boot| self.hosts[self.boots[boot].host].ahead);
-        self.now.saturating_add(ahead)
+        match boot {
+            Some(boot) => self.hosts[self.boots[boot].host].clock.at(self.now),
+            None => HostClock::new().at(self.now),
+        }
     }
 
     pub(super) fn time_of_day(&self, boot: Option<usize>) -> u64 {
         let wall = boot.map_or(0, |boot| self.hosts[self.boots[boot].host].wall_ahead);
-        (BEGINNING + self.monotonic(boot)).saturating_add_signed(wall)
+        let passed = self.monotonic(boot) - SIMULATED_BEGINNING;
+        (BEGINNING + passed).saturating_add_signed(wall)
     }
 
     /// The time of the world when a life's clock shows `local`.
     pub(crate) fn world_time(&self, boot: usize, local: u64) -> u64 {
-        local.saturating_sub(self.hosts[self.boots[boot].host].ahead)
+        self.hosts[self.boots[boot].host].clock.when(local)
     }
 
     /// The host's clock goes forwards at once, and its time of day with it.
     pub(crate) fn jump(&mut self, host: usize, by: u64) {
-        self.hosts[host].ahead = self.hosts[host].ahead.saturating_add(by);
+        self.hosts[host].clock.jump(by);
+        self.note_jump(host);
+    }
+
+    /// The host's clock, and its time of day with it, gains so many microseconds a second.
+    pub(crate) fn set_rate(&mut self, host: usize, parts_per_million: i32) {
+        self.hosts[host].clock.set_rate(self.now, parts_per_million);
         self.note_jump(host);
     }
 

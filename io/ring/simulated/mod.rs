@@ -19,6 +19,7 @@
 
 mod connection;
 mod disk;
+mod drift;
 mod files;
 mod handshake;
 mod host;
@@ -28,6 +29,7 @@ mod outsider;
 mod pending;
 mod plan;
 mod random;
+pub(crate) mod signals;
 mod state;
 mod trace;
 pub(crate) mod world;

@@ -13,6 +13,7 @@ use super::host::Crash;
 use super::plan::{Fault, Site};
 use super::random::mix;
 use crate::io::request::Request;
+use crate::io::system::signals::Signal;
 
 /// So many events are kept.
 const KEPT: usize = 200;
@@ -40,6 +41,7 @@ pub(super) enum Event {
     Left,
     Blocked { to: usize, is_blocked: bool },
     ClockJumped,
+    Signalled { signal: Signal },
     Planned { site: Site, fault: Fault },
     Said { text: Box<str> },
 }
@@ -92,6 +94,7 @@ impl Event {
             Self::Blocked { to, is_blocked } => [18, *to as u64, u64::from(*is_blocked), 0],
             Self::ClockJumped => [19, 0, 0, 0],
             Self::Left => [21, 0, 0, 0],
+            Self::Signalled { signal } => [23, *signal as u64, 0, 0],
             Self::Planned { site, fault } => match fault {
                 Fault::Fails(error) => [22, *site as u64, 0, signed(*error)],
                 Fault::Late => [22, *site as u64, 1, 0],
@@ -158,6 +161,7 @@ impl fmt::Display for Event {
             }
             Self::Left => f.write_str("ends"),
             Self::ClockJumped => f.write_str("has another time"),
+            Self::Signalled { signal } => write!(f, "gets a signal ({signal:?})"),
             Self::Planned { site, fault } => write!(f, "{site:?}, as planned, {fault}"),
             Self::Said { text } => write!(f, "says: {text}"),
         }

@@ -10,6 +10,7 @@
 //! A world belongs to the simulation that entered it, on one thread, and all direct calls of
 //! numbers of its own go to it. What a program does is done by the host whose turn it is (`on`).
 
+use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::{IpAddr, Shutdown, SocketAddr};
@@ -23,6 +24,7 @@ use super::network::Weather;
 use super::plan::{Fault, FaultPlan, Site};
 use super::state::{self, State};
 use super::trace::Event;
+use crate::io::system::signals::Signal;
 
 /// The first number of a simulated descriptor; the kernel's stay below its limit of open files
 /// (`fs.nr_open`), which is at most 2^30 - 64.
@@ -67,9 +69,23 @@ impl Books {
 
 /// What a program asks of whoever drives the world, who does it after the program's turn.
 pub(crate) enum Order {
-    Crash { host: usize, how: Crash },
-    Restart { host: usize },
-    At { time: u64, action: Box<dyn FnOnce()> },
+    Crash {
+        host: usize,
+        how: Crash,
+    },
+    Restart {
+        host: usize,
+    },
+    Signal {
+        host: usize,
+        signal: Signal,
+    },
+    At {
+        time: u64,
+        action: Box<dyn FnOnce()>,
+    },
+    /// What means something to whoever drives the world, and nothing here.
+    Wish(Box<dyn Any>),
 }
 
 /// A simulated world.
@@ -173,6 +189,11 @@ impl World {
         Turn { world: self, before: self.current.replace(boot) }
     }
 
+    /// Until the guard goes, it is nobody's turn.
+    pub(crate) fn on_nobody(&self) -> Turn<'_> {
+        self.on(usize::MAX)
+    }
+
     /// The life of the host whose program is at its turn.
     ///
     /// # Panics
@@ -187,6 +208,10 @@ impl World {
     /// The same, if it is anybody's turn.
     pub(crate) fn try_here(&self) -> Option<usize> {
         Some(self.current.get()).filter(|here| *here != usize::MAX)
+    }
+
+    pub(crate) fn serial(&self) -> u64 {
+        self.serial
     }
 
     pub(crate) fn seed(&self) -> u64 {

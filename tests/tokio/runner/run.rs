@@ -22,14 +22,15 @@ const KNOWN_LIMIT: Duration = Duration::from_secs(5);
 /// How many tests run at once.
 const WORKERS: usize = 2;
 
+/// Stands for the tests of a file that shows none: what it tests is that it compiles.
+const IT_COMPILES: &str = "(it compiles)";
+
 /// The exit status by which the shim says that a test is not for us.
 const SKIPPED: i32 = 77;
 
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Outcome {
     Passed,
-    /// It passed, but not at the first try.
-    Flaky(String),
     Failed(String),
     Skipped(String),
 }
@@ -69,10 +70,14 @@ pub(crate) fn all(suite: &Suite, reasons: &Reasons) -> io::Result<Vec<TestResult
         }
         if let Some(error) = &file.error {
             file.named.iter().for_each(|test| push(test, broken(error)));
+            // Its tests are made by macros: one failure stands for them.
+            if file.named.is_empty() {
+                push(IT_COMPILES, broken(error));
+            }
         } else if let Some(program) = &file.program {
             let tests = list(program)?;
             if tests.is_empty() && file.named.is_empty() {
-                push("(it compiles)", Outcome::Passed);
+                push(IT_COMPILES, Outcome::Passed);
             } else if tests.is_empty() {
                 let skipped = Outcome::Skipped("an unstable API".into());
                 file.named.iter().for_each(|test| push(test, skipped.clone()));
@@ -116,13 +121,7 @@ fn work(
         let Some(job) = jobs.lock().expect("no worker panicked").pop_front() else { return Ok(()) };
         let mut outcomes = [(); 2].map(|()| Outcome::Passed);
         for (ring, outcome) in RINGS.iter().zip(&mut outcomes) {
-            *outcome = once(&job, ring, output, &suite.root)?;
-            if let (Outcome::Failed(why), false) = (&*outcome, job.known) {
-                let why = why.clone();
-                if once(&job, ring, output, &suite.root)? == Outcome::Passed {
-                    *outcome = Outcome::Flaky(why);
-                }
-            }
+            *outcome = once(&job, ring, output, &suite.home)?;
         }
         let Job { file, test, known, .. } = job;
         let result = TestResult { file, test, outcomes, reason: None };
@@ -145,12 +144,12 @@ fn list(program: &Path) -> io::Result<Vec<String>> {
     Ok(names(&[])?.into_iter().filter(|name| !ignored.contains(name)).collect())
 }
 
-fn once(job: &Job, ring: &str, output: &Path, root: &Path) -> io::Result<Outcome> {
+fn once(job: &Job, ring: &str, output: &Path, home: &Path) -> io::Result<Outcome> {
     let file = fs::File::create(output)?;
     let mut child = Command::new(&job.program)
         .args(["--exact", &job.test, "--test-threads", "1", "--nocapture"])
         .env("QUOIT_RING", ring)
-        .current_dir(root)
+        .current_dir(home)
         .stdin(Stdio::null())
         .stdout(file.try_clone()?)
         .stderr(file)

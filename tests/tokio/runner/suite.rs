@@ -96,6 +96,8 @@ pub(crate) struct File {
 #[derive(Debug)]
 pub(crate) struct Suite {
     pub(crate) root: PathBuf,
+    /// Where the tests run: they read the manifest of the package that they come from.
+    pub(crate) home: PathBuf,
     pub(crate) files: BTreeMap<String, File>,
     target: PathBuf,
 }
@@ -138,7 +140,10 @@ impl Suite {
             fs::write(tests.join(format!("{name}.rs")), text)?;
             files.insert(name.clone(), File { named, ..File::default() });
         }
-        Ok(Self { root, files, target })
+        let home = root.join("home");
+        fs::create_dir_all(&home)?;
+        fs::write(home.join("Cargo.toml"), fs::read(published.root.join("Cargo.toml"))?)?;
+        Ok(Self { root, home, files, target })
     }
 
     fn path(&self, file: &str) -> PathBuf {

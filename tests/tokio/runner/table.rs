@@ -23,7 +23,7 @@ fn count<'a>(results: impl Iterator<Item = &'a TestResult>, ring: usize) -> Coun
             Outcome::Skipped(_) => count.outside += 1,
             Outcome::Failed(_) if kind.is_some_and(Reasons::is_outside) => count.outside += 1,
             Outcome::Failed(_) => count.failed += 1,
-            Outcome::Passed | Outcome::Flaky(_) => count.passed += 1,
+            Outcome::Passed => count.passed += 1,
         }
     }
     count
@@ -67,7 +67,7 @@ tests/tokio/run
 
 compiles the test files of the published tokio VERSION, unchanged, against a crate named `tokio`
 whose runtime is quoit (`tests/tokio/src`), runs every test in a process of its own on both rings,
-LIMIT seconds at most, and writes this file. A test that fails is tried once more.
+LIMIT seconds at most, and writes this file. Each has one try.
 
 *Not for us* are tests of the multi-thread flavour, of unstable APIs and of tokio's cooperative
 budget. Single tests that are only compiled for other systems or with unstable APIs are not counted.
@@ -141,11 +141,5 @@ fn failures(text: &mut String, results: &[TestResult]) {
             None => format!("**no reason yet**: {}", result.why()),
         };
         let _ = writeln!(text, "| {}::{} | {on} | {reason} |", result.file, result.test);
-    }
-    let flaky = |result: &&TestResult| {
-        result.outcomes.iter().any(|outcome| matches!(outcome, Outcome::Flaky(_)))
-    };
-    for result in results.iter().filter(flaky) {
-        let _ = writeln!(text, "\n{}::{} passed at the second try.", result.file, result.test);
     }
 }

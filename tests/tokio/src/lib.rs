@@ -4,9 +4,9 @@
 //! ```text
 //!   tokio's test file ──► this crate ─┬─ sync, io traits and utilities, join!, select!, LocalSet
 //!                                     │      of the real tokio: they need no runtime of their own
-//!                                     ├─ runtime, spawn, JoinHandle, JoinSet, time, TCP
-//!                                     │      over quoit
-//!                                     └─ UDP, Unix sockets, pipes, files, processes, signals
+//!                                     ├─ runtime, spawn, JoinHandle, JoinSet, time, TCP,
+//!                                     │      whole files over quoit
+//!                                     └─ UDP, Unix sockets, pipes, open files, processes, signals
 //!                                            of the real tokio, which fails: no runtime of it runs
 //! ```
 //!
@@ -19,9 +19,10 @@
 //! test is not for us.
 
 pub use tokio_real::{
-    fs, io, join, macros, main, pin, process, select, signal, stream, sync, test, try_join,
+    io, join, macros, main, pin, process, select, signal, stream, sync, test, try_join,
 };
 
+pub mod fs;
 pub mod net;
 pub mod runtime;
 pub mod task;

@@ -196,12 +196,7 @@ impl TcpStream {
 
     /// Writes what the socket takes of several pieces.
     pub fn try_write_vectored(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
-        // A vectored write that would not wait is ready at its first poll.
-        match pin!(self.stream.write_vectored(pieces)).poll(&mut Context::from_waker(Waker::noop()))
-        {
-            Poll::Ready(result) => result,
-            Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
-        }
+        self.stream.try_write_vectored(pieces)
     }
 
     fn is_ready(&self, interest: Interest) -> bool {

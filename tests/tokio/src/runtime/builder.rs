@@ -12,14 +12,12 @@ use super::{Runtime, RuntimeFlavor};
 pub struct Builder {
     flavor: RuntimeFlavor,
     choices: Choices,
-    max_blocking_threads: usize,
-    task_budget: Option<u32>,
+    core: quoit::Builder,
 }
 
 impl Builder {
     fn new(flavor: RuntimeFlavor) -> Self {
-        let choices = Choices::default();
-        Self { flavor, choices, max_blocking_threads: 512, task_budget: None }
+        Self { flavor, choices: Choices::default(), core: quoit::Runtime::builder() }
     }
 
     /// One thread.
@@ -68,7 +66,7 @@ impl Builder {
     #[track_caller]
     pub fn max_blocking_threads(&mut self, threads: usize) -> &mut Self {
         assert!(threads > 0, "Max blocking threads cannot be set to 0");
-        self.max_blocking_threads = threads;
+        self.core = self.core.clone().max_blocking_threads(threads);
         self
     }
 
@@ -76,7 +74,7 @@ impl Builder {
     #[track_caller]
     pub fn event_interval(&mut self, polls: u32) -> &mut Self {
         assert!(polls > 0, "event_interval must be greater than 0");
-        self.task_budget = Some(polls);
+        self.core = self.core.clone().task_budget(polls as usize);
         self
     }
 
@@ -108,18 +106,20 @@ impl Builder {
         self
     }
 
-    /// Threads of the pool go after ten seconds.
-    pub fn thread_keep_alive(&mut self, _duration: Duration) -> &mut Self {
+    /// How long an idle thread of the pool stays.
+    pub fn thread_keep_alive(&mut self, idle: Duration) -> &mut Self {
+        self.core = self.core.clone().thread_keep_alive(idle);
         self
     }
 
-    /// Threads of the pool have their own name.
+    /// Threads of the pool have names of their own: quoit's `thread_name` is what those begin with.
     pub fn thread_name(&mut self, _name: impl Into<String>) -> &mut Self {
         self
     }
 
-    /// Threads of the pool have the usual stack.
-    pub fn thread_stack_size(&mut self, _bytes: usize) -> &mut Self {
+    /// The stack of a thread of the pool.
+    pub fn thread_stack_size(&mut self, bytes: usize) -> &mut Self {
+        self.core = self.core.clone().thread_stack_size(bytes);
         self
     }
 
@@ -138,13 +138,15 @@ impl Builder {
         self
     }
 
-    /// Never called: quoit has no such hook.
-    pub fn on_thread_park<F: Fn() + Send + Sync + 'static>(&mut self, _: F) -> &mut Self {
+    /// Called before the core sleeps.
+    pub fn on_thread_park<F: Fn() + Send + Sync + 'static>(&mut self, hook: F) -> &mut Self {
+        self.core = self.core.clone().on_thread_park(hook);
         self
     }
 
-    /// Never called: quoit has no such hook.
-    pub fn on_thread_unpark<F: Fn() + Send + Sync + 'static>(&mut self, _: F) -> &mut Self {
+    /// Called after the core has slept.
+    pub fn on_thread_unpark<F: Fn() + Send + Sync + 'static>(&mut self, hook: F) -> &mut Self {
+        self.core = self.core.clone().on_thread_unpark(hook);
         self
     }
 
@@ -163,10 +165,6 @@ impl Builder {
         if self.flavor == RuntimeFlavor::MultiThread {
             crate::skip("needs the multi-thread flavour");
         }
-        let mut builder = quoit::Runtime::builder().max_blocking_threads(self.max_blocking_threads);
-        if let Some(polls) = self.task_budget {
-            builder = builder.task_budget(polls as usize);
-        }
-        Ok(Handle::new(builder.build()?, self.choices.clone()))
+        Ok(Handle::new(self.core.clone().build()?, self.choices.clone()))
     }
 }

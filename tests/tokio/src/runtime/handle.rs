@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::context::{self, Driving, EnterGuard};
 use super::metrics::RuntimeMetrics;
-use crate::task::{self, JoinHandle};
+use crate::task::JoinHandle;
 
 thread_local! {
     /// The cores whose home is this thread.
@@ -181,28 +181,19 @@ impl Handle {
         core.spawn(future).into()
     }
 
-    /// Runs blocking work on its pool. At home and not running, it starts with the next `block_on`.
+    /// Runs blocking work on its pool, in its context.
     #[track_caller]
     pub fn spawn_blocking<F, R>(&self, work: F) -> JoinHandle<R>
     where
         F: FnOnce() -> R + Send + 'static,
         R: Send + 'static,
     {
-        let (work, id) = task::blocking(self.clone(), work);
-        let handle = if context::drives(self.inner.id) {
-            quoit::task::spawn_blocking(work).into()
-        } else {
-            self.spawn(async move {
-                match quoit::task::spawn_blocking(work).await {
-                    Ok(result) => result,
-                    Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-                    // The core ends, and this task with it.
-                    Err(_) => std::future::pending().await,
-                }
-            })
+        let context = self.clone();
+        let work = move || {
+            let _context = context.enter();
+            work()
         };
-        id.set(&handle);
-        handle
+        self.inner.core.spawn_blocking(work).into()
     }
 
     /// Runs `future`: at home with all tasks, elsewhere on a core of its own.

@@ -27,6 +27,18 @@ impl RuntimeMetrics {
         self.ask().tasks_alive
     }
 
+    /// How much other threads have sent that the core has not looked at.
+    pub fn global_queue_depth(&self) -> usize {
+        self.ask().remote_waiting
+    }
+
+    /// How often the core went to sleep and woke up. It is awake when it is asked, so that each
+    /// sleep counts as two.
+    #[track_caller]
+    pub fn worker_park_unpark_count(&self, worker: usize) -> u64 {
+        2 * self.worker_park_count(worker)
+    }
+
     /// How often the core slept.
     #[track_caller]
     pub fn worker_park_count(&self, worker: usize) -> u64 {

@@ -122,7 +122,6 @@ impl AbortHandle {
 }
 
 /// Why a task gave no result.
-#[derive(Debug)]
 pub enum JoinError {
     /// A task of a core.
     Core(quoit::task::JoinError),
@@ -169,6 +168,15 @@ impl JoinError {
         match self {
             Self::Core(error) => Id::Core(error.id()),
             Self::Set(error) => Id::Set(error.id()),
+        }
+    }
+}
+
+impl fmt::Debug for JoinError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Core(error) => error.fmt(f),
+            Self::Set(error) => error.fmt(f),
         }
     }
 }

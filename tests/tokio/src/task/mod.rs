@@ -4,9 +4,6 @@ mod join;
 mod join_set;
 mod local_set;
 
-use std::cell::RefCell;
-use std::sync::{Arc, OnceLock};
-
 pub use join::{AbortHandle, Id, JoinError, JoinHandle};
 pub use join_set::JoinSet;
 pub use local_set::{LocalEnterGuard, LocalSet, spawn_local};
@@ -55,39 +52,6 @@ pub fn block_in_place<R>(work: impl FnOnce() -> R) -> R {
     work()
 }
 
-thread_local! {
-    /// The task that the blocking work of this thread belongs to.
-    static WORK: RefCell<Option<WorkId>> = const { RefCell::new(None) };
-}
-
-/// The id of a task that is being made for blocking work, which may start before it is known.
-#[derive(Clone)]
-pub(crate) struct WorkId(Arc<OnceLock<Id>>);
-
-impl WorkId {
-    pub(crate) fn set<T>(&self, task: &JoinHandle<T>) {
-        self.0.set(task.id()).expect("a piece of work has one task");
-    }
-}
-
-/// Blocking work as a tokio program sees it: inside the runtime's context, with a task's id.
-pub(crate) fn blocking<F, R>(handle: Handle, work: F) -> (impl FnOnce() -> R + Send, WorkId)
-where
-    F: FnOnce() -> R + Send + 'static,
-    R: Send + 'static,
-{
-    let id = WorkId(Arc::new(OnceLock::new()));
-    let known = id.clone();
-    let work = move || {
-        let _context = handle.enter();
-        let before = WORK.replace(Some(known));
-        let result = work();
-        WORK.set(before);
-        result
-    };
-    (work, id)
-}
-
 /// The id of the running task.
 #[track_caller]
 pub fn id() -> Id {
@@ -97,9 +61,7 @@ pub fn id() -> Id {
 /// The id of the running task, if one is running.
 pub fn try_id() -> Option<Id> {
     let set = tokio_real::task::try_id().map(Id::Set);
-    let core = || quoit::task::try_id().map(Id::Core);
-    let work = || WORK.with_borrow(|work| work.as_ref().map(|id| *id.0.wait()));
-    set.or_else(core).or_else(work)
+    set.or_else(|| quoit::task::try_id().map(Id::Core))
 }
 
 /// Starts a task of the current runtime if that is a local one.

@@ -131,6 +131,39 @@ fn in_order_an_appended_file_is_a_prefix_of_itself() {
     assert!(kept > 0 && cut > 0, "{kept} kept, {cut} cut");
 }
 
+/// A log that is cut and written on: the disk has it as it was, or as far as it has come since.
+/// What was written behind the cut is never seen in what was there before.
+#[test]
+fn in_order_what_follows_a_cut_waits_for_it() {
+    let (mut before, mut cut, mut on) = (0, 0, 0);
+    for seed in 0..SEEDS {
+        let mut chance = Chance::new(!seed);
+        let sector = if chance.one_in(2) { 512 } else { 4096 };
+        let options = DiskOptions::new().survival(Survival::Ordered).sector(sector);
+        let mut disk = disk(seed, options);
+        let old = vec![1; chance.up_to(9000)];
+        disk.put("/log", &old);
+        let handle = read_write(&mut disk, "/log");
+        let kept = chance.below(old.len());
+        assert_eq!(disk.set_length(handle, kept as u64), Some(0));
+        let mut new = old[..kept].to_vec();
+        for step in 0..chance.up_to(4) {
+            let bytes = vec![step as u8 + 2; chance.up_to(2000)];
+            write(&mut disk, handle, new.len() as u64, &bytes);
+            new.extend(bytes);
+            (0..4).for_each(|_| disk.write_back());
+        }
+        disk.crash();
+        let left = disk.contents("/log").unwrap();
+        let is_new = left.len() >= kept && new.starts_with(&left);
+        assert!(left == old || is_new, "seed {seed}: {kept} of {}, {left:?}", old.len());
+        before += u32::from(left == old);
+        cut += u32::from(left.len() == kept);
+        on += u32::from(is_new && left.len() > kept);
+    }
+    assert!(before > 0 && cut > 0 && on > 0, "{before} as before, {cut} cut, {on} written on");
+}
+
 #[test]
 fn writes_are_torn_between_sectors_and_reordered() {
     for sector in [512, 4096] {
