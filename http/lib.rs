@@ -27,9 +27,9 @@
 //!
 //! # What does not run here
 //!
-//! What spawns on tokio by itself: `axum::serve`, axum's `WebSocketUpgrade` (upgrade by
-//! [`hyper::upgrade::on`] and [`downcast`] instead, and talk through tungstenite), the keep-alive of
-//! its `Sse`, and the timeouts of `tower` and `tower-http`, which sleep on tokio's timers.
+//! What needs tokio's runtime by itself: `axum::serve`, axum's `WebSocketUpgrade` (upgrade by
+//! [`hyper::upgrade::on`] and [`downcast`] instead, and talk through tungstenite), the keep-alive
+//! of its `Sse`, and the timeouts of `tower` and `tower-http`, which sleep on tokio's timers.
 //!
 //! # Reading the code
 //!

@@ -60,8 +60,8 @@ impl Room {
         Router::new().route("/chat", get(enter)).with_state(self.clone())
     }
 
-    /// Sends everybody home, with the closing handshake of RFC 6455, section 7. A shutdown waits for
-    /// upgraded connections, but cannot tell them.
+    /// Sends everybody home, with the closing handshake (RFC 6455, section 7). A shutdown waits
+    /// for upgraded connections, but cannot tell them.
     pub fn close(&self) {
         // An error says that nobody is here.
         let _ = self.0.send(Said::End);
