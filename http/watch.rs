@@ -46,7 +46,7 @@ pub(crate) enum Step {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Closing {
-    /// The server is shutting down, which has its own limit.
+    /// The server is shutting down, which has its own limit for what is in flight.
     Draining,
     /// It was idle. So many writes had been made at the last look, and the next look is then.
     Idle { writes: u64, until: Instant },
@@ -98,7 +98,7 @@ impl Watch {
     /// Waits until something is to be done. To be polled whenever the connection was.
     pub(crate) fn poll(&mut self, version: Option<Version>, cx: &mut Context<'_>) -> Poll<Step> {
         if self.draining && self.closing.is_none() && self.may_drain(version) {
-            self.closing = Some(Closing::Draining);
+            (self.closing, self.first_until) = (Some(Closing::Draining), None);
             return Poll::Ready(Step::Close);
         }
         self.notice_head(version);
@@ -156,17 +156,21 @@ impl Watch {
         if activity.is_busy() {
             return None;
         }
-        match (self.closing, self.head) {
-            (Some(Closing::Draining), _) => None,
-            (Some(Closing::Idle { until, .. }), _) => Some(until),
-            (None, Some((_, since))) => self.limits.header.map(|limit| since + limit),
-            (None, None) if activity.requests() == 0 => {
-                let due = self.limits.header.map(|limit| activity.born() + limit);
-                due.into_iter().chain(self.first_until).min()
-            }
-            (None, None) if activity.is_tunnel() => None,
-            (None, None) => self.limits.idle.map(|limit| activity.idle_since() + limit),
+        if let Some(Closing::Idle { until, .. }) = self.closing {
+            return Some(until);
         }
+        // A slow head is no less slow while the server shuts down.
+        let head_until = |since: Instant| self.limits.header.map(|limit| since + limit);
+        if let Some((_, since)) = self.head {
+            return head_until(since);
+        }
+        if activity.requests() == 0 {
+            return head_until(activity.born()).into_iter().chain(self.first_until).min();
+        }
+        if self.closing.is_some() || activity.is_tunnel() {
+            return None;
+        }
+        self.limits.idle.map(|limit| activity.idle_since() + limit)
     }
 
     /// It is due.
@@ -174,18 +178,18 @@ impl Watch {
         let activity = self.member.activity();
         let writes = activity.writes();
         match self.closing {
-            Some(Closing::Draining) => None,
             // It is still taking what was written for it.
             Some(Closing::Idle { writes: before, .. }) if before != writes => {
                 self.closing = Some(Closing::Idle { writes, until: now + LAST_WORDS });
                 None
             }
             Some(Closing::Idle { .. }) => Some(Step::CutIdle),
-            None if self.first_until.is_some_and(|until| until <= now) => {
+            None if self.first_until.take_if(|until| *until <= now).is_some() => {
                 self.closing = Some(Closing::Draining);
                 Some(Step::Close)
             }
-            None if self.head.is_some() || activity.requests() == 0 => Some(Step::CutSilent),
+            _ if self.head.is_some() || activity.requests() == 0 => Some(Step::CutSilent),
+            Some(Closing::Draining) => None,
             None => {
                 self.closing = Some(Closing::Idle { writes, until: now + LAST_WORDS });
                 Some(Step::Close)

@@ -135,6 +135,27 @@ async fn a_first_request_that_is_on_its_way_is_served() {
     assert!(server.report().await.is_clean());
 }
 
+/// A shutdown is no time for a slow client: its head still has to come in time.
+#[quoit::test]
+async fn a_head_that_has_begun_has_its_time_and_no_more() {
+    let (router, _gate, _waiting) = gated();
+    let mut server = start(router, |serve| serve.header_timeout(4 * LIMIT)).await;
+    let mut slow = server.client().await;
+    slow.send("GET / HTT").await;
+    let mut silent = server.client().await;
+    silent.send("GET / HTT").await;
+    sleep(20 * MS).await;
+    server.stop();
+    sleep(LIMIT).await;
+    slow.send("P/1.1\r\nhost: test\r\n\r\n").await;
+    assert_eq!(slow.response().await.1, "hello");
+    slow.end().await;
+    silent.end().await;
+    let report = server.report().await;
+    assert!(report.is_clean(), "{report:?}");
+    assert_eq!((report.requests, report.header_timeouts), (1, 1));
+}
+
 #[quoit::test]
 async fn a_server_that_is_dropped_drops_its_connections() {
     let (router, _gate, waiting) = gated();

@@ -9,7 +9,7 @@ use axum::routing::get as on_get;
 use quoit::time::{Instant, sleep};
 use quoit_http::Trouble;
 
-use crate::tools::{MS, body, get, soon, start, until};
+use crate::tools::{Alive, MS, body, get, soon, start, until};
 
 const LIMIT: Duration = Duration::from_millis(150);
 
@@ -104,6 +104,32 @@ async fn a_connection_whose_request_takes_long_is_not_idle() {
     soon(connection).await.unwrap().unwrap();
     let report = server.end().await;
     assert_eq!((report.requests, report.idle_timeouts, report.header_timeouts), (2, 0, 0));
+}
+
+/// The last stream ends in a task of its own, and nobody polls the connection for that.
+#[quoit::test]
+async fn a_connection_whose_streams_were_reset_is_idle() {
+    let waiting = Alive::default();
+    let handler = {
+        let waiting = waiting.clone();
+        move || async move {
+            let _one = waiting.one();
+            std::future::pending::<()>().await;
+        }
+    };
+    let router = Router::new().route("/", on_get(handler));
+    let server = start(router, |serve| serve.idle_timeout(LIMIT)).await;
+    let (mut sender, connection) = server.http2().await;
+    let stream = quoit::spawn(sender.send_request(get("/")));
+    until("it has begun", || waiting.count() == 1).await;
+    sleep(LONG).await;
+    stream.abort();
+    until("the handler is gone", || waiting.count() == 0).await;
+    let started = Instant::now();
+    soon(connection).await.unwrap().unwrap();
+    assert!(started.elapsed() >= LIMIT - 50 * MS, "{:?}", started.elapsed());
+    let report = server.end().await;
+    assert_eq!((report.idle_timeouts, report.errors), (1, 0));
 }
 
 /// The kernel and the listener hold those that come beyond the limit.
