@@ -29,9 +29,15 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 /// request of one that was just accepted is on its way.
 const FIRST_WORDS: Duration = Duration::from_millis(100);
 
-/// When to look again where nothing is due. Something may become due meanwhile without anybody
-/// polling the connection: the last stream of an HTTP/2 connection ends in a task of its own.
+/// When to look again, at the latest, where nothing is due. Something may become due meanwhile
+/// without anybody polling the connection: the last stream of an HTTP/2 connection ends in a task of
+/// its own.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
+
+/// Not later than what may become due after that.
+fn look_again(limits: Limits) -> Duration {
+    limits.idle.map_or(LOOK_AGAIN, |idle| idle.min(LOOK_AGAIN))
+}
 
 /// What the connection's task has to do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -67,8 +73,7 @@ pub(crate) struct Watch {
 
 impl Watch {
     pub(crate) fn new(member: Member, limits: Limits) -> Self {
-        let look_again = limits.idle.map_or(LOOK_AGAIN, |idle| idle.min(LOOK_AGAIN));
-        let first = limits.header.unwrap_or(look_again);
+        let first = limits.header.map_or(look_again(limits), |limit| limit.min(look_again(limits)));
         let timer = sleep_until(member.activity().born() + first);
         Self {
             member,
@@ -116,11 +121,7 @@ impl Watch {
                     }
                 }
                 Some(due) => Pin::new(&mut self.timer).reset(due),
-                None => {
-                    let look_again =
-                        self.limits.idle.map_or(LOOK_AGAIN, |idle| idle.min(LOOK_AGAIN));
-                    Pin::new(&mut self.timer).reset(now + look_again);
-                }
+                None => Pin::new(&mut self.timer).reset(now + look_again(self.limits)),
             }
         }
     }
@@ -195,5 +196,66 @@ impl Watch {
                 Some(Step::Close)
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::rc::Rc;
+    use std::sync::Arc;
+
+    use quoit::time::sleep;
+
+    use super::*;
+    use crate::activity::{Activity, InFlight};
+    use crate::roster::Roster;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn watch(activity: &Arc<Activity>, header: Duration, idle: Duration) -> Watch {
+        let member = Rc::new(Roster::default()).join(([127, 0, 0, 1], 1).into(), activity.clone());
+        Watch::new(member, Limits { header: Some(header), idle: Some(idle) })
+    }
+
+    /// The end of the last request wakes nobody here, unlike that of a stream of today's h2.
+    #[quoit::test(start_paused = true)]
+    async fn idleness_is_noticed_though_nobody_tells() {
+        for (header, idle) in [(1, 3), (100, 3), (1, 200), (30, 75)] {
+            let (header, idle) = (header * SECOND, idle * SECOND);
+            let activity = Arc::new(Activity::new());
+            let mut watch = watch(&activity, header, idle);
+            let request = InFlight::begin(&activity);
+            let start = Instant::now();
+            quoit::spawn(async move {
+                sleep(35 * SECOND).await;
+                drop(request);
+            });
+            let step = poll_fn(|cx| watch.poll(Some(Version::Http2), cx)).await;
+            assert_eq!(step, Step::Close);
+            assert_eq!(start.elapsed(), 35 * SECOND + idle, "not a moment later");
+            // It says nothing more, so it is cut.
+            let step = poll_fn(|cx| watch.poll(Some(Version::Http2), cx)).await;
+            assert_eq!(step, Step::CutIdle);
+            assert_eq!(start.elapsed(), 35 * SECOND + idle + LAST_WORDS);
+        }
+    }
+
+    /// As long as the peer takes what was written for it, it is not cut.
+    #[quoit::test(start_paused = true)]
+    async fn last_words_may_take_long() {
+        let activity = Arc::new(Activity::new());
+        let mut watch = watch(&activity, SECOND, 3 * SECOND);
+        let start = Instant::now();
+        drop(InFlight::begin(&activity));
+        assert_eq!(poll_fn(|cx| watch.poll(Some(Version::Http1), cx)).await, Step::Close);
+        quoit::spawn(async move {
+            for _ in 0..10 {
+                sleep(4 * SECOND).await;
+                activity.has_written();
+            }
+        });
+        assert_eq!(poll_fn(|cx| watch.poll(Some(Version::Http1), cx)).await, Step::CutIdle);
+        assert!(start.elapsed() >= 43 * SECOND, "{:?}", start.elapsed());
     }
 }
