@@ -30,8 +30,8 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 const FIRST_WORDS: Duration = Duration::from_millis(100);
 
 /// When to look again, at the latest, where nothing is due. Something may become due meanwhile
-/// without anybody polling the connection: the last stream of an HTTP/2 connection ends in a task of
-/// its own.
+/// without anybody polling the connection: the last stream of an HTTP/2 connection ends in a task
+/// of its own.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
 /// Not later than what may become due after that.
