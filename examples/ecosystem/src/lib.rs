@@ -6,8 +6,10 @@
 //! | `axum_hello` | extractors, state, JSON, a handler that awaits a socket |
 //! | `axum_notes` | JSON, a file, server-sent events |
 //! | `axum_chat` | WebSocket, by tungstenite on the upgraded stream |
+//! | `axum_layers` | layers of tower: a limit, load shedding, compression; and a time limit |
 //! | `hyper_get` | hyper's client |
 
 pub mod chat;
 pub mod hello;
+pub mod layers;
 pub mod notes;
