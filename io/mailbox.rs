@@ -41,7 +41,7 @@ use crate::io::timers::TimerKey;
 pub(crate) type CoreId = u64;
 
 /// One entry of a core's table: where it is, and which of those that were there.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
 pub(crate) struct Key {
     pub(crate) index: u32,
     pub(crate) generation: u32,

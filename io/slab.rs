@@ -2,6 +2,8 @@
 //! instead of a stranger. An entry whose generations are used up is not used again: a name may be
 //! kept for ever.
 
+use std::mem;
+
 use crate::io::mailbox::Key;
 
 /// Generations travel in completion tokens, which have 24 bits for them.
@@ -10,7 +12,11 @@ const NONE: u32 = u32::MAX;
 
 #[derive(Debug)]
 enum Entry<T> {
-    Vacant { next: u32 },
+    Vacant {
+        next: u32,
+    },
+    /// The value is away, and may come back under its name.
+    Kept,
     Occupied(T),
 }
 
@@ -61,27 +67,47 @@ impl<T> Slab<T> {
     }
 
     pub(crate) fn remove(&mut self, key: Key) -> Option<T> {
-        let (generation, entry) = self.entries.get_mut(key.index as usize)?;
-        if *generation != key.generation || matches!(entry, Entry::Vacant { .. }) {
-            return None;
-        }
-        let vacant = Entry::Vacant { next: self.vacant };
-        let Entry::Occupied(value) = std::mem::replace(entry, vacant) else {
-            panic!("checked to be occupied")
-        };
+        let value = self.take(key)?;
+        self.give_up(key);
+        Some(value)
+    }
+
+    /// Takes the value out and keeps its name: until `put_back` or `give_up` it names nothing.
+    pub(crate) fn take(&mut self, key: Key) -> Option<T> {
+        self.get_mut(key)?;
+        let (_, entry) = &mut self.entries[key.index as usize];
+        let Entry::Occupied(value) = mem::replace(entry, Entry::Kept) else { panic!("just seen") };
         self.len -= 1;
-        if *generation < GENERATION_MASK {
-            *generation += 1;
+        Some(value)
+    }
+
+    /// A value under the name that was kept.
+    pub(crate) fn put_back(&mut self, key: Key, value: T) {
+        *self.kept(key) = Entry::Occupied(value);
+        self.len += 1;
+    }
+
+    /// The name that was kept is not needed any more.
+    pub(crate) fn give_up(&mut self, key: Key) {
+        *self.kept(key) = Entry::Vacant { next: self.vacant };
+        if key.generation < GENERATION_MASK {
+            self.entries[key.index as usize].0 += 1;
             self.vacant = key.index;
         }
-        Some(value)
+    }
+
+    fn kept(&mut self, key: Key) -> &mut Entry<T> {
+        let (generation, entry) = &mut self.entries[key.index as usize];
+        let is_kept = *generation == key.generation && matches!(entry, Entry::Kept);
+        assert!(is_kept, "only of a name that was kept");
+        entry
     }
 
     /// The names of all entries, for shutting down.
     pub(crate) fn keys(&self) -> Vec<Key> {
         let occupied = |(index, (generation, entry)): (usize, &(u32, Entry<T>))| match entry {
             Entry::Occupied(_) => Some(Key { index: index as u32, generation: *generation }),
-            Entry::Vacant { .. } => None,
+            Entry::Vacant { .. } | Entry::Kept => None,
         };
         self.entries.iter().enumerate().filter_map(occupied).collect()
     }
@@ -102,6 +128,22 @@ mod tests {
         assert_eq!(slab.remove(first), None);
         assert_eq!(slab.get_mut(second), Some(&mut "second"));
         assert_eq!((slab.len(), slab.keys()), (1, vec![second]));
+    }
+
+    #[test]
+    fn a_name_that_is_kept_meets_nothing_until_its_value_is_back() {
+        let mut slab = Slab::new();
+        let key = slab.insert("here");
+        assert_eq!((slab.take(key), slab.take(key), slab.remove(key)), (Some("here"), None, None));
+        assert_eq!((slab.len(), slab.keys(), slab.get_mut(key)), (0, vec![], None));
+        let other = slab.insert("other");
+        assert_ne!(other.index, key.index, "the place is not free");
+        slab.put_back(key, "back");
+        assert_eq!((slab.len(), slab.get_mut(key)), (2, Some(&mut "back")));
+        slab.take(key);
+        slab.give_up(key);
+        assert_eq!(slab.get_mut(key), None);
+        assert_eq!(slab.insert("next").index, key.index);
     }
 
     #[test]

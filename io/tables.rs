@@ -10,12 +10,13 @@
 //! ring forgets the descriptor's number, and only then is it closed. In another order a number that
 //! is used again would be served by what the ring remembers of the old one.
 
+use std::collections::BTreeMap;
 use std::os::fd::IntoRawFd;
 use std::task::Poll;
 
 use crate::io::mailbox::{Key, Message, Wait, WaiterId};
 use crate::io::net::listener::Listener;
-use crate::io::net::stream::{Farewell, Stream};
+use crate::io::net::stream::{Away, Farewell, Remains, Stream};
 use crate::io::operation::{self, Operations};
 use crate::io::request::{Completion, Token};
 use crate::io::services::{Kind, Services};
@@ -28,12 +29,51 @@ pub(crate) struct Tables {
     pub(crate) streams: Slab<Stream>,
     pub(crate) listeners: Slab<Listener>,
     pub(crate) operations: Operations,
+    /// The lines of streams that have left with futures waiting, under the names that these know.
+    away: BTreeMap<Key, Away>,
 }
 
 impl Tables {
     pub(crate) fn new(services: Services) -> Self {
         let (streams, listeners, operations) = (Slab::new(), Slab::new(), Slab::new());
-        Self { services, streams, listeners, operations }
+        Self { services, streams, listeners, operations, away: BTreeMap::new() }
+    }
+
+    /// A stream is bound to this core; `before` is what it was called when this core had it last,
+    /// and none had it since. To be followed by `collect`, which is to be told what this answers:
+    /// whether a read that is half-way stands first.
+    pub(crate) fn insert_stream(&mut self, before: Option<Key>, mut stream: Stream) -> (Key, bool) {
+        let away = before.and_then(|key| Some((key, self.away.remove(&key)?)));
+        let Some((key, away)) = away else { return (self.streams.insert(stream), false) };
+        let holder_stands = stream.come_back(away);
+        self.streams.put_back(key, stream);
+        (key, holder_stands)
+    }
+
+    /// A stream with nothing in flight leaves this core.
+    pub(crate) fn part_stream(&mut self, key: Key) -> Option<Remains> {
+        let mut stream = self.streams.take(key)?;
+        let (remains, away) = stream.part(&mut self.services);
+        if away.is_empty() {
+            self.streams.give_up(key);
+        } else {
+            self.away.insert(key, away);
+        }
+        self.services.ring.forget(stream.number());
+        stream.close(&mut self.operations, &mut self.services);
+        Some(remains)
+    }
+
+    fn withdraw(&mut self, key: Key, wait: Wait, waiter: WaiterId) {
+        if let Some(stream) = self.streams.get_mut(key) {
+            return stream.withdraw(wait, waiter, &mut self.services);
+        }
+        let Some(away) = self.away.get_mut(&key) else { return };
+        away.withdraw(wait, waiter);
+        if away.is_empty() {
+            self.away.remove(&key);
+            self.streams.give_up(key);
+        }
     }
 
     pub(crate) fn replenish(&mut self) {
@@ -149,12 +189,8 @@ impl Tables {
                     listener.withdraw(waiter, &mut self.services);
                 }
             }
-            Message::Withdraw { key, wait, waiter } => {
-                if let Some(stream) = self.streams.get_mut(key) {
-                    stream.withdraw(wait, waiter, &mut self.services);
-                }
-            }
-            Message::GivenBack { key, waiter } => self.collect(key, waiter),
+            Message::Withdraw { key, wait, waiter } => self.withdraw(key, wait, waiter),
+            Message::GivenBack { key, waiter } => self.collect(key, waiter, false),
             Message::AbortStream(key) => self.abort_stream(key),
             Message::Linger(farewell) => self.linger(farewell),
             Message::RemoveTimer(timer) => self.services.stop_timer(Some(timer)),
@@ -211,9 +247,12 @@ impl Tables {
     }
 
     /// A stream takes over what its socket has kept for it.
-    pub(crate) fn collect(&mut self, key: Key, waiter: Option<WaiterId>) {
+    pub(crate) fn collect(&mut self, key: Key, waiter: Option<WaiterId>, holder_stands: bool) {
         if let Some(stream) = self.streams.get_mut(key) {
-            stream.collect(waiter, &mut self.services);
+            stream.collect(waiter, holder_stands, &mut self.services);
+        } else if let Some(waiter) = waiter {
+            // It has left, and so did its socket: only the place was here.
+            self.withdraw(key, Wait::Read, waiter);
         }
     }
 
@@ -222,7 +261,7 @@ impl Tables {
     pub(crate) fn linger(&mut self, farewell: Farewell) {
         if !self.services.closing {
             let key = self.streams.insert(Stream::new(farewell.take()));
-            self.collect(key, None);
+            self.collect(key, None, false);
             self.release_stream(key);
         }
     }

@@ -214,6 +214,11 @@ impl Waiters {
         }
     }
 
+    /// Whether a future of its own stands first.
+    pub(crate) fn is_led(&self) -> bool {
+        self.first.as_ref().is_some_and(|first| ![HOLDER, POLLER].contains(&first.id))
+    }
+
     /// Strikes `id` off. Answers its waker, and whether it stood first.
     #[must_use]
     #[inline]
@@ -279,6 +284,17 @@ impl Waiters {
         if let Some(more) = &mut self.more {
             wakers.extend(more.observers.drain(..).filter_map(|observer| observer.waker));
         }
+    }
+
+    /// The places of a resource that leaves its core, all of whose wakers were taken. A poller's is
+    /// none, and who holds is known elsewhere.
+    pub(crate) fn take_places(&mut self) -> Self {
+        let mut places = mem::take(self);
+        for id in [HOLDER, POLLER] {
+            let (waker, _) = places.strike(id);
+            debug_assert!(waker.is_none(), "they were all told");
+        }
+        places
     }
 
     fn find(&mut self, id: WaiterId) -> Option<&mut Waiting> {

@@ -4,8 +4,17 @@
 
 mod common;
 
+use std::future::Future;
+use std::sync::Arc;
+use std::task::{Context, Waker};
+use std::thread;
 use std::time::{Duration, Instant};
 
+use futures::future::join;
+use futures::poll;
+use quoit::buffer::IoBuf;
+use quoit::net::{TcpListener, TcpStream};
+use quoit::sim::{self, Crash};
 use quoit::{RingChoice, Runtime, time};
 
 use crate::common::pair;
@@ -80,4 +89,311 @@ fn a_turn_under_a_stopped_clock_waits_no_longer_than_told() {
         runtime.turn(Some(Duration::from_secs(3600)));
     }
     assert!(runtime.block_on(async move { start.elapsed() }) >= Duration::from_secs(3600));
+}
+
+/// A send that waits for room, in a stream that another task is about to detach: the buffer before
+/// it is taken, the stream has left, and nobody has polled the send since.
+macro_rules! waiting_while_detached {
+    ($client:expr, $server:expr, $write:expr) => {{
+        let long = $client.send(vec![1; 16 << 20]);
+        let mut long = Box::pin(long);
+        assert!(poll!(&mut long).is_pending());
+        let mut detach = Box::pin($client.detach());
+        assert!(poll!(&mut detach).is_pending());
+        let mut write = Box::pin($write);
+        assert!(poll!(&mut write).is_pending(), "no room");
+        let mut left = 16 << 20;
+        while left > 0 {
+            left -= $server.recv().await.unwrap().len();
+        }
+        assert_eq!(long.await.unwrap().0, 16 << 20);
+        time::timeout(LIMIT, detach).await.expect("no hang").unwrap();
+        write
+    }};
+}
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// Those who wait are told that the stream leaves, and ask anew, in any order; a later send went
+/// first then.
+#[quoit::test]
+async fn a_send_that_waits_keeps_its_place_when_its_stream_is_detached() {
+    let (client, server) = pair().await;
+    let first = waiting_while_detached!(client, server, client.send("first"));
+    let mut second = Box::pin(client.send("second"));
+    assert!(poll!(&mut second).is_pending(), "another one waits");
+    let would_block = client.try_write(b"third").unwrap_err().kind();
+    assert_eq!(would_block, std::io::ErrorKind::WouldBlock);
+    let (first, second) = time::timeout(LIMIT, join(first, second)).await.expect("no hang");
+    assert_eq!((first.unwrap().0, second.unwrap().0), (5, 6));
+    let mut got = [0; 11];
+    server.read_exact(&mut got).await.unwrap();
+    assert_eq!(&got, b"firstsecond");
+}
+
+/// A place that was kept is given up with its future, though the stream is on no core.
+#[quoit::test]
+async fn a_send_that_is_dropped_while_its_stream_is_away_holds_up_nobody() {
+    for elsewhere in [false, true] {
+        let (client, server) = pair().await;
+        let first = waiting_while_detached!(client, server, client.send("first"));
+        if elsewhere {
+            thread::scope(|scope| scope.spawn(move || drop(first)).join().unwrap());
+        } else {
+            drop(first);
+        }
+        let sent = time::timeout(LIMIT, client.send("second")).await.expect("no hang");
+        assert_eq!(sent.unwrap().0, 6);
+        assert_eq!(server.recv().await.unwrap().to_vec(), b"second");
+    }
+}
+
+/// What waited here while another core sent would be out of order.
+#[quoit::test]
+async fn a_send_that_waited_while_another_core_had_the_stream_fails() {
+    let (client, server) = pair().await;
+    let first = waiting_while_detached!(client, server, client.send("first"));
+    thread::scope(|scope| {
+        let there = scope.spawn(|| {
+            quoit::block_on(async {
+                client.send_all("there").await.unwrap();
+                client.detach().await.unwrap();
+            })
+        });
+        there.join().unwrap();
+    });
+    client.send_all("here").await.unwrap();
+    let error = time::timeout(LIMIT, first).await.expect("no hang").unwrap_err();
+    assert!(error.to_string().contains("another core"), "{error}");
+    assert_eq!(error.into_parts().1, Some("first"));
+    client.send_all("!").await.unwrap();
+    let mut got = [0; 10];
+    server.read_exact(&mut got).await.unwrap();
+    assert_eq!(&got, b"therehere!");
+}
+
+/// Reads are served in the order of their first poll, whoever asks again first.
+#[quoit::test]
+async fn a_read_that_waits_keeps_its_place_when_its_stream_is_detached() {
+    for dropped in [false, true] {
+        let (client, server) = pair().await;
+        let mut first = Box::pin(server.recv());
+        assert!(poll!(&mut first).is_pending());
+        time::timeout(LIMIT, server.detach()).await.expect("no hang").unwrap();
+        let mut second = Box::pin(server.recv());
+        assert!(poll!(&mut second).is_pending());
+        client.send_all("one").await.unwrap();
+        for _ in 0..100 {
+            quoit::task::yield_now().await;
+        }
+        assert!(poll!(&mut second).is_pending(), "another one stands first");
+        if dropped {
+            drop(first);
+        } else {
+            let first = time::timeout(LIMIT, first).await.expect("no hang").unwrap();
+            assert_eq!(&first[..], b"one");
+            client.send_all("two").await.unwrap();
+        }
+        let second = time::timeout(LIMIT, second).await.expect("no hang").unwrap();
+        assert_eq!(&second[..], if dropped { b"one" } else { b"two" });
+    }
+}
+
+/// A read that is half-way stands first under its own name when the stream comes back.
+#[quoit::test]
+async fn a_read_that_is_half_way_is_served_before_those_that_wait_behind_it() {
+    for dropped in [false, true] {
+        let (client, server) = pair().await;
+        let (mut into, mut behind) = ([0; 4], [0; 2]);
+        let mut first = Box::pin(server.read_exact(&mut into));
+        assert!(poll!(&mut first).is_pending());
+        client.send_all("12").await.unwrap();
+        for _ in 0..100 {
+            quoit::task::yield_now().await;
+        }
+        assert!(poll!(&mut first).is_pending());
+        let mut second = Box::pin(server.read_exact(&mut behind));
+        assert!(poll!(&mut second).is_pending());
+        time::timeout(LIMIT, server.detach()).await.expect("no hang").unwrap();
+        client.send_all("3456").await.unwrap();
+        assert!(poll!(&mut second).is_pending(), "another one stands first");
+        if dropped {
+            drop(first);
+            time::timeout(LIMIT, second).await.expect("no hang").unwrap();
+            assert_eq!(&behind, b"12");
+        } else {
+            time::timeout(LIMIT, first).await.expect("no hang").unwrap();
+            time::timeout(LIMIT, second).await.expect("no hang").unwrap();
+            assert_eq!((&into, &behind), (b"1234", b"56"));
+        }
+    }
+}
+
+/// A read that an error has ended gives back what it had taken. Whoever takes that must not have
+/// the kernel asked again: it tells an error once, and an orderly end from then on.
+#[quoit::test]
+async fn an_error_stays_when_the_bytes_before_it_are_read_by_lease() {
+    let (client, server) = pair().await;
+    let mut into = [0; 5];
+    let mut reading = Box::pin(server.read_exact(&mut into));
+    client.send_all("abc").await.unwrap();
+    for _ in 0..2 {
+        assert!(poll!(&mut reading).is_pending());
+        time::sleep(Duration::from_millis(20)).await;
+    }
+    client.abort();
+    time::sleep(Duration::from_millis(20)).await;
+    let reset = std::io::ErrorKind::ConnectionReset;
+    assert_eq!(reading.await.unwrap_err().kind(), reset);
+    assert_eq!(server.recv().await.unwrap().to_vec(), b"abc");
+    for _ in 0..100 {
+        quoit::task::yield_now().await;
+    }
+    assert_eq!(server.recv().await.unwrap_err().kind(), reset, "no orderly end");
+}
+
+/// FIN after a part would pass for the end of the whole, also where a dropped writing half has
+/// asked for it.
+#[test]
+fn a_writing_half_whose_bytes_the_linger_time_leaves_unsent_ends_by_a_reset() {
+    sim::check(20, |sim| {
+        sim.socket_buffers(1000);
+        sim.host("server", || async {
+            let listener = TcpListener::bind("0.0.0.0:7").await.unwrap();
+            let (stream, _) = listener.accept().await.unwrap();
+            stream.set_linger(Duration::from_millis(50));
+            let (reader, writer) = stream.into_split();
+            assert!(poll!(Box::pin(writer.send(vec![1; 100_000]))).is_pending());
+            drop((writer, reader));
+            time::sleep(Duration::from_secs(10)).await;
+        });
+        sim.client("client", async {
+            let stream = TcpStream::connect("server:7").await.unwrap();
+            time::sleep(Duration::from_secs(1)).await;
+            let error = loop {
+                match time::timeout(LIMIT, stream.recv()).await.expect("no hang") {
+                    Ok(lease) => assert!(!lease.is_empty(), "no orderly end"),
+                    Err(error) => break error,
+                }
+            };
+            assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+        });
+        sim.run().unwrap();
+    });
+}
+
+/// What has arrived is there to be read, whatever resets the connection afterwards; and an end that
+/// came before the reset comes after those bytes.
+#[test]
+fn a_reset_between_two_simulated_hosts_takes_nothing_that_has_arrived() {
+    sim::check(50, |sim| {
+        sim.host("server", || async {
+            let listener = TcpListener::bind("0.0.0.0:7").await.unwrap();
+            let (stream, _) = listener.accept().await.unwrap();
+            stream.send_all("arrived").await.unwrap();
+            stream.shutdown().await.unwrap();
+            time::sleep(Duration::from_secs(60)).await;
+        });
+        sim.socket_buffers(1000);
+        sim.client("client", async {
+            let stream = TcpStream::connect("server:7").await.unwrap();
+            time::sleep(Duration::from_secs(20)).await;
+            sim::world().reset("client", "server");
+            let mut got = Vec::new();
+            while let Ok(lease) = stream.recv().await {
+                if lease.is_empty() {
+                    break;
+                }
+                got.extend_from_slice(&lease);
+            }
+            assert_eq!(got, b"arrived");
+        });
+        sim.run().unwrap();
+    });
+}
+
+/// A crash ends a host whose program is over already, and whose core still sends.
+#[test]
+fn a_host_that_crashes_while_it_ends_gives_every_buffer_back() {
+    sim::check(20, |sim| {
+        let buffer = Arc::new([7_u8; 100_000]);
+        let sent = buffer.clone();
+        sim.host("server", move || {
+            let buffer = Shared(sent.clone());
+            async move {
+                let listener = TcpListener::bind("0.0.0.0:7").await.unwrap();
+                let (stream, _) = listener.accept().await.unwrap();
+                let mut sending = Box::pin(stream.send(buffer));
+                assert!(poll!(&mut sending).is_pending(), "the peer does not read");
+            }
+        });
+        sim.socket_buffers(1000);
+        sim.client("client", async {
+            let _stream = TcpStream::connect("server:7").await.unwrap();
+            time::sleep(Duration::from_secs(1)).await;
+            sim::world().crash("server", Crash::Kill);
+            time::sleep(Duration::from_secs(1)).await;
+        });
+        sim.run().unwrap();
+        assert_eq!(Arc::strong_count(&buffer), 1 + 1, "ours, and the program's");
+    });
+}
+
+struct Shared(Arc<[u8; 100_000]>);
+
+// SAFETY: what it points to stays where it is, and nobody writes to it.
+unsafe impl IoBuf for Shared {
+    fn stable_ptr(&self) -> *const u8 {
+        self.0.as_ptr()
+    }
+
+    fn bytes_init(&self) -> usize {
+        self.0.len()
+    }
+}
+
+/// The same of a write whose end the core waits for, when everything else is over.
+#[test]
+fn a_host_that_crashes_while_a_write_of_its_is_ended_gives_the_buffer_back() {
+    for crash in (0..100).map(Duration::from_micros) {
+        let mut sim = sim::Sim::new(7);
+        let buffer = Arc::new([7_u8; 100_000]);
+        let sent = buffer.clone();
+        sim.host("server", move || {
+            let buffer = Shared(sent.clone());
+            async move {
+                let mut options = quoit::fs::OpenOptions::new();
+                let file = options.write(true).create(true).open("/file").await.unwrap();
+                sim::world().after(20 * crash, |world| world.crash("server", Crash::Kill));
+                let mut writing = Box::pin(file.write_at(buffer, 0));
+                assert!(poll!(&mut writing).is_pending(), "the disk takes its time");
+            }
+        });
+        sim.client("client", time::sleep(Duration::from_secs(60)));
+        sim.run().unwrap();
+        drop(sim);
+        assert_eq!(Arc::strong_count(&buffer), 1, "crashed after {crash:?}");
+    }
+}
+
+/// Whoever wants to take a stream off its core may, as soon as nothing is in flight.
+#[quoit::test]
+async fn a_detach_that_is_forgotten_holds_up_no_other_one() {
+    let (_client, server) = pair().await;
+    let mut into = [0; 1];
+    let mut reading = Box::pin(server.read(&mut into));
+    assert!(poll!(&mut reading).is_pending());
+    time::sleep(Duration::from_millis(5)).await;
+    // What it watches for stays watched for, and nobody else is woken.
+    drop(reading);
+    let (mut first, mut second) = (Box::pin(server.detach()), Box::pin(server.detach()));
+    // A wake of this one comes to nothing.
+    let polled = first.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    assert!(polled.is_pending(), "the read's request is being cancelled");
+    assert!(poll!(&mut second).is_pending(), "and still is");
+    std::mem::forget(first);
+    let start = Instant::now();
+    time::timeout(LIMIT, second).await.expect("no hang").unwrap();
+    // When its time is over it is asked once more, and would be done then.
+    assert!(start.elapsed() < LIMIT / 2, "nobody was woken");
 }

@@ -28,6 +28,9 @@ const BINDING: CoreId = CoreId::MAX;
 /// In place of a core: it has none, and shall not linger on its last one.
 const HOMELESS: CoreId = CoreId::MAX - 1;
 
+/// In place of a key: no core had it yet.
+const NOTHING: u64 = u64::MAX;
+
 /// To which core, and which entry of its table.
 #[derive(Debug)]
 pub(crate) struct Binding<E: Entry> {
@@ -74,16 +77,17 @@ impl Entry for ListenerEntry {
 impl<E: Entry> Binding<E> {
     pub(super) fn new() -> Self {
         let unbound = UNBOUND | mailbox::current_core();
-        Self { core: AtomicU64::new(unbound), key: AtomicU64::new(0), entry: PhantomData }
+        Self { core: AtomicU64::new(unbound), key: AtomicU64::new(NOTHING), entry: PhantomData }
     }
 
-    /// The entry on this core, making one at the first use.
+    /// The entry on this core, making one at the first use. `insert` is told what the entry was
+    /// called, if this core had it last.
     #[inline]
     pub(super) fn bind(
         &self,
         what: &str,
         proactor: &Proactor,
-        insert: impl FnOnce(&mut Tables) -> Key,
+        insert: impl FnOnce(&mut Tables, Option<Key>) -> Key,
     ) -> io::Result<Key> {
         let here = proactor.id();
         if let Some(key) = self.key_on(here) {
@@ -99,7 +103,8 @@ impl<E: Entry> Binding<E> {
             Ok(_) => {
                 // Should the insert panic, nothing is bound.
                 let mut bound = Settled(&self.core, free);
-                let key = proactor.with_tables(insert);
+                let before = (free == UNBOUND | here).then(|| self.key());
+                let key = proactor.with_tables(|tables| insert(tables, before));
                 let packed = u64::from(key.index) | u64::from(key.generation) << 32;
                 self.key.store(packed, Ordering::Relaxed);
                 bound.1 = here;

@@ -70,6 +70,26 @@ impl Place {
         }
     }
 
+    /// Its place in the lines of this entry. If it stands elsewhere, it leaves.
+    fn take_from(&mut self, core: CoreId, key: Key) -> Option<WaiterId> {
+        if self.core == core && self.key() == key {
+            return self.waiter.take();
+        }
+        self.leave();
+        None
+    }
+
+    /// The stream is at this entry now: what this knew was another one, whose line it leaves. Who
+    /// has taken a part stands first wherever the stream goes. `false`: a write that waited while
+    /// another core served the stream, and may not go after the bytes of that one.
+    #[cold]
+    fn follow(&mut self, tables: &mut Tables) -> bool {
+        let Some(waiter) = self.waiter.take() else { return true };
+        tables.on_message(Message::Withdraw { key: self.key(), wait: self.wait(), waiter });
+        self.waiter = self.holds().then_some(HOLDER);
+        self.wait() != Wait::Write
+    }
+
     /// Leaves the line.
     #[inline]
     pub(crate) fn leave(&mut self) {
@@ -107,14 +127,8 @@ pub(crate) trait Bound {
 
     fn binding(&self) -> &Binding<Self::Entry>;
 
-    /// Makes the entry on the table of the core that is to serve it.
-    fn insert(&self, tables: &mut Tables) -> Key;
-
     /// Binds it to this core, or says who serves it.
-    #[cold]
-    fn bind(&self, proactor: &Proactor) -> io::Result<Key> {
-        self.binding().bind(Self::NAME, proactor, |tables| self.insert(tables))
-    }
+    fn bind(&self, proactor: &Proactor) -> io::Result<Key>;
 
     /// Runs `f` on the entry, binding it to this core at the first use.
     #[inline]
@@ -196,16 +210,22 @@ pub(crate) trait Bound {
         if place.waiter.is_some() && place.core != mailbox::current_core() {
             return Err(off_core("this future", place.core));
         }
-        Caller::run(waker, |caller| {
+        let mut may_go_on = true;
+        let done = Caller::run(waker, |caller| {
             self.on_entry(|tables, key| {
-                if place.holds() && place.key() != key {
-                    // The stream has left and come back, where this read's place was kept.
-                    place.waiter = Some(HOLDER);
+                if place.waiter.is_some() && place.key() != key {
+                    may_go_on = place.follow(tables);
+                }
+                if !may_go_on {
+                    return None;
                 }
                 let result = f(tables, key, &mut place.waiter, caller);
                 place.stand_on(key);
-                result
+                Some(result)
             })
+        });
+        done?.ok_or_else(|| {
+            io::Error::other(format!("this write waited while another core had the {}", Self::NAME))
         })
     }
 }
@@ -278,7 +298,7 @@ impl StreamHandle {
             if holds {
                 self.socket.give_back(Vec::new());
             }
-            let waiter = place.waiter.take().filter(|_| place.core == owner && place.key() == key);
+            let waiter = place.take_from(owner, key);
             Proactor::with_current(|proactor| {
                 proactor.with_tables(|tables| {
                     let Some(stream) = tables.streams.get_mut(key) else { return };
@@ -290,7 +310,7 @@ impl StreamHandle {
         self.socket.give_back(bytes);
         // Read again: see `Socket`. Whoever is told in vain finds nothing.
         let (owner, key) = (self.binding.core(), self.binding.key());
-        let waiter = place.waiter.take().filter(|_| place.core == owner && place.key() == key);
+        let waiter = place.take_from(owner, key);
         if owner != 0 {
             // A core that is gone serves nobody any more.
             let _ = mailbox::post(owner, Message::GivenBack { key, waiter });
@@ -373,15 +393,16 @@ impl Bound for StreamHandle {
         &self.binding
     }
 
-    fn insert(&self, tables: &mut Tables) -> Key {
-        tables.streams.insert(Stream::new(self.socket.clone()))
-    }
-
     #[cold]
     fn bind(&self, proactor: &Proactor) -> io::Result<Key> {
-        let key = self.binding.bind(Self::NAME, proactor, |tables| self.insert(tables))?;
+        let mut holder_stands = false;
+        let key = self.binding.bind(Self::NAME, proactor, |tables, before| {
+            let (key, stands) = tables.insert_stream(before, Stream::new(self.socket.clone()));
+            holder_stands = stands;
+            key
+        })?;
         // Only now: what is given back before this is found here, and after it told to this core.
-        proactor.with_tables(|tables| tables.collect(key, None));
+        proactor.with_tables(|tables| tables.collect(key, None, holder_stands));
         Ok(key)
     }
 }
@@ -433,8 +454,11 @@ impl Bound for ListenerHandle {
         &self.binding
     }
 
-    fn insert(&self, tables: &mut Tables) -> Key {
-        tables.listeners.insert(Listener::new(self.descriptor.clone()))
+    #[cold]
+    fn bind(&self, proactor: &Proactor) -> io::Result<Key> {
+        self.binding.bind(Self::NAME, proactor, |tables, _| {
+            tables.listeners.insert(Listener::new(self.descriptor.clone()))
+        })
     }
 }
 

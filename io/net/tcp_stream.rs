@@ -425,6 +425,12 @@ impl TcpStream {
     /// Frees the stream from its core, so that it can be used on another one, or converted: sends
     /// what is committed, ends what is in flight, and keeps received bytes with the handle.
     ///
+    /// Operations that wait meanwhile are woken, and bind the stream again where they are polled.
+    /// They keep their places in line: on the core that it comes from nothing goes before them.
+    /// Once another core serves the stream, they answer with an error that names it; and if it has
+    /// come back by then, reads ask anew, and writes fail, since others went before them. A read
+    /// that has taken a part stays the first wherever the stream goes.
+    ///
     /// # Errors
     ///
     /// As [`flush`](Self::flush).

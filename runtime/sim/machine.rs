@@ -173,6 +173,16 @@ impl<'a> Core<'a> {
     pub(crate) fn abandon(mut self, world: &World) {
         let _here = world.on(self.boot);
         let before = std::mem::replace(&mut self.phase, Phase::Ended(Report::default()));
+        if let Phase::Ending { mut ending, .. } = before {
+            // With the host down, a turn brings back all that is in flight. Then its time is over.
+            ending.until = u64::MAX;
+            let mut has_ended = self.runtime.core().end_turn(&mut ending);
+            ending.until = 0;
+            while !has_ended {
+                has_ended = self.runtime.core().end_turn(&mut ending);
+            }
+            return;
+        }
         contain(|| self.runtime.core().drop_here(before));
         self.runtime.end(Duration::ZERO);
     }

@@ -44,8 +44,12 @@ pub(crate) async fn perform(place: &Place, op: Op) {
         Op::Open { into, how } => open(place, into, how).await,
         Op::File { at, by, offset, length, how } => {
             let Some(opened) = place.file(at) else { return };
-            let Some(busy) = Busy::new(place, opened.number) else { return };
-            run(how, change(&busy, opened.file(), by, (offset, length), how)).await;
+            let Some(busy) = Busy::new(place, opened.number, how) else { return };
+            let undone = run(how, change(&busy, opened.file(), by, (offset, length), how)).await;
+            if undone.is_none() && matches!(how, How::Forget(1..)) {
+                // It goes on as if it was awaited: others would be concurrent to it.
+                std::mem::forget(busy);
+            }
         }
         Op::CloneFile { at, into } => {
             let Some(opened) = place.file(at) else { return };
@@ -58,7 +62,7 @@ pub(crate) async fn perform(place: &Place, op: Op) {
             let Some(opened) = place.take_file(at).and_then(std::sync::Arc::into_inner) else {
                 return;
             };
-            run(how, close(place, opened)).await;
+            run(how.unforgotten(), close(place, opened)).await;
         }
         Op::DropFile(at) => drop(place.take_file(at)),
         _ => unreachable!("not about a file: {op:?}"),
@@ -122,15 +126,16 @@ pub(crate) async fn close(place: &Place, mut opened: Opened) {
 struct Busy<'a> {
     place: &'a Place,
     number: usize,
+    how: How,
 }
 
 impl<'a> Busy<'a> {
-    fn new(place: &'a Place, number: usize) -> Option<Self> {
+    fn new(place: &'a Place, number: usize, how: How) -> Option<Self> {
         let mut ledger = place.shared.lock();
         let model = &mut ledger.files[place.host][number];
         let was_busy = std::mem::replace(&mut model.busy, true);
         drop(ledger);
-        (!was_busy).then(|| Self { place, number })
+        (!was_busy).then(|| Self { place, number, how })
     }
 
     fn with<R>(&self, look: impl FnOnce(&mut FileModel) -> R) -> R {
@@ -226,6 +231,9 @@ async fn write(
     let (id, was) = busy.with(|model| (model.next_id(), model.before()));
     busy.with(|model| model.begin(range.clone(), id));
     let buffer = busy.place.shared.counted(vec![id; length]);
+    if matches!(busy.how, How::Forget(_)) {
+        busy.place.shared.lock().may_lose(&buffer);
+    }
     let written = match by {
         OnFile::Write => file.write_at(buffer, offset as u64).timeout(limit).await,
         _ => {

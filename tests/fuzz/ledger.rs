@@ -8,10 +8,10 @@
 //! What was received has to be the beginning of some choice of the chunks; and all of it when the
 //! end of the stream was seen. Fates are known only as well as the contract tells them.
 
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use quoit::buffer::IoBuf;
 
@@ -30,6 +30,21 @@ pub(crate) enum Fate {
 struct Chunk {
     bytes: Vec<u8>,
     fate: Fate,
+    /// Its buffer, as long as it is alive.
+    buffer: Weak<()>,
+    /// Its write is under way. When all is over: it was forgotten.
+    open: bool,
+}
+
+impl Chunk {
+    fn new(bytes: Vec<u8>, fate: Fate) -> Self {
+        Self { bytes, fate, buffer: Weak::new(), open: true }
+    }
+
+    /// The buffer went down with a future that was forgotten before it committed.
+    fn is_forgotten(&self) -> bool {
+        self.open && self.buffer.strong_count() > 0
+    }
 }
 
 /// One direction of one connection.
@@ -50,6 +65,7 @@ pub(crate) struct Direction {
     /// error, and a read finds the end then (tcp(7)).
     reverse: Option<usize>,
     failed: bool,
+    broken: bool,
     writers: usize,
     /// A `write_all` is under way, between whose parts other writes would go.
     exclusive: bool,
@@ -75,6 +91,7 @@ impl Direction {
                 let same = rest.iter().zip(&chunk.bytes).take_while(|(a, b)| a == b).count();
                 let length = chunk.bytes.len();
                 let lengths = match chunk.fate {
+                    _ if chunk.is_forgotten() => 0..=0,
                     Fate::Exactly(count) => count..=count,
                     Fate::WholeOrNothing | Fate::AnyPart => 0..=length,
                 };
@@ -110,11 +127,14 @@ pub(crate) struct Ledger {
     directions: Vec<Direction>,
     pub(crate) files: [Vec<FileModel>; 2],
     pub(crate) failures: Vec<String>,
+    stuck: BTreeSet<usize>,
+    may_be_lost: Vec<Weak<()>>,
     pub(crate) started: usize,
     pub(crate) ended: usize,
     /// Hosts that have crashed.
     pub(crate) crashed: [bool; 2],
-    /// Power went: peers may wait for ever.
+    /// Power went, or what was sent got lost: peers may wait for ever. A host that knows nothing of
+    /// the connection any more sends nothing again, and nobody a reset.
     pub(crate) silent: bool,
     /// Connections that `accept` and `close` have handed to the program.
     pub(crate) handed: u64,
@@ -137,6 +157,27 @@ impl Ledger {
         self.directions[out].reverse = Some(back);
         self.directions[back].reverse = Some(out);
         (out, back)
+    }
+
+    /// A future stands in a line of this connection for ever: nobody gets past it.
+    pub(crate) fn stuck(&mut self, (out, _): (usize, usize)) {
+        self.stuck.insert(out);
+    }
+
+    pub(crate) fn is_stuck(&self, (out, _): (usize, usize)) -> bool {
+        self.stuck.contains(&out)
+    }
+
+    /// Buffers that were forgotten with their futures, when all is over.
+    pub(crate) fn forgotten(&self) -> usize {
+        let chunks = self.directions.iter().flat_map(|direction| &direction.chunks);
+        let lost = self.may_be_lost.iter().filter(|life| life.strong_count() > 0);
+        chunks.filter(|chunk| chunk.is_forgotten()).count() + lost.count()
+    }
+
+    /// The future that owns this buffer may be forgotten before it commits.
+    pub(crate) fn may_lose(&mut self, buffer: &Counted) {
+        self.may_be_lost.push(Arc::downgrade(&buffer.life));
     }
 
     /// A write has failed.
@@ -166,6 +207,14 @@ impl Ledger {
     pub(crate) fn ended(&mut self, way: usize) {
         let direction = &mut self.directions[way];
         direction.end.get_or_insert(direction.got.len());
+        if direction.broken {
+            self.failures.push(format!("direction {way}: an orderly end after an error"));
+        }
+    }
+
+    /// A read was told how the connection has failed: so is every later one.
+    pub(crate) fn broken(&mut self, way: usize) {
+        self.directions[way].broken = true;
     }
 
     pub(crate) fn peeked(&mut self, way: usize, bytes: &[u8]) {
@@ -173,13 +222,20 @@ impl Ledger {
         direction.peeks.push((direction.got.len(), bytes.to_vec()));
     }
 
-    /// The host with this address crashes.
-    pub(crate) fn crash(&mut self, host: usize, address: std::net::IpAddr) {
+    /// The host with these addresses crashes.
+    pub(crate) fn crash(&mut self, host: usize, addresses: &[IpAddr]) {
         self.crashed[host] = true;
         for direction in &mut self.directions {
-            direction.crashed |=
-                direction.from.is_none_or(|from| from.ip() == address || from.ip().is_loopback());
+            let is_theirs = |ip: IpAddr| addresses.contains(&ip) || ip.is_loopback();
+            direction.crashed |= direction.from.is_none_or(|from| is_theirs(from.ip()));
         }
+    }
+
+    /// Its peers may wait for ever; what its disk has is not known any more, since a close does
+    /// not sync.
+    pub(crate) fn power_lost(&mut self, host: usize) {
+        self.silent = true;
+        self.files[host].iter_mut().for_each(|file| file.closed = false);
     }
 
     pub(crate) fn check(&mut self) {
@@ -227,14 +283,14 @@ impl Shared {
         }
         direction.writers += 1;
         direction.exclusive = exclusive;
-        direction.chunks.push(Chunk { bytes: bytes.clone(), fate: Fate::AnyPart });
+        direction.chunks.push(Chunk::new(bytes.clone(), Fate::AnyPart));
         let chunk = direction.chunks.len() - 1;
         Some(Sending { shared: self.clone(), way, chunk, bytes, if_dropped: Fate::AnyPart })
     }
 
     pub(crate) fn counted(&self, bytes: Vec<u8>) -> Counted {
         self.alive.fetch_add(1, Ordering::Relaxed);
-        Counted { bytes, alive: self.alive.clone() }
+        Counted { bytes, alive: self.alive.clone(), life: Arc::default() }
     }
 }
 
@@ -255,6 +311,14 @@ impl Sending {
         self.settle(fate);
     }
 
+    /// The buffer that its bytes go out in.
+    pub(crate) fn counted(&self) -> Counted {
+        let buffer = self.shared.counted(self.bytes.clone());
+        let life = Arc::downgrade(&buffer.life);
+        self.shared.lock().directions[self.way].chunks[self.chunk].buffer = life;
+        buffer
+    }
+
     fn settle(&self, fate: Fate) {
         self.shared.lock().directions[self.way].chunks[self.chunk].fate = fate;
     }
@@ -265,6 +329,7 @@ impl Drop for Sending {
         self.settle(self.if_dropped);
         let mut ledger = self.shared.lock();
         let direction = &mut ledger.directions[self.way];
+        direction.chunks[self.chunk].open = false;
         direction.writers -= 1;
         direction.exclusive = false;
         ledger.done += 1;
@@ -276,6 +341,7 @@ impl Drop for Sending {
 pub(crate) struct Counted {
     pub(crate) bytes: Vec<u8>,
     alive: Arc<AtomicUsize>,
+    life: Arc<()>,
 }
 
 impl Drop for Counted {
@@ -301,7 +367,7 @@ mod tests {
     use super::*;
 
     fn direction(chunks: &[(&str, Fate)], got: &str, ended: bool) -> Result<(), String> {
-        let chunk = |(bytes, fate): &(&str, Fate)| Chunk { bytes: (*bytes).into(), fate: *fate };
+        let chunk = |(bytes, fate): &(&str, Fate)| Chunk::new((*bytes).into(), *fate);
         let end = ended.then_some(got.len());
         let (chunks, got) = (chunks.iter().map(chunk).collect(), got.into());
         Direction { chunks, got, end, ..Direction::default() }.check(false)

@@ -1,14 +1,17 @@
 //! Where operations run: a core of a host that is up, with the objects that all of its cores share.
 
+use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::Poll;
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use quoit::buffer::Lease;
 use quoit::net::{OwnedReadHalf, OwnedWriteHalf, TcpListener, TcpStream};
+use quoit::sim::Chance;
 use quoit::task::{self, AbortHandle, JoinHandle};
 use quoit::{CoreHandle, time};
 
@@ -53,6 +56,7 @@ pub(crate) struct Place {
     pub(crate) host: usize,
     pub(crate) core: CoreHandle,
     pub(crate) cores: usize,
+    pub(crate) linger: Option<Duration>,
     pub(crate) objects: Arc<Mutex<Objects>>,
     pub(crate) shared: Shared,
 }
@@ -125,7 +129,9 @@ impl Place {
     pub(crate) fn look_at(&self, what: &str, error: &io::Error) {
         const OURS: [i32; 5] =
             [libc::EBADF, libc::EFAULT, libc::EINVAL, libc::ENOTSOCK, libc::ECANCELED];
-        if error.raw_os_error().is_some_and(|code| OURS.contains(&code)) {
+        // With one core there is no other that could have had what it is about.
+        let off_core = self.cores == 1 && error.to_string().contains("another core");
+        if off_core || error.raw_os_error().is_some_and(|code| OURS.contains(&code)) {
             self.shared.lock().fail(format!("{what} answers {error:?}"));
         }
     }
@@ -133,10 +139,86 @@ impl Place {
 
 /// Does with a future what the program says. `None`: it was dropped.
 pub(crate) async fn run<F: Future>(how: How, future: F) -> Option<F::Output> {
+    run_free(how, || true, future).await
+}
+
+/// The same with what may be in somebody's way who was forgotten: only if `is_free` it has to be
+/// woken when it is done.
+pub(crate) async fn run_free<F: Future>(
+    how: How,
+    is_free: impl Fn() -> bool,
+    future: F,
+) -> Option<F::Output> {
     match how {
         How::Cut(polls) => cut(polls, future).await,
         How::Within(limit) => time::timeout(Duration::from_micros(limit), future).await.ok(),
-        How::Full | How::Limit(_) => time::timeout(LONG, future).await.ok(),
+        How::Forget(polls) => forget(polls, future).await,
+        How::Full | How::Limit(_) => patient(is_free, future).await,
+    }
+}
+
+thread_local! {
+    /// How much longer than `LONG` operations of this run are waited for, at most, in turn.
+    static PATIENCE: RefCell<Chance> = RefCell::new(Chance::new(0));
+    /// Operations that were done, and nobody was woken.
+    static UNTOLD: Cell<usize> = const { Cell::new(0) };
+}
+
+/// A run begins, in which operations end by this chance when nothing comes.
+pub(crate) fn be_patient(number: u64) {
+    PATIENCE.set(Chance::new(number));
+    UNTOLD.set(0);
+}
+
+/// So many operations were done when they were asked at last, and nobody had been woken for them.
+/// What comes just when one is asked looks the same: but not in another run, which asks later.
+pub(crate) fn untold() -> usize {
+    UNTOLD.get()
+}
+
+/// Awaits a future for as long as anything can still happen. It is asked only when it was woken,
+/// and at last once more.
+async fn patient<F: Future>(is_free: impl Fn() -> bool, future: F) -> Option<F::Output> {
+    let more = PATIENCE.with_borrow_mut(|chance| chance.below(500_000));
+    let mut over = pin!(time::sleep(LONG + Duration::from_micros(more as u64)));
+    let (mut future, told) = (pin!(future), Arc::new(Told::default()));
+    let waker = Waker::from(told.clone());
+    poll_fn(|cx| {
+        told.waker.lock().unwrap().clone_from(cx.waker());
+        let is_over = over.as_mut().poll(cx).is_ready();
+        let is_told = told.is_told.swap(false, Ordering::Relaxed);
+        if !is_told && !is_over {
+            return Poll::Pending;
+        }
+        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(output) => {
+                UNTOLD.set(UNTOLD.get() + usize::from(!is_told && is_free()));
+                Poll::Ready(Some(output))
+            }
+            Poll::Pending if is_over => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await
+}
+
+/// Hands a wake on, and notes it.
+struct Told {
+    is_told: AtomicBool,
+    waker: Mutex<Waker>,
+}
+
+impl Default for Told {
+    fn default() -> Self {
+        Self { is_told: AtomicBool::new(true), waker: Mutex::new(Waker::noop().clone()) }
+    }
+}
+
+impl Wake for Told {
+    fn wake(self: Arc<Self>) {
+        self.is_told.store(true, Ordering::Relaxed);
+        let waker = self.waker.lock().unwrap().clone();
+        waker.wake();
     }
 }
 
@@ -155,6 +237,24 @@ async fn cut<F: Future>(mut left: usize, future: F) -> Option<F::Output> {
         Poll::Pending
     })
     .await
+}
+
+/// What it has borrowed is free again, and what it owns is gone for good.
+async fn forget<F: Future>(mut left: usize, future: F) -> Option<F::Output> {
+    let mut future = Box::pin(future);
+    let output = poll_fn(|cx| {
+        if left == 0 {
+            return Poll::Ready(None);
+        }
+        left -= 1;
+        cx.waker().wake_by_ref();
+        future.as_mut().poll(cx).map(Some)
+    });
+    let output = output.await;
+    if output.is_none() {
+        std::mem::forget(future);
+    }
+    output
 }
 
 /// Counts a task while it is there.
@@ -207,6 +307,7 @@ pub(crate) fn perform(place: Place, op: Op) -> Pin<Box<dyn Future<Output = ()>>>
             Op::Blocking { how } => blocking(&place, how).await,
             Op::Sleep(micros) => time::sleep(Duration::from_micros(micros)).await,
             Op::Yield => task::yield_now().await,
+            Op::Together(ops) => together(&place, ops).await,
             Op::Open { .. }
             | Op::File { .. }
             | Op::CloneFile { .. }
@@ -215,6 +316,18 @@ pub(crate) fn perform(place: Place, op: Op) -> Pin<Box<dyn Future<Output = ()>>>
             _ => streams::perform(&place, op).await,
         }
     })
+}
+
+/// Begins them in this order, and goes on with them in any.
+async fn together(place: &Place, ops: Vec<Op>) {
+    let mut chance = Chance::new(place.shared.lock().done);
+    let mut left: Vec<_> = ops.into_iter().map(|op| perform(place.clone(), op)).collect();
+    poll_fn(|cx| {
+        left.retain_mut(|op| op.as_mut().poll(cx).is_pending());
+        chance.shuffle(&mut left);
+        if left.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
 }
 
 async fn on_task(place: &Place, op: Op) {

@@ -20,6 +20,8 @@ pub(crate) enum How {
     Within(u64),
     /// With its own `.timeout`, where it has one.
     Limit(u64),
+    /// Polled so many times, and forgotten: neither polled nor dropped again.
+    Forget(usize),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -62,33 +64,96 @@ pub(crate) enum OnFile {
 
 #[derive(Clone, Debug)]
 pub(crate) enum Op {
-    Listen { at: usize, port: u16 },
-    Accept { from: usize, into: usize, how: How },
-    CloseListener { at: usize, how: How },
+    Listen {
+        at: usize,
+        port: u16,
+    },
+    Accept {
+        from: usize,
+        into: usize,
+        how: How,
+    },
+    CloseListener {
+        at: usize,
+        how: How,
+    },
     DropListener(usize),
-    Connect { host: usize, port: u16, into: usize, how: How },
-    Read { at: usize, by: Read, length: usize, how: How },
-    Write { at: usize, by: Write, length: usize, how: How },
-    Shutdown { at: usize, how: How },
-    Detach { at: usize, how: How },
-    Close { at: usize, how: How },
+    Connect {
+        host: usize,
+        port: u16,
+        into: usize,
+        how: How,
+    },
+    Read {
+        at: usize,
+        by: Read,
+        length: usize,
+        how: How,
+    },
+    Write {
+        at: usize,
+        by: Write,
+        length: usize,
+        how: How,
+    },
+    Shutdown {
+        at: usize,
+        how: How,
+    },
+    Detach {
+        at: usize,
+        how: How,
+    },
+    Close {
+        at: usize,
+        how: How,
+    },
     Abort(usize),
     Drop(usize),
-    Split { at: usize, into: usize },
+    Split {
+        at: usize,
+        into: usize,
+    },
     Reunite(usize),
     SplitLease(usize),
     DropLease(usize),
-    Open { into: usize, how: How },
-    File { at: usize, by: OnFile, offset: usize, length: usize, how: How },
-    CloneFile { at: usize, into: usize },
-    CloseFile { at: usize, how: How },
+    Open {
+        into: usize,
+        how: How,
+    },
+    File {
+        at: usize,
+        by: OnFile,
+        offset: usize,
+        length: usize,
+        how: How,
+    },
+    CloneFile {
+        at: usize,
+        into: usize,
+    },
+    CloseFile {
+        at: usize,
+        how: How,
+    },
     DropFile(usize),
-    Spawn { core: usize, into: usize, op: Box<Self> },
-    Join { at: usize, how: How },
+    Spawn {
+        core: usize,
+        into: usize,
+        op: Box<Self>,
+    },
+    Join {
+        at: usize,
+        how: How,
+    },
     AbortTask(usize),
     DropTask(usize),
     AbortLane(usize),
-    Blocking { how: How },
+    /// At the same time, begun in this order.
+    Together(Vec<Self>),
+    Blocking {
+        how: How,
+    },
     Sleep(u64),
     Yield,
 }
@@ -109,6 +174,21 @@ pub(crate) enum End {
     PowerLoss(u64),
 }
 
+/// What happens to the world around the hosts. Times are microseconds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Event {
+    /// Nothing gets through between the hosts, for so long.
+    Partition(u64),
+    /// Nothing gets from this host to the other, for so long.
+    Cut { from: usize, time: u64 },
+    /// A middle box resets their connections.
+    Reset,
+    /// A host's clock jumps forwards, and its timers with it.
+    Jump { host: usize, by: u64 },
+    /// A host's time of day is set.
+    Wall { host: usize, by: u64, forwards: bool },
+}
+
 #[derive(Clone, Debug)]
 pub(crate) struct Program {
     pub(crate) seed: u64,
@@ -116,6 +196,8 @@ pub(crate) struct Program {
     pub(crate) cores: [usize; 2],
     /// The program's buffers of a socket; none: what the seed draws.
     pub(crate) tight: Option<usize>,
+    /// How long streams linger, in microseconds; none: as they do by default.
+    pub(crate) linger: Option<u64>,
     /// The disks fail.
     pub(crate) disk_errors: bool,
     /// The cores are kept after their end, to look at their books.
@@ -123,7 +205,25 @@ pub(crate) struct Program {
     pub(crate) ends: Vec<(usize, End)>,
     /// When a host that is down starts again.
     pub(crate) restarts: Vec<(usize, u64)>,
+    /// And when.
+    pub(crate) events: Vec<(u64, Event)>,
     pub(crate) lanes: Vec<Lane>,
+}
+
+impl Event {
+    fn draw(chance: &mut Chance) -> Self {
+        let host = chance.below(2);
+        // Most are short, some outlast what is waited for.
+        let longest = if chance.one_in(4) { 8_000_000 } else { 20_000 };
+        let time = chance.below(longest) as u64;
+        match chance.below(6) {
+            0 | 1 => Self::Partition(time),
+            2 => Self::Cut { from: host, time },
+            3 => Self::Reset,
+            4 => Self::Jump { host, by: time },
+            _ => Self::Wall { host, by: time, forwards: chance.one_in(2) },
+        }
+    }
 }
 
 impl Program {
@@ -147,15 +247,20 @@ impl Program {
                 }
             }
         }
+        let events = if chance.one_in(3) { chance.up_to(3) } else { 0 };
+        let events = (0..events).map(|_| (chance.below(40_000) as u64, Event::draw(chance)));
+        let events = events.collect();
         let lanes = (0..chance.up_to(3) + 2).map(|lane| Lane::draw(lane, cores, chance)).collect();
         Self {
             seed,
             cores,
             tight: chance.one_in(3).then(|| 1 << chance.up_to(9)),
+            linger: chance.one_in(3).then(|| chance.below(20_000) as u64),
             disk_errors: chance.one_in(4),
             keeps: !chance.one_in(4),
             ends,
             restarts,
+            events,
             lanes,
         }
     }
@@ -168,9 +273,11 @@ impl Program {
 
 impl std::fmt::Display for Program {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { seed, cores, tight, disk_errors, keeps, ends, restarts, .. } = self;
+        let Self { seed, cores, tight, linger, disk_errors, keeps, .. } = self;
+        let Self { ends, restarts, events, .. } = self;
         writeln!(f, "cores {cores:?}, sockets of {tight:?}, disk errors {disk_errors}")?;
         writeln!(f, "ends {ends:?}, restarts {restarts:?}, cores kept {keeps}, seed {seed}")?;
+        writeln!(f, "linger {linger:?}, events {events:?}")?;
         for (number, Lane { host, core, ops }) in self.lanes.iter().enumerate() {
             writeln!(f, "lane {number} on host {host}, core {core}:")?;
             ops.iter().try_for_each(|op| writeln!(f, "  {op:?}"))?;
@@ -207,18 +314,26 @@ impl Lane {
 
 impl How {
     fn draw(chance: &mut Chance) -> Self {
-        match chance.below(6) {
-            0 => Self::Cut(chance.up_to(4)),
-            1 => Self::Within(chance.below(3000) as u64),
-            2 => Self::Limit(chance.below(3000) as u64),
+        match chance.below(24) {
+            0..=3 => Self::Cut(chance.up_to(4)),
+            4..=7 => Self::Within(chance.below(3000) as u64),
+            8..=11 => Self::Limit(chance.below(3000) as u64),
+            12 => Self::Forget(chance.below(4)),
             _ => Self::Full,
         }
+    }
+
+    /// For a future that owns what the program would lose with it: dropped instead of forgotten.
+    pub(crate) fn unforgotten(self) -> Self {
+        if let Self::Forget(polls) = self { Self::Cut(polls.max(1)) } else { self }
     }
 }
 
 impl Op {
     fn draw(chance: &mut Chance) -> Self {
-        match chance.below(20) {
+        match chance.below(22) {
+            20 => Self::draw_together(chance),
+            21 => Self::draw_end(chance),
             0..=4 => Self::draw_read(chance),
             5..=9 => Self::draw_write(chance),
             10 | 11 => Self::draw_connection(chance),
@@ -227,6 +342,41 @@ impl Op {
             17 => Self::draw_pause(chance),
             _ => Self::draw_task(chance),
         }
+    }
+
+    /// On one stream.
+    fn draw_together(chance: &mut Chance) -> Self {
+        let place = chance.below(PLACES);
+        let detach = Self::Detach { at: place, how: How::Full };
+        let on_it = |mut op| {
+            if let Self::Read { at, .. } | Self::Write { at, .. } = &mut op {
+                *at = place;
+            }
+            op
+        };
+        // What waits or is half-way while its stream moves is a rare sight otherwise.
+        let draw = |(shape, index): (usize, usize), chance: &mut Chance| match (shape, index) {
+            (0..=2, 1) => detach.clone(),
+            (0 | 1, _) => {
+                let (by, length) = (Write::Send, 500 + chance.below(1500));
+                Self::Write { at: place, by, length, how: How::Full }
+            }
+            (2, 0) => {
+                let how = How::Forget(1 + chance.below(4));
+                Self::Read { at: place, by: Read::Exact, length: 64, how }
+            }
+            (2, _) => {
+                let op = Box::new(on_it(Self::draw_read(chance)));
+                Self::Spawn { core: chance.below(3), into: chance.below(PLACES), op }
+            }
+            _ => match chance.below(8) {
+                0 => detach.clone(),
+                1..=3 => on_it(Self::draw_read(chance)),
+                _ => on_it(Self::draw_write(chance)),
+            },
+        };
+        let shape = chance.below(6);
+        Self::Together((0..4).map(|index| draw((shape, index), chance)).collect())
     }
 
     fn draw_read(chance: &mut Chance) -> Self {
@@ -274,15 +424,15 @@ impl Op {
 
     fn draw_end(chance: &mut Chance) -> Self {
         let at = chance.below(PLACES);
-        match chance.below(16) {
+        match chance.below(20) {
             0 => Self::CloseListener { at, how: How::draw(chance) },
             1 => Self::DropListener(at),
             2 | 3 => Self::Shutdown { at, how: How::draw(chance) },
             4..=6 => Self::Detach { at, how: How::draw(chance) },
             7 | 8 => Self::Close { at, how: How::draw(chance) },
             9 => Self::Abort(at),
-            10 => Self::Drop(at),
-            11 | 12 => Self::Split { at, into: chance.below(PLACES) },
+            10 | 16 | 17 => Self::Drop(at),
+            11 | 12 | 18 | 19 => Self::Split { at, into: chance.below(PLACES) },
             13 => Self::Reunite(at),
             14 => Self::SplitLease(at),
             _ => Self::DropLease(at),

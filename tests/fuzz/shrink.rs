@@ -12,7 +12,7 @@ pub(crate) fn shrink(mut program: Program, failure: &str) -> Program {
     let kind = kind(failure);
     let start = Instant::now();
     loop {
-        let before = program.size() + program.lanes.len() + program.ends.len();
+        let before = weight(&program);
         let mut try_it = |smaller: &Program| {
             start.elapsed() < LIMIT
                 && life::run(smaller).failures.iter().any(|one| self::kind(one) == kind)
@@ -26,12 +26,15 @@ pub(crate) fn shrink(mut program: Program, failure: &str) -> Program {
         for lane in 0..program.lanes.len() {
             shrink_lane(&mut program, lane, &mut try_it);
         }
-        if program.size() + program.lanes.len() + program.ends.len() == before
-            || start.elapsed() >= LIMIT
-        {
+        if weight(&program) == before || start.elapsed() >= LIMIT {
             return program;
         }
     }
+}
+
+fn weight(program: &Program) -> usize {
+    let Program { lanes, ends, restarts, events, .. } = program;
+    program.size() + lanes.len() + ends.len() + restarts.len() + events.len()
 }
 
 /// A failure without its numbers.
@@ -73,6 +76,9 @@ fn simpler(program: &Program) -> Vec<Program> {
     }
     for restart in 0..program.restarts.len() {
         add(&|program| _ = program.restarts.remove(restart));
+    }
+    for event in 0..program.events.len() {
+        add(&|program| _ = program.events.remove(event));
     }
     for lane in 0..program.lanes.len() {
         add(&|program| drop(program.lanes.remove(lane)));

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use quoit::net::{TcpListener, TcpSocket, TcpStream};
 
-use crate::ledger::{Fate, Sending};
-use crate::place::{Held, Place, run};
+use crate::ledger::{Fate, Sending, Shared};
+use crate::place::{Held, Place, run, run_free};
 use crate::program::{How, Op, PLACES, Read, Write};
 
 const NAMES: [&str; 2] = ["a", "b"];
@@ -22,27 +22,33 @@ pub(crate) async fn perform(place: &Place, op: Op) {
         Op::Connect { host, port, into, how } => connect(place, (host, port), into, how).await,
         Op::Read { at, by, length, how } => {
             if let Some(held) = place.stream(at, |held| !matches!(held, Held::Writer(..))) {
-                run(how, read(place, &held, by, length, how)).await;
+                // Halves only have reads that stand in line.
+                let stands = !is_whole(&held) || !matches!(by, Read::Readable | Read::Try);
+                run_on(place, &held, how, stands, read(place, &held, by, length, how)).await;
             }
         }
         Op::Write { at, by, length, how } => {
             if let Some(held) = place.stream(at, |held| !matches!(held, Held::Reader(..))) {
-                run(how, write(place, &held, by, length, how)).await;
+                // A lease would be lost to its pool.
+                let how = if matches!(by, Write::Lease) { how.unforgotten() } else { how };
+                let stands = !is_whole(&held) || !matches!(by, Write::Writable | Write::Try);
+                run_on(place, &held, how, stands, write(place, &held, by, length, how)).await;
             }
         }
         Op::Shutdown { at, how } => {
             if let Some(held) = place.stream(at, |held| !matches!(held, Held::Reader(..))) {
-                run(how, shut_down(place, &held)).await;
+                run_on(place, &held, how, true, shut_down(place, &held)).await;
             }
         }
         Op::Detach { at, how } => {
-            if let Some(Held::Whole(stream, _)) = place.stream(at, is_whole) {
-                run(how, stream.detach()).await;
+            let Some(held) = place.stream(at, is_whole) else { return };
+            if let Held::Whole(stream, _) = &held {
+                run_on(place, &held, how, true, stream.detach()).await;
             }
         }
         Op::Close { at, how } => {
             if let Some(stream) = take_alone(place, at) {
-                run(how, stream.0.close()).await;
+                run(how.unforgotten(), stream.0.close()).await;
             }
         }
         Op::Abort(at) => {
@@ -56,6 +62,16 @@ pub(crate) async fn perform(place: &Place, op: Op) {
         Op::SplitLease(at) => split_lease(place, at),
         Op::DropLease(at) => drop_lease(place, at),
         _ => unreachable!("not about a stream: {op:?}"),
+    }
+}
+
+/// As `run`, for what `stands` in a line of a connection.
+async fn run_on<F: Future>(place: &Place, held: &Held, how: How, stands: bool, future: F) {
+    let (Held::Whole(_, ways) | Held::Reader(_, ways) | Held::Writer(_, ways)) = held;
+    let is_free = || !place.shared.lock().is_stuck(*ways);
+    let is_undone = run_free(how, is_free, future).await.is_none();
+    if let (true, true, How::Forget(1..)) = (is_undone, stands, how) {
+        place.shared.lock().stuck(*ways);
     }
 }
 
@@ -86,6 +102,9 @@ fn listen(place: &Place, at: usize, port: u16) {
 
 /// A connection that was just handed out.
 pub(crate) fn hold(place: &Place, stream: TcpStream, into: usize, peer: Option<SocketAddr>) {
+    if let Some(linger) = place.linger {
+        stream.set_linger(linger);
+    }
     let peer = peer.or_else(|| stream.peer_addr().ok());
     let (Ok(local), Some(peer)) = (stream.local_addr(), peer) else { return };
     let ways = place.shared.lock().ways(local, peer);
@@ -118,18 +137,29 @@ async fn close_listener(place: &Place, at: usize, how: How) {
 /// Closes a listener and keeps what it gives back.
 pub(crate) async fn close(place: &Place, listener: TcpListener, into: usize, how: How) {
     let closing = async {
+        let undone = Undone(&place.shared);
         let returned = listener.close().await;
+        std::mem::forget(undone);
         for (index, stream) in returned.into_iter().flatten().enumerate() {
             place.shared.lock().handed += 1;
             hold(place, stream, (into + index) % PLACES, None);
         }
     };
-    if run(how, closing).await.is_none() {
-        place.shared.lock().discarded = true;
+    run(how.unforgotten(), closing).await;
+}
+
+/// Dropped, whoever does it, with a close that is not over: what it would have returned is gone.
+struct Undone<'a>(&'a Shared);
+
+impl Drop for Undone<'_> {
+    fn drop(&mut self) {
+        self.0.lock().discarded = true;
     }
 }
 
 async fn connect(place: &Place, (host, port): (usize, u16), into: usize, how: How) {
+    // A connection whose end was forgotten lives as long as its host: nobody may wait for both.
+    let how = if place.host == 1 && host == 0 { how } else { how.unforgotten() };
     // The other side may not listen yet.
     for _ in 0..3 {
         let name = (NAMES[host], port);
@@ -185,8 +215,15 @@ pub(crate) async fn read(place: &Place, held: &Held, by: Read, length: usize, ho
         Held::Writer(..) => return,
     };
     if let Err(error) = outcome {
-        place.look_at("a read", &error);
+        read_failed(place, way, &error);
     }
+}
+
+pub(crate) fn read_failed(place: &Place, way: usize, error: &io::Error) {
+    if error.raw_os_error().is_some() {
+        place.shared.lock().broken(way);
+    }
+    place.look_at("a read", error);
 }
 
 async fn read_whole(
@@ -226,7 +263,11 @@ async fn read_whole(
         }
         Read::Peek => {
             let count = stream.peek(&mut into).await?;
-            place.shared.lock().peeked(way, &into[..count]);
+            let mut ledger = place.shared.lock();
+            ledger.peeked(way, &into[..count]);
+            if count == 0 {
+                ledger.ended(way);
+            }
         }
         Read::Readable => stream.readable().await?,
         Read::Try => match stream.try_read(&mut into) {
@@ -254,7 +295,7 @@ fn got_lease(place: &Place, way: usize, lease: quoit::buffer::Lease) {
     }
 }
 
-async fn write(place: &Place, held: &Held, by: Write, length: usize, how: How) {
+pub(crate) async fn write(place: &Place, held: &Held, by: Write, length: usize, how: How) {
     let way = match held {
         Held::Whole(_, (way, _)) | Held::Reader(_, (way, _)) | Held::Writer(_, (way, _)) => *way,
     };
@@ -289,13 +330,12 @@ async fn write(place: &Place, held: &Held, by: Write, length: usize, how: How) {
         }
     };
     if let Err(error) = outcome {
-        place.shared.lock().failed(way);
-        place.look_at("a write", &error);
+        write_failed(place, way, &error);
     }
 }
 
 async fn send(place: &Place, held: &Held, mut sending: Sending, how: How) -> io::Result<()> {
-    let buffer = place.shared.counted(sending.bytes.clone());
+    let buffer = sending.counted();
     let length = sending.bytes.len();
     let sent = match (held, how) {
         // Dropped after its limit, it may have been cut anywhere.
@@ -318,7 +358,9 @@ async fn send(place: &Place, held: &Held, mut sending: Sending, how: How) -> io:
     match sent {
         Ok((count, back)) => {
             sending.if_dropped(Fate::Exactly(count));
-            if back.bytes != sending.bytes || count < length && !matches!(how, How::Limit(_)) {
+            // Only what was stopped on its way is a part, and one of no bytes is an error.
+            let is_part = matches!(how, How::Limit(_)) && count > 0;
+            if back.bytes != sending.bytes || count < length && !is_part {
                 let text = format!("a send of {length} answers {count} and {:?}", back.bytes);
                 place.shared.lock().fail(text);
             }
@@ -382,14 +424,22 @@ async fn write_slice(held: &Held, by: Write, mut sending: Sending) -> io::Result
     written.map(|count| sending.if_dropped(Fate::Exactly(count)))
 }
 
+fn write_failed(place: &Place, way: usize, error: &io::Error) {
+    // Otherwise it is ours, and says nothing of the connection.
+    if error.raw_os_error().is_some() {
+        place.shared.lock().failed(way);
+    }
+    place.look_at("a write", error);
+}
+
 pub(crate) async fn shut_down(place: &Place, held: &Held) {
     let (way, ended) = match held {
         Held::Whole(stream, (way, _)) => (*way, stream.shutdown().await),
         Held::Writer(writer, (way, _)) => (*way, writer.shutdown().await),
         Held::Reader(..) => return,
     };
-    if ended.is_err() {
-        place.shared.lock().failed(way);
+    if let Err(error) = ended {
+        write_failed(place, way, &error);
     }
 }
 

@@ -40,11 +40,7 @@ pub(in crate::io::net) async fn detach(handle: &StreamHandle) -> io::Result<()> 
             if entry.poll_idle(key, waiter, caller, services).is_pending() {
                 return Some(Poll::Pending);
             }
-            let number = entry.number();
-            let mut stream = tables.streams.remove(key)?;
-            let remains = stream.remains();
-            services.ring.forget(number);
-            stream.close(&mut tables.operations, services);
+            let remains = tables.part_stream(key)?;
             *waiter = None;
             // Before those who are woken by this look for it.
             handle.unbind(remains);

@@ -16,6 +16,7 @@
 //! The order at the end is the only right one: a number that is closed with a receive armed sends
 //! no FIN, and a number that the engine still knows may soon serve a stranger.
 
+mod away;
 mod receive;
 mod send;
 mod socket;
@@ -25,6 +26,7 @@ use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::task::Poll;
 
+pub(crate) use self::away::Away;
 pub(crate) use self::receive::Receiving;
 pub(crate) use self::send::{Commit, SendNow, Sending};
 pub(crate) use self::socket::{Farewell, Remains, Socket};
@@ -76,6 +78,11 @@ impl Stream {
         Self { socket, receive, send, parting: None }
     }
 
+    /// Those who wait stand where they stood. Answers whether a read that is half-way is the first.
+    pub(crate) fn come_back(&mut self, away: Away) -> bool {
+        away.end(&mut self.receive, &mut self.send)
+    }
+
     fn parting(&mut self) -> &mut Parting {
         self.parting.get_or_insert_default()
     }
@@ -114,14 +121,22 @@ impl Stream {
         }
     }
 
-    /// Takes over what the socket has kept: from another core, or given back elsewhere.
-    pub(crate) fn collect(&mut self, waiter: Option<WaiterId>, services: &mut Services) {
+    /// Takes over what the socket has kept: from another core, or given back elsewhere. A read
+    /// that is half-way may stand in line here already.
+    pub(crate) fn collect(
+        &mut self,
+        waiter: Option<WaiterId>,
+        holder_stands: bool,
+        services: &mut Services,
+    ) {
         let (Remains { unread, received, sent }, held) = self.socket.take();
         self.receive.take_over(received);
         self.send.take_over(sent);
         if held {
             self.receive.unread(Lease::from_vec(unread));
-            self.receive.hold();
+            if !holder_stands {
+                self.receive.hold();
+            }
         } else {
             self.give_back(waiter, unread, services);
         }
@@ -280,7 +295,8 @@ impl Stream {
         if phase == Phase::Open {
             let Some(parting) = &mut self.parting else { return false };
             if self.receive.is_idle() && self.send.is_idle() {
-                parting.movers.notify(&mut services.effects.wakers);
+                // Any of them may go: one that is not polled again holds up nobody.
+                parting.movers.notify_all(&mut services.effects.wakers);
             }
             return false;
         }
@@ -333,9 +349,13 @@ impl Stream {
         Poll::Pending
     }
 
-    /// What the handle keeps of a stream that leaves this core.
-    pub(crate) fn remains(&mut self) -> Remains {
+    /// What the handle keeps of a stream that leaves this core, and the lines that stay here.
+    pub(crate) fn part(&mut self, services: &mut Services) -> (Remains, Away) {
         let received = self.receive.failure();
-        Remains { unread: self.receive.take_unread(), received, sent: self.send.error() }
+        let unread = self.receive.take_unread();
+        let remains = Remains { unread, received, sent: self.send.error() };
+        let is_held = self.socket.is_held();
+        let (reads, writes) = (&mut self.receive, &mut self.send);
+        (remains, Away::of(reads, writes, is_held, services))
     }
 }

@@ -125,7 +125,11 @@ impl Receiving {
             self.ahead = true;
             if let Some(lease) = self.pop() {
                 self.served(waiter, services);
-                if self.state == State::Idle && self.bytes <= services.limits.receive_ahead / 2 {
+                // Not after an error: the kernel tells it once, and an orderly end from then on.
+                if self.state == State::Idle
+                    && self.bytes <= services.limits.receive_ahead / 2
+                    && self.end.is_none()
+                {
                     self.arm(key, number, services);
                 }
                 return Poll::Ready(Ok(lease));
@@ -392,6 +396,21 @@ impl Receiving {
         if let Some(failure) = failure {
             self.end = Some(End::Error(failure));
         }
+    }
+
+    /// The places of those who wait, all of whom are told, as the stream leaves this core.
+    pub(super) fn take_places(&mut self, services: &mut Services) -> Waiters {
+        self.waiters.notify_all(&mut services.effects.wakers);
+        self.waiters.take_places()
+    }
+
+    /// Whether a read with a place of its own stands first.
+    pub(super) fn is_led(&self) -> bool {
+        self.waiters.is_led()
+    }
+
+    pub(super) fn restore_places(&mut self, places: Waiters) {
+        self.waiters = places;
     }
 
     /// A read that has taken a part on another core comes before all others.

@@ -380,7 +380,9 @@ impl Sending {
     /// Nothing will be written any more: FIN goes out after what is committed.
     pub(crate) fn finish(&mut self, number: RawFd) {
         self.finish = true;
-        if !self.has_unsent() {
+        // What has ended may have been cut off: FIN after a part would pass for the end of the
+        // whole. The close tells the peer.
+        if !self.has_unsent() && !self.ended {
             // A connection that is already down has nothing to finish.
             let _ = call::shutdown(number, std::net::Shutdown::Write);
         }
@@ -456,6 +458,19 @@ impl Sending {
         if self.watch == Watch::Armed {
             self.watch = Watch::Cancelling;
             services.cancel(Kind::WatchWritable, key);
+        }
+    }
+
+    /// The places of those who wait, all of whom are told, as the stream leaves this core.
+    pub(super) fn take_places(&mut self, services: &mut Services) -> Waiters {
+        let Some(backlog) = &mut self.backlog else { return Waiters::default() };
+        backlog.waiters.notify_all(&mut services.effects.wakers);
+        backlog.waiters.take_places()
+    }
+
+    pub(super) fn restore_places(&mut self, places: Waiters) {
+        if !places.is_empty() {
+            self.backlog().waiters = places;
         }
     }
 

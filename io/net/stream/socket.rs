@@ -97,6 +97,10 @@ impl Socket {
         here || call::unread(self.number()) > 0
     }
 
+    pub(super) fn is_held(&self) -> bool {
+        self.lock().as_ref().is_some_and(|kept| kept.held)
+    }
+
     /// A read has taken a part and waits for more: until it is over, nothing else is read.
     pub(crate) fn hold(&self) {
         self.lock().get_or_insert_default().held = true;

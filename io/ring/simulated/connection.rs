@@ -397,7 +397,12 @@ impl Connection {
         end.error = if has_fin && error == libc::ECONNRESET { libc::EPIPE } else { error };
         end.is_dead = true;
         end.changed();
-        self.pipes[side].clear();
+        if self.ends[1 - side].is_open {
+            // What has arrived there is there to be read, whatever becomes of this end.
+            self.pipes[side].cut_off();
+        } else {
+            self.pipes[side].clear();
+        }
         self.pipes[1 - side].cut_off();
     }
 }
