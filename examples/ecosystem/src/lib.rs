@@ -1,104 +1,15 @@
-//! axum and hyper on quoit, each task on its core, without a wrapper and without `unsafe`.
+//! Programs of other people's crates on quoit, each task on its core, without a wrapper and without
+//! `unsafe`.
 //!
-//! ```text
-//!   HTTP client ──► hyper (http1) ──► axum::Router ──► handler ──► TcpStream ──► echo service
-//!                on quoit's TcpStream            a `Send` future that awaits a socket
-//! ```
-//!
-//! axum asks that handlers' futures are `Send`. They are, as the handles that they hold are.
+//! | | |
+//! |---|---|
+//! | `axum_hello` | extractors, state, JSON, a handler that awaits a socket |
+//! | `axum_notes` | JSON, a file, server-sent events |
+//! | `axum_chat` | WebSocket, by tungstenite on the upgraded stream |
+//! | `axum_layers` | layers of tower: a limit, load shedding, compression; and a time limit |
+//! | `hyper_get` | hyper's client |
 
-use std::io;
-use std::net::SocketAddr;
-use std::time::Duration;
-
-use axum::Router;
-use axum::extract::{Json, Path, State};
-use axum::http::StatusCode;
-use axum::routing::{get, post};
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use quoit::net::{TcpListener, TcpStream};
-use quoit::rt::QuoitTimer;
-use serde::{Deserialize, Serialize};
-use tower::ServiceExt;
-
-/// How long a connection may take to send the head of a request.
-const HEAD_LIMIT: Duration = Duration::from_secs(10);
-
-/// Serves a router on every connection that the listener accepts.
-pub async fn serve(listener: TcpListener, router: Router) -> io::Result<()> {
-    loop {
-        let (stream, peer) = listener.accept().await?;
-        let router = router.clone();
-        quoit::spawn(async move {
-            let service = service_fn(move |request| router.clone().oneshot(request));
-            let served = http1::Builder::new()
-                .timer(QuoitTimer)
-                .header_read_timeout(HEAD_LIMIT)
-                .serve_connection(stream, service)
-                .await;
-            if let Err(error) = served {
-                eprintln!("{peer}: {error}");
-            }
-        });
-    }
-}
-
-/// What answers the requests: each handler may await sockets of this core.
-pub fn router(echo: SocketAddr) -> Router {
-    Router::new()
-        .route("/", get(|| async { "hello from the ring\n" }))
-        .route("/echo/{word}", get(echo_word))
-        .route("/sum", post(sum))
-        .with_state(echo)
-}
-
-/// Asks another service over TCP, and answers with its answer.
-async fn echo_word(
-    State(echo): State<SocketAddr>,
-    Path(word): Path<String>,
-) -> Result<String, (StatusCode, String)> {
-    let asked = async {
-        let stream = TcpStream::connect(echo).await?;
-        stream.send_all(word.clone()).await?;
-        let mut answer = vec![0; word.len()];
-        stream.read_exact(&mut answer).await?;
-        io::Result::Ok(answer)
-    };
-    match asked.await {
-        Ok(answer) => Ok(String::from_utf8_lossy(&answer).into_owned()),
-        Err(error) => Err((StatusCode::BAD_GATEWAY, error.to_string())),
-    }
-}
-
-/// Numbers to add.
-#[derive(Debug, Deserialize)]
-pub struct Numbers {
-    numbers: Vec<i64>,
-}
-
-/// Their sum.
-#[derive(Debug, Serialize)]
-pub struct Sum {
-    sum: i64,
-}
-
-async fn sum(Json(Numbers { numbers }): Json<Numbers>) -> Json<Sum> {
-    Json(Sum { sum: numbers.into_iter().fold(0, i64::wrapping_add) })
-}
-
-/// Sends back whatever comes.
-pub async fn echo(listener: TcpListener) -> io::Result<()> {
-    loop {
-        let (stream, _) = listener.accept().await?;
-        quoit::spawn(async move {
-            loop {
-                let lease = stream.recv().await?;
-                if lease.is_empty() {
-                    return io::Result::Ok(());
-                }
-                stream.send(lease).await?;
-            }
-        });
-    }
-}
+pub mod chat;
+pub mod hello;
+pub mod layers;
+pub mod notes;

@@ -1,0 +1,121 @@
+//! What the parts of one connection tell each other: its wire, its service, its task.
+//!
+//! hyper owns the wire and the service once it serves them, so what its task has to know in order
+//! to judge idleness is written down here. All of it happens on one core; it is atomic because an
+//! upgraded wire has to be `Send`, and no order between the fields matters.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+
+use quoit::time::Instant;
+
+#[derive(Debug)]
+pub(crate) struct Activity {
+    born: Instant,
+    /// Requests that came, and those among them whose response is not complete.
+    requests: AtomicU64,
+    in_flight: AtomicUsize,
+    /// Reads and writes that brought something.
+    reads: AtomicU64,
+    writes: AtomicU64,
+    /// When the last request was answered, in nanoseconds since birth, and the reads until then.
+    idle_after: AtomicU64,
+    reads_then: AtomicU64,
+    /// A request has made a tunnel of one of the streams: silence says nothing any more.
+    tunnel: AtomicBool,
+    /// No further request is wanted: the next response is to say so.
+    last: AtomicBool,
+}
+
+impl Activity {
+    pub(crate) fn new() -> Self {
+        Self {
+            born: Instant::now(),
+            requests: AtomicU64::new(0),
+            in_flight: AtomicUsize::new(0),
+            reads: AtomicU64::new(0),
+            writes: AtomicU64::new(0),
+            idle_after: AtomicU64::new(0),
+            reads_then: AtomicU64::new(0),
+            tunnel: AtomicBool::new(false),
+            last: AtomicBool::new(false),
+        }
+    }
+
+    pub(crate) fn has_read(&self) {
+        self.reads.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn has_written(&self) {
+        self.writes.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn writes(&self) -> u64 {
+        self.writes.load(Relaxed)
+    }
+
+    pub(crate) fn requests(&self) -> u64 {
+        self.requests.load(Relaxed)
+    }
+
+    pub(crate) fn is_busy(&self) -> bool {
+        self.in_flight.load(Relaxed) > 0
+    }
+
+    pub(crate) fn born(&self) -> Instant {
+        self.born
+    }
+
+    pub(crate) fn idle_since(&self) -> Instant {
+        self.born + Duration::from_nanos(self.idle_after.load(Relaxed))
+    }
+
+    /// Whether something came after the last request was answered.
+    pub(crate) fn has_read_since(&self) -> bool {
+        self.reads.load(Relaxed) > self.reads_then.load(Relaxed)
+    }
+
+    pub(crate) fn become_tunnel(&self) {
+        self.tunnel.store(true, Relaxed);
+    }
+
+    pub(crate) fn is_tunnel(&self) -> bool {
+        self.tunnel.load(Relaxed)
+    }
+
+    pub(crate) fn want_no_more(&self) {
+        self.last.store(true, Relaxed);
+    }
+
+    pub(crate) fn wants_no_more(&self) -> bool {
+        self.last.load(Relaxed)
+    }
+}
+
+/// A request from its head to the end of its response, however that ends.
+#[derive(Debug)]
+pub(crate) struct InFlight(Arc<Activity>);
+
+impl InFlight {
+    pub(crate) fn begin(activity: &Arc<Activity>) -> Self {
+        activity.requests.fetch_add(1, Relaxed);
+        activity.in_flight.fetch_add(1, Relaxed);
+        Self(activity.clone())
+    }
+
+    pub(crate) fn activity(&self) -> &Activity {
+        &self.0
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        let Self(activity) = self;
+        if activity.in_flight.fetch_sub(1, Relaxed) == 1 {
+            let after = u64::try_from(activity.born.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            activity.idle_after.store(after, Relaxed);
+            activity.reads_then.store(activity.reads.load(Relaxed), Relaxed);
+        }
+    }
+}

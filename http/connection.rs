@@ -1,0 +1,67 @@
+//! The task of one connection: the protocol and the watch over it, polled in turns.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use hyper::rt::{Read, Write};
+use pin_project_lite::pin_project;
+
+use crate::protocol::Protocol;
+use crate::report::BoxError;
+use crate::service::Application;
+use crate::watch::{Step, Watch};
+
+/// How a connection came to its end.
+#[derive(Debug)]
+pub(crate) enum End {
+    /// By itself, or handed on.
+    Done,
+    Failed(BoxError),
+    Silent,
+    Idle,
+}
+
+pin_project! {
+    pub(crate) struct Connection<T, S>
+    where
+        S: Application,
+    {
+        // Before the watch, which reports the requests when it goes.
+        #[pin]
+        protocol: Protocol<T, S>,
+        watch: Watch,
+    }
+}
+
+impl<T, S: Application> Connection<T, S> {
+    pub(crate) fn new(protocol: Protocol<T, S>, watch: Watch) -> Self {
+        Self { protocol, watch }
+    }
+}
+
+impl<T, S> Future for Connection<T, S>
+where
+    T: Read + Write + Unpin + Send + 'static,
+    S: Application,
+{
+    type Output = End;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End> {
+        let mut this = self.project();
+        loop {
+            this.watch.look(cx);
+            match this.protocol.as_mut().poll(cx) {
+                Poll::Ready(Ok(())) if this.watch.was_idle() => return Poll::Ready(End::Idle),
+                Poll::Ready(Ok(())) => return Poll::Ready(End::Done),
+                Poll::Ready(Err(error)) => return Poll::Ready(End::Failed(error)),
+                Poll::Pending => {}
+            }
+            match this.watch.poll(this.protocol.version(), cx) {
+                Poll::Ready(Step::Close) => this.protocol.as_mut().shut_down(),
+                Poll::Ready(Step::CutSilent) => return Poll::Ready(End::Silent),
+                Poll::Ready(Step::CutIdle) => return Poll::Ready(End::Idle),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+}

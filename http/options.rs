@@ -1,0 +1,43 @@
+//! What all connections of one server have in common.
+
+use std::time::Duration;
+
+use hyper::server::conn::{http1, http2};
+use quoit::rt::{QuoitExecutor, QuoitTimer};
+
+/// Which protocols are spoken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Versions {
+    /// Whichever the client starts with.
+    Both,
+    Http1,
+    Http2,
+}
+
+/// How long what may take. `None` is for ever.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub(crate) header: Option<Duration>,
+    pub(crate) idle: Option<Duration>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Options {
+    pub(crate) versions: Versions,
+    pub(crate) limits: Limits,
+    pub(crate) http1: http1::Builder,
+    pub(crate) http2: http2::Builder<QuoitExecutor>,
+}
+
+impl Options {
+    pub(crate) fn new() -> Self {
+        let mut http1 = http1::Builder::new();
+        // Its timeout for heads runs while a connection is idle, too: ours does not.
+        http1.timer(QuoitTimer).header_read_timeout(None);
+        let mut http2 = http2::Builder::new(QuoitExecutor);
+        http2.timer(QuoitTimer);
+        let limits =
+            Limits { header: Some(Duration::from_secs(30)), idle: Some(Duration::from_secs(75)) };
+        Self { versions: Versions::Both, limits, http1, http2 }
+    }
+}

@@ -1,0 +1,96 @@
+//! The connections whose tasks run: who they are, and how to tell them that the end has come.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::mem;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Waker};
+
+use crate::activity::Activity;
+
+#[derive(Debug, Default)]
+pub(crate) struct Roster {
+    members: RefCell<HashMap<u64, Entry>>,
+    joined: Cell<u64>,
+    /// Requests of the members that have left.
+    requests: Cell<u64>,
+    draining: Cell<bool>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    peer: SocketAddr,
+    waker: Option<Waker>,
+}
+
+impl Roster {
+    pub(crate) fn join(self: &Rc<Self>, peer: SocketAddr, activity: Arc<Activity>) -> Member {
+        let id = self.joined.get();
+        self.joined.set(id + 1);
+        self.members.borrow_mut().insert(id, Entry { peer, waker: None });
+        Member { roster: self.clone(), id, activity, waker: None }
+    }
+
+    /// How many ever joined.
+    pub(crate) fn joined(&self) -> u64 {
+        self.joined.get()
+    }
+
+    /// The requests of those that have left.
+    pub(crate) fn requests(&self) -> u64 {
+        self.requests.get()
+    }
+
+    pub(crate) fn peers(&self) -> Vec<SocketAddr> {
+        self.members.borrow().values().map(|entry| entry.peer).collect()
+    }
+
+    /// Tells every member, and those that join later, to come to an end.
+    pub(crate) fn drain(&self) {
+        self.draining.set(true);
+        let mut members = self.members.borrow_mut();
+        let wakers: Vec<Waker> = members.values_mut().filter_map(|e| e.waker.take()).collect();
+        drop(members); // a waker may run anything
+        wakers.into_iter().for_each(Waker::wake);
+    }
+}
+
+/// A connection's entry, as long as its task runs.
+#[derive(Debug)]
+pub(crate) struct Member {
+    roster: Rc<Roster>,
+    id: u64,
+    activity: Arc<Activity>,
+    waker: Option<Waker>,
+}
+
+impl Member {
+    pub(crate) fn activity(&self) -> &Activity {
+        &self.activity
+    }
+
+    /// Whether to come to an end; if not yet, the task is woken when it is so.
+    pub(crate) fn is_draining(&mut self, cx: &Context<'_>) -> bool {
+        if self.roster.draining.get() {
+            return true;
+        }
+        if !self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            self.waker = Some(cx.waker().clone());
+            if let Some(entry) = self.roster.members.borrow_mut().get_mut(&self.id) {
+                let old = mem::replace(&mut entry.waker, self.waker.clone());
+                drop(old);
+            }
+        }
+        false
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        self.roster.requests.set(self.roster.requests.get() + self.activity.requests());
+        let entry = self.roster.members.borrow_mut().remove(&self.id);
+        drop(entry);
+    }
+}

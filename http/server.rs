@@ -1,0 +1,214 @@
+//! The loop that accepts, and the end of it.
+//!
+//! ```text
+//!   accept ──► a task per connection ──► its end is counted      (again and again)
+//!   stop ──► listener closed ──► everybody told ──► all ended, or time is over ──► Report
+//! ```
+
+use std::future::{pending, poll_fn};
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use quoit::net::{Accept, TcpListener, TcpStream};
+use quoit::task::{JoinError, JoinSet};
+use quoit::time::{Sleep, sleep};
+
+use crate::activity::Activity;
+use crate::connection::{Connection, End};
+use crate::options::Options;
+use crate::protocol::Protocol;
+use crate::report::{Report, Trouble};
+use crate::roster::Roster;
+use crate::serve::Serve;
+use crate::service::{Application, Counted};
+use crate::slots::Slots;
+use crate::watch::Watch;
+use crate::wire::Wire;
+
+/// How long to wait after an error of `accept` that may pass. The listener itself waits longer when
+/// there is a shortage; this is for errors that nobody thought of.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(10);
+
+type Ended = Result<(SocketAddr, End), JoinError>;
+
+/// What the loop has to see to.
+enum Event {
+    Accepted(TcpStream, SocketAddr),
+    Refused(io::Error),
+    Ended(Ended),
+    Stop,
+}
+
+pub(crate) struct Server<M> {
+    make: M,
+    options: Rc<Options>,
+    stop: Pin<Box<dyn Future<Output = ()>>>,
+    drain_timeout: Option<Duration>,
+    on_error: Box<dyn FnMut(Trouble)>,
+    tasks: JoinSet<(SocketAddr, End)>,
+    roster: Rc<Roster>,
+    slots: Arc<Slots>,
+    /// Until then nothing is accepted, after an error.
+    pause: Option<Sleep>,
+    report: Report,
+}
+
+impl<M, S> Server<M>
+where
+    M: FnMut(SocketAddr) -> S + 'static,
+    S: Application,
+{
+    /// A server, and what it is to accept from.
+    pub(crate) fn new(serve: Serve<M>) -> (Self, TcpListener) {
+        let server = Self {
+            make: serve.make,
+            options: Rc::new(serve.options),
+            stop: serve.stop,
+            drain_timeout: serve.drain_timeout,
+            on_error: serve.on_error,
+            tasks: JoinSet::new(),
+            roster: Rc::new(Roster::default()),
+            slots: Slots::new(serve.max_connections),
+            pause: None,
+            report: Report::default(),
+        };
+        (server, serve.listener)
+    }
+
+    pub(crate) async fn run(mut self, listener: TcpListener) -> io::Result<Report> {
+        let served = self.serve(&listener).await;
+        self.drain(listener).await;
+        self.report.connections = self.roster.joined();
+        self.report.requests = self.roster.requests();
+        served.map(|()| self.report)
+    }
+
+    /// Until it is to stop, or cannot go on.
+    async fn serve(&mut self, listener: &TcpListener) -> io::Result<()> {
+        // Kept from one event to the next: dropped, it would give up its place in line.
+        let mut accept = None;
+        loop {
+            match poll_fn(|cx| self.poll_event(listener, &mut accept, cx)).await {
+                Event::Accepted(stream, peer) => self.admit(stream, peer),
+                Event::Refused(error) if is_final(&error) => return Err(error),
+                Event::Refused(error) => {
+                    self.pause = Some(sleep(ACCEPT_AGAIN));
+                    (self.on_error)(Trouble::Accept(error));
+                }
+                Event::Ended(ended) => self.count(ended),
+                Event::Stop => return Ok(()),
+            }
+        }
+    }
+
+    fn poll_event<'a>(
+        &mut self,
+        listener: &'a TcpListener,
+        accept: &mut Option<Accept<'a>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Event> {
+        if self.stop.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Event::Stop);
+        }
+        if let Poll::Ready(Some(ended)) = self.tasks.poll_join_next(cx) {
+            return Poll::Ready(Event::Ended(ended));
+        }
+        if let Some(pause) = &mut self.pause {
+            if Pin::new(pause).poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            self.pause = None;
+        }
+        if self.slots.poll_free(cx).is_pending() {
+            *accept = None;
+            return Poll::Pending;
+        }
+        let accepted = ready!(Pin::new(accept.get_or_insert_with(|| listener.accept())).poll(cx));
+        *accept = None;
+        Poll::Ready(match accepted {
+            Ok((stream, peer)) => Event::Accepted(stream, peer),
+            Err(error) => Event::Refused(error),
+        })
+    }
+
+    fn admit(&mut self, stream: TcpStream, peer: SocketAddr) {
+        let activity = Arc::new(Activity::new());
+        let service = Counted::new((self.make)(peer), activity.clone());
+        let wire = Wire::new(stream, activity.clone(), self.slots.take());
+        let watch = Watch::new(self.roster.join(peer, activity), self.options.limits);
+        let protocol = Protocol::new(wire, service, self.options.clone());
+        let connection = Connection::new(protocol, watch);
+        self.tasks.spawn(async move { (peer, connection.await) });
+    }
+
+    fn count(&mut self, ended: Ended) {
+        let report = &mut self.report;
+        let trouble = match ended {
+            Ok((_, End::Done)) => return,
+            Ok((_, End::Idle)) => {
+                report.idle_timeouts += 1;
+                return;
+            }
+            Ok((peer, End::Failed(error))) => {
+                report.errors += 1;
+                Trouble::Connection { peer, error }
+            }
+            Ok((peer, End::Silent)) => {
+                report.header_timeouts += 1;
+                Trouble::HeaderTimeout { peer }
+            }
+            Err(error) => {
+                report.panics += 1;
+                Trouble::Panic(error)
+            }
+        };
+        (self.on_error)(trouble);
+    }
+
+    /// Lets everybody end, for a time, and cuts those that have not.
+    async fn drain(&mut self, listener: TcpListener) {
+        self.roster.drain();
+        // A listener of another core has nothing for us.
+        for stream in listener.close().await.unwrap_or_default() {
+            let unknown = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+            let peer = stream.peer_addr().unwrap_or(unknown);
+            self.admit(stream, peer);
+        }
+        let mut time = pin!(wait(self.drain_timeout));
+        let over = poll_fn(|cx| {
+            while let Poll::Ready(Some(ended)) = self.tasks.poll_join_next(cx) {
+                self.count(ended);
+            }
+            if self.tasks.is_empty() && self.slots.poll_all_free(cx).is_ready() {
+                return Poll::Ready(());
+            }
+            time.as_mut().poll(cx)
+        });
+        over.await;
+        self.report.cut = self.roster.peers();
+        self.tasks.shutdown().await;
+        self.report.upgraded = self.slots.open();
+    }
+}
+
+async fn wait(limit: Option<Duration>) {
+    match limit {
+        Some(limit) => sleep(limit).await,
+        None => pending().await,
+    }
+}
+
+/// Whether the listener will answer like this for ever.
+fn is_final(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidInput, NotConnected, Other, Unsupported};
+    const EBADF: i32 = 9;
+    const ENOTSOCK: i32 = 88;
+    // `Other` is not the kernel's: the library says that the listener is served elsewhere.
+    matches!(error.kind(), InvalidInput | NotConnected | Other | Unsupported)
+        || matches!(error.raw_os_error(), Some(EBADF | ENOTSOCK))
+}

@@ -1,0 +1,192 @@
+//! What a client may take: time for a head, time without a request, connections, descriptors.
+
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::get as on_get;
+use quoit::time::{Instant, sleep};
+use quoit_http::Trouble;
+
+use crate::tools::{Alive, MS, body, get, soon, start, until};
+
+const LIMIT: Duration = Duration::from_millis(150);
+
+/// Beyond any limit that a test sets.
+const LONG: Duration = Duration::from_millis(400);
+
+fn hello() -> Router {
+    let slow = || async {
+        sleep(LONG).await;
+        "slow"
+    };
+    Router::new().route("/", on_get(|| async { "hello" })).route("/slow", on_get(slow))
+}
+
+#[quoit::test]
+async fn a_head_that_does_not_come_in_time_ends_its_connection() {
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let tell = told.clone();
+    let server = start(hello(), |serve| {
+        serve.header_timeout(LIMIT).on_error(move |trouble| {
+            let Trouble::HeaderTimeout { peer } = trouble else { panic!("{trouble}") };
+            tell.lock().unwrap().push(peer);
+        })
+    })
+    .await;
+    let started = Instant::now();
+    let trickling = server.client().await;
+    let mut silent = server.client().await;
+    let peers = [&trickling, &silent].map(|client| client.stream.local_addr().unwrap());
+    // A byte now and then is no head: it puts nothing off.
+    trickling.send("GET / HTTP/1.1\r\n").await;
+    let writer = async {
+        while trickling.stream.send_all("x").await.is_ok() {
+            sleep(10 * MS).await;
+        }
+    };
+    soon(writer).await;
+    assert!(started.elapsed() >= LIMIT, "{:?}", started.elapsed());
+    silent.end().await;
+    assert!(started.elapsed() >= LIMIT, "{:?}", started.elapsed());
+    until("both are told", || told.lock().unwrap().len() == 2).await;
+    assert!(peers.iter().all(|peer| told.lock().unwrap().contains(peer)));
+    let report = server.end().await;
+    assert_eq!((report.header_timeouts, report.idle_timeouts, report.errors), (2, 0, 0));
+}
+
+/// The time for a further head starts with its first byte, not with the end of the request before.
+#[quoit::test]
+async fn a_connection_may_be_quiet_for_longer_than_a_head_may_take() {
+    let server = start(hello(), |serve| serve.header_timeout(LIMIT)).await;
+    let mut client = server.client().await;
+    for _ in 0..2 {
+        assert_eq!(client.get("/").await.1, "hello");
+        sleep(LONG).await;
+    }
+    let started = Instant::now();
+    client.send("GET / HTT").await;
+    client.end().await;
+    assert!(started.elapsed() >= LIMIT, "{:?}", started.elapsed());
+    assert_eq!(server.end().await.header_timeouts, 1);
+}
+
+#[quoit::test]
+async fn an_idle_connection_is_closed() {
+    let server = start(hello(), |serve| serve.idle_timeout(LIMIT)).await;
+    let mut client = server.client().await;
+    assert_eq!(client.get("/").await.1, "hello");
+    sleep(LIMIT / 2).await;
+    assert_eq!(client.get("/").await.1, "hello");
+    let started = Instant::now();
+    client.end().await;
+    // The server's clock started when it had written the answer, a moment before we had read it.
+    assert!(started.elapsed() >= LIMIT - 50 * MS, "{:?}", started.elapsed());
+
+    // With HTTP/2 the client is told that this is the end, and ends well.
+    let (mut sender, connection) = server.http2().await;
+    assert_eq!(body(soon(sender.send_request(get("/"))).await.unwrap()).await, "hello");
+    soon(connection).await.unwrap().unwrap();
+    assert!(sender.is_closed());
+    assert_eq!(server.end().await.idle_timeouts, 2);
+}
+
+#[quoit::test]
+async fn a_connection_whose_request_takes_long_is_not_idle() {
+    let server = start(hello(), |serve| serve.idle_timeout(LIMIT).header_timeout(LIMIT)).await;
+    let mut client = server.client().await;
+    assert_eq!(client.get("/slow").await.1, "slow");
+    drop(client);
+    let (mut sender, connection) = server.http2().await;
+    assert_eq!(body(soon(sender.send_request(get("/slow"))).await.unwrap()).await, "slow");
+    drop(sender);
+    soon(connection).await.unwrap().unwrap();
+    let report = server.end().await;
+    assert_eq!((report.requests, report.idle_timeouts, report.header_timeouts), (2, 0, 0));
+}
+
+/// The last stream ends in a task of its own, and nobody polls the connection for that.
+#[quoit::test]
+async fn a_connection_whose_streams_were_reset_is_idle() {
+    let waiting = Alive::default();
+    let handler = {
+        let waiting = waiting.clone();
+        move || async move {
+            let _one = waiting.one();
+            std::future::pending::<()>().await;
+        }
+    };
+    let router = Router::new().route("/", on_get(handler));
+    let server = start(router, |serve| serve.idle_timeout(LIMIT)).await;
+    let (mut sender, connection) = server.http2().await;
+    let stream = quoit::spawn(sender.send_request(get("/")));
+    until("it has begun", || waiting.count() == 1).await;
+    sleep(LONG).await;
+    stream.abort();
+    until("the handler is gone", || waiting.count() == 0).await;
+    let started = Instant::now();
+    soon(connection).await.unwrap().unwrap();
+    assert!(started.elapsed() >= LIMIT - 50 * MS, "{:?}", started.elapsed());
+    let report = server.end().await;
+    assert_eq!((report.idle_timeouts, report.errors), (1, 0));
+}
+
+/// The kernel and the listener hold those that come beyond the limit.
+#[quoit::test]
+async fn no_more_connections_than_wanted_are_served() {
+    let server = start(hello(), |serve| serve.max_connections(2)).await;
+    let mut first = server.client().await;
+    let mut second = server.client().await;
+    assert_eq!(first.get("/").await.1, "hello");
+    assert_eq!(second.get("/").await.1, "hello");
+    let mut third = server.client().await;
+    third.send("GET / HTTP/1.1\r\nhost: test\r\n\r\n").await;
+    assert!(third.is_quiet(LONG).await, "it is connected, and waits");
+    assert_eq!(second.get("/").await.1, "hello");
+    drop(first);
+    assert_eq!(third.response().await.1, "hello");
+    drop((second, third));
+    assert_eq!(server.end().await.connections, 3);
+}
+
+/// Runs `a_server_short_of_descriptors` in a process that has few.
+#[test]
+fn a_shortage_of_descriptors_passes() {
+    let this = std::env::current_exe().unwrap();
+    let child = "limits::a_server_short_of_descriptors";
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "ulimit -n 64 && exec \"$0\" \"$@\""]).arg(this);
+    let output = shell.args([child, "--exact", "--ignored"]).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("1 passed"), "{text}");
+}
+
+#[quoit::test]
+#[ignore = "needs a process with 64 descriptors; see a_shortage_of_descriptors_passes"]
+async fn a_server_short_of_descriptors() {
+    let told = Arc::new(Mutex::new(0));
+    let tell = told.clone();
+    let server = start(hello(), |serve| {
+        serve.on_error(move |trouble| {
+            assert!(matches!(trouble, Trouble::Accept(_)), "{trouble}");
+            *tell.lock().unwrap() += 1;
+        })
+    })
+    .await;
+    let mut first = server.client().await;
+    assert_eq!(first.get("/").await.1, "hello");
+    // One descriptor is left: the client's end of a connection whose other end there is none for.
+    let mut taken = Vec::new();
+    while let Ok(file) = std::fs::File::open("/dev/null") {
+        taken.push(file);
+    }
+    taken.pop().unwrap();
+    let mut second = server.client().await;
+    until("the shortage is told", || *told.lock().unwrap() > 0).await;
+    assert_eq!(first.get("/").await.1, "hello");
+    drop(taken);
+    assert_eq!(second.get("/").await.1, "hello");
+    drop((first, second));
+    assert_eq!(server.end().await.connections, 2);
+}

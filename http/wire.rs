@@ -1,0 +1,135 @@
+//! A connection's socket as hyper gets it: it knows its protocol, counts what goes through, and
+//! holds the connection's place among those that are open.
+//!
+//! ```text
+//!   socket ──► up to 24 bytes, kept ──► are they the preface of HTTP/2? ──► read again from here
+//!   socket ──────────────────────────► everything after them
+//! ```
+//!
+//! An upgrade hands the wire on, so an upgraded connection still counts as open.
+
+use std::fmt;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
+
+use crate::activity::Activity;
+use crate::slots::Slot;
+
+/// What every client of HTTP/2 sends first (RFC 9113, section 3.4). No request of HTTP/1 starts
+/// like this: `PRI` is reserved for it.
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Version {
+    Http1,
+    Http2,
+}
+
+pub(crate) struct Wire<T> {
+    io: T,
+    /// What was read to tell the version, and is still to be read by the protocol.
+    start: [u8; PREFACE.len()],
+    filled: usize,
+    taken: usize,
+    activity: Arc<Activity>,
+    slot: Slot,
+}
+
+impl<T> Wire<T> {
+    pub(crate) fn new(io: T, activity: Arc<Activity>, slot: Slot) -> Self {
+        Self { io, start: [0; PREFACE.len()], filled: 0, taken: 0, activity, slot }
+    }
+
+    /// The socket; what was read of it and not taken; the place that it holds.
+    pub(crate) fn into_parts(self) -> (T, Bytes, Slot) {
+        let rest = Bytes::copy_from_slice(&self.start[self.taken..self.filled]);
+        (self.io, rest, self.slot)
+    }
+}
+
+impl<T: Read + Unpin> Wire<T> {
+    /// Reads until it is clear which protocol the peer speaks. One that is gone before that is left
+    /// to HTTP/1, which knows whether it went in the middle of something.
+    pub(crate) fn poll_version(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Version>> {
+        loop {
+            if self.start[..self.filled] != PREFACE[..self.filled] {
+                return Poll::Ready(Ok(Version::Http1));
+            }
+            if self.filled == PREFACE.len() {
+                return Poll::Ready(Ok(Version::Http2));
+            }
+            let mut buffer = ReadBuf::new(&mut self.start[self.filled..]);
+            ready!(Pin::new(&mut self.io).poll_read(cx, buffer.unfilled()))?;
+            match buffer.filled().len() {
+                0 => return Poll::Ready(Ok(Version::Http1)),
+                count => self.filled += count,
+            }
+            self.activity.has_read();
+        }
+    }
+}
+
+impl<T: Read + Unpin> Read for Wire<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        mut buffer: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let kept = &this.start[this.taken..this.filled];
+        if !kept.is_empty() {
+            let count = kept.len().min(buffer.remaining());
+            buffer.put_slice(&kept[..count]);
+            this.taken += count;
+            return Poll::Ready(Ok(()));
+        }
+        ready!(Pin::new(&mut this.io).poll_read(cx, buffer))?;
+        this.activity.has_read();
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<T: Write + Unpin> Write for Wire<T> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let count = ready!(Pin::new(&mut self.io).poll_write(cx, bytes))?;
+        self.activity.has_written();
+        Poll::Ready(Ok(count))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let count = ready!(Pin::new(&mut self.io).poll_write_vectored(cx, parts))?;
+        self.activity.has_written();
+        Poll::Ready(Ok(count))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for Wire<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Wire").field("io", &self.io).finish_non_exhaustive()
+    }
+}
