@@ -133,6 +133,15 @@ impl Pool {
         Ok(())
     }
 
+    /// Whether a job would come to a thread: one is there, or has just been started. Without one,
+    /// and while the machine has none for us, waiting would be for nothing.
+    pub(crate) fn has_thread(&self) -> bool {
+        let shared = &self.shared;
+        let mut state = shared.lock();
+        let needs_none = state.closed || shared.is_simulated || state.threads > 0;
+        needs_none || shared.start_thread(&mut state).is_ok()
+    }
+
     /// Runs `work` on a thread; awaiting the answer gives its result. `hold` is kept until then.
     pub(crate) fn run<R: Send + 'static>(
         &self,

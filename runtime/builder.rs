@@ -154,7 +154,8 @@ impl Builder {
     /// and the cores of [`run`](Self::run). Default: as [`std::thread`] has it, 2 MiB.
     ///
     /// Nothing is checked here. As long as the machine can start no thread with such a stack,
-    /// blocking work is refused, and files on the readiness ring wait.
+    /// blocking work is refused, and what files on the readiness ring need a thread for answers
+    /// `EAGAIN`.
     pub fn thread_stack_size(mut self, bytes: usize) -> Self {
         self.threads.stack_size = Some(bytes);
         self

@@ -17,7 +17,7 @@ use quoit::net::{TcpListener, TcpStream};
 use quoit::sim::{self, Crash};
 use quoit::{RingChoice, Runtime, time};
 
-use crate::common::pair;
+use crate::common::{pair, soon};
 
 /// A slice read that empties the socket is not told of the end again when the watch has told of it
 /// together with the bytes.
@@ -396,4 +396,18 @@ async fn a_detach_that_is_forgotten_holds_up_no_other_one() {
     time::timeout(LIMIT, second).await.expect("no hang").unwrap();
     // When its time is over it is asked once more, and would be done then.
     assert!(start.elapsed() < LIMIT / 2, "nobody was woken");
+}
+
+/// As on a machine whose limit of processes is reached: a file says so, instead of waiting for a
+/// thread for ever.
+#[test]
+fn a_file_that_no_thread_can_be_had_for_says_so() {
+    let builder = Runtime::builder().ring(RingChoice::Readiness);
+    let runtime = builder.thread_stack_size(usize::MAX).build().unwrap();
+    runtime.block_on(async {
+        let read = soon("an answer", quoit::fs::read("Cargo.toml")).await;
+        let error = read.expect_err("no thread has such a stack");
+        assert_eq!(error.raw_os_error(), Some(11), "EAGAIN, as clone(2) has it: {error}");
+    });
+    assert!(runtime.shutdown(Duration::from_secs(5)).is_clean());
 }

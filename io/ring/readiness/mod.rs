@@ -350,11 +350,15 @@ impl Readiness {
     fn hand_over(&mut self, index: u32) {
         let request = self.requests.give_away(index);
         let token = self.requests[index].token;
+        let has_thread = self.pool.has_thread();
+        let unless_run = if has_thread { libc::ECANCELED } else { libc::EAGAIN };
         // SAFETY: the submitter keeps what the request names until its terminal completion, and
         // that is made of the job's answer.
-        let job = unsafe { Job::new(token, request, &self.mailbox, libc::ECANCELED) };
-        self.refused.push_back((token, Box::new(move || job.run())));
-        self.retry_refused();
+        let job = unsafe { Job::new(token, request, &self.mailbox, unless_run) };
+        if has_thread {
+            self.refused.push_back((token, Box::new(move || job.run())));
+            self.retry_refused();
+        }
     }
 
     /// Offers jobs to the pool in order, until it has no room.
