@@ -102,11 +102,11 @@ impl Watch {
 
     /// Waits until something is to be done. To be polled whenever the connection was.
     pub(crate) fn poll(&mut self, version: Option<Version>, cx: &mut Context<'_>) -> Poll<Step> {
+        self.notice_head(version);
         if self.draining && self.closing.is_none() && self.may_drain(version) {
             (self.closing, self.first_until) = (Some(Closing::Draining), None);
             return Poll::Ready(Step::Close);
         }
-        self.notice_head(version);
         loop {
             let due = self.due();
             if let Some(due) = due.filter(|due| *due < self.timer.deadline()) {
@@ -126,8 +126,12 @@ impl Watch {
         }
     }
 
-    /// HTTP/2 loses no request by closing. A client of HTTP/1 learns of it by a response.
+    /// HTTP/2 loses no request by closing. A client of HTTP/1 learns of it by a response, and hyper
+    /// would drop one in the middle of a further head as if it were idle.
     fn may_drain(&mut self, version: Option<Version>) -> bool {
+        if self.head.is_some() {
+            return false;
+        }
         let activity = self.member.activity();
         if version == Some(Version::Http2) || activity.requests() > 0 {
             return true;

@@ -191,3 +191,27 @@ async fn a_listener_that_cannot_accept_is_an_error() {
     let error = soon(served.into_future()).await.unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::NotConnected, "{error}");
 }
+
+/// A keep-alive connection in the middle of its next head is not idle: that request is the last.
+#[quoit::test]
+async fn a_further_head_that_has_begun_is_served() {
+    let (router, _gate, _waiting) = gated();
+    let mut server = start(router, |serve| serve.header_timeout(4 * LIMIT)).await;
+    let mut slow = server.client().await;
+    let mut silent = server.client().await;
+    for client in [&mut slow, &mut silent] {
+        assert_eq!(client.get("/").await.1, "hello");
+        client.send("GET / HTT").await;
+    }
+    sleep(20 * MS).await;
+    server.stop();
+    sleep(LIMIT).await;
+    slow.send("P/1.1\r\nhost: test\r\n\r\n").await;
+    let (head, text) = slow.response().await;
+    assert_eq!((header(&head, "connection"), text.as_str()), (Some("close"), "hello"));
+    slow.end().await;
+    silent.end().await;
+    let report = server.report().await;
+    assert!(report.is_clean(), "{report:?}");
+    assert_eq!((report.requests, report.header_timeouts), (3, 1));
+}
