@@ -82,10 +82,14 @@ where
     ) -> Poll<Result<(), BoxError>> {
         loop {
             let version = match self.as_mut().project() {
+                // A preface is waited for even where nothing else is spoken: hyper, once it waits for
+                // one, cannot be asked to close.
                 Projection::Unknown { wire, options, .. } => match options.versions {
-                    Versions::Both => ready!(wire.poll_version(cx))?,
                     Versions::Http1 => Version::Http1,
-                    Versions::Http2 => Version::Http2,
+                    versions => match ready!(wire.poll_version(cx))? {
+                        Version::Http1 if versions == Versions::Http2 => Version::Http2,
+                        version => version,
+                    },
                 },
                 Projection::Http1 { connection } => return connection.poll(cx).map_err(Into::into),
                 Projection::Http2 { connection } => return connection.poll(cx).map_err(Into::into),

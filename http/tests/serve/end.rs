@@ -215,3 +215,23 @@ async fn a_further_head_that_has_begun_is_served() {
     assert!(report.is_clean(), "{report:?}");
     assert_eq!((report.requests, report.header_timeouts), (3, 1));
 }
+
+/// Whatever protocols are spoken: the drain's own limit is twice as long as this test waits.
+#[quoit::test]
+async fn one_that_says_nothing_is_not_waited_for() {
+    for version in ["both", "one", "two"] {
+        let (router, _gate, _waiting) = gated();
+        let mut server = start(router, |serve| match version {
+            "one" => serve.http1_only(),
+            "two" => serve.http2_only(),
+            _ => serve,
+        })
+        .await;
+        let mut silent = server.client().await;
+        sleep(20 * MS).await;
+        server.stop();
+        silent.end().await;
+        let report = server.report().await;
+        assert!(report.is_clean() && report.errors == 0, "{version}: {report:?}");
+    }
+}
