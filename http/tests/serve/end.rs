@@ -235,3 +235,29 @@ async fn one_that_says_nothing_is_not_waited_for() {
         assert!(report.is_clean() && report.errors == 0, "{version}: {report:?}");
     }
 }
+
+/// The service is done with it at once; the socket and its peer are not.
+#[quoit::test]
+async fn a_response_that_is_still_being_written_is_written_to_its_end() {
+    const LENGTH: usize = 32 << 20;
+    let router = Router::new().route("/", on_get(|| async { vec![7_u8; LENGTH] }));
+    for idle in [LIMIT, 100 * LIMIT] {
+        let mut server = start(router.clone(), |serve| serve.idle_timeout(idle)).await;
+        let client = server.client().await;
+        client.send("GET / HTTP/1.1\r\nhost: test\r\n\r\n").await;
+        sleep(20 * MS).await;
+        if idle > LIMIT {
+            server.stop();
+        }
+        sleep(2 * LIMIT).await;
+        let mut count = 0;
+        while let lease @ [_, ..] = &soon(client.stream.recv()).await.unwrap()[..] {
+            count += lease.len();
+        }
+        assert!(count > LENGTH, "{count} of {LENGTH}");
+        if idle == LIMIT {
+            server.stop();
+        }
+        assert!(server.report().await.is_clean());
+    }
+}
