@@ -107,13 +107,15 @@ impl<S: Application> Future for Answer<S> {
                     let mut response = ready!(future.poll(cx))?;
                     let in_flight = this.in_flight.take().expect("polled after it was ready");
                     let activity = in_flight.activity();
+                    let status = response.status();
+                    let is_tunnel = *this.is_connect && status.is_success();
                     if *this.is_http1 {
-                        let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-                        if activity.wants_no_more() && !switches {
+                        let goes_on = is_tunnel || status == StatusCode::SWITCHING_PROTOCOLS;
+                        if activity.wants_no_more() && !goes_on {
                             let close = HeaderValue::from_static("close");
                             response.headers_mut().insert(CONNECTION, close);
                         }
-                    } else if *this.is_connect && response.status().is_success() {
+                    } else if is_tunnel {
                         activity.become_tunnel();
                     }
                     let count = |body| CountedBody { body, in_flight };

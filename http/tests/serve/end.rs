@@ -261,3 +261,23 @@ async fn a_response_that_is_still_being_written_is_written_to_its_end() {
         assert!(server.report().await.is_clean());
     }
 }
+
+/// RFC 9110, section 9.3.6: after its 2xx there is a tunnel, which nobody is about to close.
+#[quoit::test]
+async fn a_tunnel_made_at_the_end_is_not_told_to_close() {
+    let connect = async |mut request: axum::extract::Request| {
+        let upgrade = hyper::upgrade::on(&mut request);
+        quoit::spawn(async move { drop(upgrade.await.unwrap()) });
+    };
+    let router = Router::new().fallback(move |request| connect(request));
+    let mut server = start(router, |serve| serve).await;
+    let mut client = server.client().await;
+    sleep(20 * MS).await;
+    server.stop();
+    client.send("CONNECT test:1 HTTP/1.1\r\nhost: test:1\r\n\r\n").await;
+    let (head, _) = client.response().await;
+    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+    assert_eq!(header(&head, "connection"), None);
+    client.end().await;
+    assert!(server.report().await.is_clean());
+}
