@@ -19,7 +19,10 @@ pub(crate) struct Activity {
     /// Reads and writes that brought something.
     reads: AtomicU64,
     writes: AtomicU64,
-    /// When the last request was answered, in nanoseconds since birth, and the reads until then.
+    /// The peer has not taken what is to be written, whose request may have ended: hyper is done
+    /// with a body when it has all of it.
+    stalled: AtomicBool,
+    /// When the last request was answered or its answer taken, in nanoseconds since birth, and the reads until then.
     idle_after: AtomicU64,
     reads_then: AtomicU64,
     /// A request has made a tunnel of one of the streams: silence says nothing any more.
@@ -36,6 +39,7 @@ impl Activity {
             in_flight: AtomicUsize::new(0),
             reads: AtomicU64::new(0),
             writes: AtomicU64::new(0),
+            stalled: AtomicBool::new(false),
             idle_after: AtomicU64::new(0),
             reads_then: AtomicU64::new(0),
             tunnel: AtomicBool::new(false),
@@ -49,6 +53,21 @@ impl Activity {
 
     pub(crate) fn has_written(&self) {
         self.writes.fetch_add(1, Relaxed);
+    }
+
+    /// Whether a write is waiting for the peer. It was not idle until the end of that.
+    pub(crate) fn set_stalled(&self, stalled: bool) {
+        if self.stalled.swap(stalled, Relaxed) && !stalled {
+            self.idle_after.store(self.age(), Relaxed);
+        }
+    }
+
+    pub(crate) fn is_stalled(&self) -> bool {
+        self.stalled.load(Relaxed)
+    }
+
+    fn age(&self) -> u64 {
+        u64::try_from(self.born.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 
     pub(crate) fn writes(&self) -> u64 {
@@ -113,8 +132,7 @@ impl Drop for InFlight {
     fn drop(&mut self) {
         let Self(activity) = self;
         if activity.in_flight.fetch_sub(1, Relaxed) == 1 {
-            let after = u64::try_from(activity.born.elapsed().as_nanos()).unwrap_or(u64::MAX);
-            activity.idle_after.store(after, Relaxed);
+            activity.idle_after.store(activity.age(), Relaxed);
             activity.reads_then.store(activity.reads.load(Relaxed), Relaxed);
         }
     }

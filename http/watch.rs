@@ -164,6 +164,9 @@ impl Watch {
         if let Some(Closing::Idle { until, .. }) = self.closing {
             return Some(until);
         }
+        if activity.is_stalled() {
+            return None;
+        }
         // A slow head is no less slow while the server shuts down.
         let head_until = |since: Instant| self.limits.header.map(|limit| since + limit);
         if let Some((_, since)) = self.head {

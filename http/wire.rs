@@ -100,7 +100,9 @@ impl<T: Write + Unpin> Write for Wire<T> {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let count = ready!(Pin::new(&mut self.io).poll_write(cx, bytes))?;
+        let written = Pin::new(&mut self.io).poll_write(cx, bytes);
+        self.activity.set_stalled(written.is_pending());
+        let count = ready!(written)?;
         self.activity.has_written();
         Poll::Ready(Ok(count))
     }
@@ -110,7 +112,9 @@ impl<T: Write + Unpin> Write for Wire<T> {
         cx: &mut Context<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let count = ready!(Pin::new(&mut self.io).poll_write_vectored(cx, parts))?;
+        let written = Pin::new(&mut self.io).poll_write_vectored(cx, parts);
+        self.activity.set_stalled(written.is_pending());
+        let count = ready!(written)?;
         self.activity.has_written();
         Poll::Ready(Ok(count))
     }
@@ -120,7 +124,9 @@ impl<T: Write + Unpin> Write for Wire<T> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
+        let flushed = Pin::new(&mut self.io).poll_flush(cx);
+        self.activity.set_stalled(flushed.is_pending());
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
