@@ -238,3 +238,17 @@ async fn requests_one_after_the_other_are_not_delayed() {
     drop(client);
     server.end().await;
 }
+
+/// Over HTTP/2 it is a stream that ends, and the connection goes on.
+#[quoit::test]
+async fn a_panic_ends_its_stream_only() {
+    let router = words().route("/panic", on_get(|| async { panic!("on purpose") as () }));
+    let server = start(router, |serve| serve.idle_timeout(Duration::from_millis(150))).await;
+    let (mut sender, connection) = server.http2().await;
+    soon(sender.send_request(get("/panic"))).await.unwrap_err();
+    assert_eq!(body(soon(sender.send_request(get("/still"))).await.unwrap()).await, "still");
+    // What panicked is not in flight for ever.
+    soon(connection).await.unwrap().unwrap();
+    let report = server.end().await;
+    assert_eq!((report.idle_timeouts, report.panics, report.errors), (1, 0, 0));
+}
