@@ -54,7 +54,8 @@ where
     serve_with(listener, move |_| service.clone())
 }
 
-/// As [`serve`], with a service made for each connection, from the address of its peer.
+/// As [`serve`], with a service made for each connection, from the address of its peer. It is made
+/// on the server's task, so a panic of `make` ends the server.
 ///
 /// # Examples
 ///
@@ -186,7 +187,8 @@ impl<M> Serve<M> {
     }
 
     /// How long the head of a request may take: from accepting the connection for the first one,
-    /// from its first byte for each further one over HTTP/1. `None` is for ever.
+    /// from its first byte for each further one over HTTP/1. `None` is for ever, also for a peer
+    /// that never says anything.
     ///
     /// Over HTTP/2 further heads count as idleness: a connection with other requests in flight is
     /// none of a lone slow client.
@@ -206,7 +208,8 @@ impl<M> Serve<M> {
     /// How long a connection may be kept alive without a request in flight. Then it is closed as by
     /// a shutdown: GOAWAY over HTTP/2, FIN over HTTP/1. `None` is for ever.
     ///
-    /// Pings of HTTP/2 do not put it off. It is off for an HTTP/2 connection of which a stream was
+    /// A response that the peer has yet to take is in flight, except for what HTTP/2's flow control
+    /// holds back after its body has ended. Pings of HTTP/2 do not put it off. It is off for an HTTP/2 connection of which a stream was
     /// upgraded, for such a stream may be silent for long.
     ///
     /// # Panics
@@ -228,7 +231,7 @@ impl<M> Serve<M> {
     /// clients they are connected, and unanswered.
     ///
     /// A connection that waits there has no timeout running. On several cores each has a limit of
-    /// its own.
+    /// its own. A shutdown serves those that the listener has taken, beyond the limit if need be.
     ///
     /// # Panics
     ///
@@ -279,7 +282,8 @@ impl<M> Serve<M> {
 
     /// Is told of each [`Trouble`]. Without this, they are only counted in the [`Report`].
     ///
-    /// It runs on the server's task, so it must not block.
+    /// It runs on the server's task, so it must neither block nor panic: that would be the end of
+    /// the server.
     ///
     /// # Examples
     ///
@@ -297,7 +301,7 @@ impl<M> Serve<M> {
     /// ```
     /// # async fn f(listener: quoit::net::TcpListener, router: axum::Router) {
     /// # let server =
-    /// quoit_http::serve(listener, router).http1(|http1| drop(http1.max_headers(50)))
+    /// quoit_http::serve(listener, router).http1(|http1| _ = http1.max_headers(50))
     /// # ; drop(server);
     /// # }
     /// ```
@@ -311,7 +315,7 @@ impl<M> Serve<M> {
     /// ```
     /// # async fn f(listener: quoit::net::TcpListener, router: axum::Router) {
     /// # let server =
-    /// quoit_http::serve(listener, router).http2(|http2| drop(http2.max_concurrent_streams(50)))
+    /// quoit_http::serve(listener, router).http2(|http2| _ = http2.max_concurrent_streams(50))
     /// # ; drop(server);
     /// # }
     /// ```
