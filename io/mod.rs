@@ -8,7 +8,7 @@
 //!   proactor.rs     the turn
 //!       │  ▲
 //!       ▼  │ completions
-//!   ring/           who answers: io_uring, or epoll       request/   what can be asked, both forms
+//!   ring/    who answers: io_uring, epoll, a simulation    request/  what can be asked, both forms
 //! ```
 //!
 //! The words: a *request* is asked of the kernel, and a *submission* is a request handed in; a

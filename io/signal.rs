@@ -53,6 +53,7 @@ pub(crate) use crate::io::system::signals::Signal;
 /// # Errors
 ///
 /// When the thread cannot be started (pthread_create(3)); the signal then does what it did before.
+/// Inside a simulation, where no host runs: [`Unsupported`](io::ErrorKind::Unsupported).
 ///
 /// # Cancel safety
 ///

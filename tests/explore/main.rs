@@ -2,7 +2,8 @@
 //! seeds: whatever is dropped, what it did not return shows up next, at the exact byte.
 //!
 //! ```text
-//!   accept connect read write end     cancelled at every poll of the operation that they name
+//!   accept connect read write end file
+//!                                     cancelled at every poll of the operation that they name
 //!   whole                             conversations whose tasks, or root, end at every poll
 //!   faults                            every call refused, late or cut short
 //!   planted                           mistakes that the explorers have to find

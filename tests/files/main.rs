@@ -5,6 +5,7 @@
 //!   plain.rs     opening, reading, writing, metadata, conversions, errors
 //!   dropped.rs   the contract of dropped operations, and the conservation of their buffers
 //!   forgotten.rs operations that nobody asks about any more
+//!   limits.rs    time limits of operations, and successes that come late
 //!   direct.rs    O_DIRECT
 //!   cores.rs     one file on several cores; what the rings do for it
 //! ```
