@@ -22,7 +22,8 @@ pub(crate) struct Activity {
     /// The peer has not taken what is to be written, whose request may have ended: hyper is done
     /// with a body when it has all of it.
     stalled: AtomicBool,
-    /// When the last request was answered or its answer taken, in nanoseconds since birth, and the reads until then.
+    /// When the last request was answered, or its answer taken, in nanoseconds since birth; and the
+    /// reads until it was answered.
     idle_after: AtomicU64,
     reads_then: AtomicU64,
     /// A request has made a tunnel of one of the streams: silence says nothing any more.

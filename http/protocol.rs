@@ -82,8 +82,8 @@ where
     ) -> Poll<Result<(), BoxError>> {
         loop {
             let version = match self.as_mut().project() {
-                // A preface is waited for even where nothing else is spoken: hyper, once it waits for
-                // one, cannot be asked to close.
+                // A preface is waited for even where nothing else is spoken: hyper, once it waits
+                // for one, cannot be asked to close.
                 Projection::Unknown { wire, options, .. } => match options.versions {
                     Versions::Http1 => Version::Http1,
                     versions => match ready!(wire.poll_version(cx))? {

@@ -209,8 +209,9 @@ impl<M> Serve<M> {
     /// a shutdown: GOAWAY over HTTP/2, FIN over HTTP/1. `None` is for ever.
     ///
     /// A response that the peer has yet to take is in flight, except for what HTTP/2's flow control
-    /// holds back after its body has ended. Pings of HTTP/2 do not put it off. It is off for an HTTP/2 connection of which a stream was
-    /// upgraded, for such a stream may be silent for long.
+    /// holds back after its body has ended. Pings of HTTP/2 do not put
+    /// it off. It is off for an HTTP/2 connection of which a stream was upgraded, for such a stream
+    /// may be silent for long.
     ///
     /// # Panics
     ///

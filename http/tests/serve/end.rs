@@ -280,7 +280,7 @@ async fn a_tunnel_made_at_the_end_is_not_told_to_close() {
         let upgrade = hyper::upgrade::on(&mut request);
         quoit::spawn(async move { drop(upgrade.await.unwrap()) });
     };
-    let router = Router::new().fallback(move |request| connect(request));
+    let router = Router::new().fallback(connect);
     let mut server = start(router, |serve| serve).await;
     let mut client = server.client().await;
     sleep(20 * MS).await;
