@@ -20,6 +20,8 @@
 //! # .unwrap();
 //! ```
 //!
+//! Guides, for those who come from elsewhere and for those who deploy, are in [`guide`].
+//!
 //! # Reading the code
 //!
 //! The folders are the architecture: `io/` is the proactor and everything that does I/O, `runtime/`
@@ -108,6 +110,10 @@ pub mod guide {
     #[cfg_attr(not(doctest), doc = include_str!("docs/links.md"))]
     #[doc = include_str!("docs/containers.md")]
     pub mod containers {}
+
+    #[cfg_attr(not(doctest), doc = include_str!("docs/links.md"))]
+    #[doc = include_str!("docs/limits.md")]
+    pub mod limits {}
 }
 
 #[doc(hidden)]

@@ -245,6 +245,12 @@ fn with_io_uring(profile: &Value) -> Option<Result<Value, String>> {
 }
 
 #[test]
+fn the_guide_shows_the_recipe() {
+    let shown = include_str!("../docs/containers.md");
+    assert!(shown.contains(include_str!("../docs/seccomp/allow-io-uring.jq")));
+}
+
+#[test]
 fn the_recipe_adds_io_uring_and_changes_nothing_else() {
     let calls = json!(["io_uring_setup", "io_uring_enter", "io_uring_register"]);
     // In the form of the defaults: an answer for the rest, architectures, rules with and without
