@@ -32,8 +32,10 @@ extern crate self as quoit;
 mod io;
 mod runtime;
 
+pub use io::buffer::BufferCounters;
+pub use io::histogram::Histogram;
 pub use io::ring::{RingChoice, RingCounters, RingKind, RingReport};
-pub use io::services::ResourceCounters;
+pub use io::services::{ErrorCounters, ResourceCounters};
 #[cfg(feature = "macros")]
 pub use quoit_macros::{main, test};
 pub use runtime::{

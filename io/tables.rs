@@ -112,6 +112,9 @@ impl Tables {
 
     #[inline]
     pub(crate) fn dispatch(&mut self, completion: Completion) {
+        if completion.result < 0 {
+            self.services.errors.count(-completion.result);
+        }
         let Some((kind, key)) = Kind::of(completion.token) else {
             return self.on_stranger(completion);
         };
@@ -310,6 +313,12 @@ impl Tables {
     /// The core is gone, for others, with what the kernel still holds.
     pub(crate) fn strand_all(&mut self) {
         operation::strand_all(&mut self.operations, &mut self.services);
+    }
+
+    /// Connections that wait for an `accept`.
+    pub(crate) fn accept_queue(&mut self) -> usize {
+        let keys = self.listeners.keys().into_iter();
+        keys.map(|key| self.listeners.get_mut(key).map_or(0, |listener| listener.queued())).sum()
     }
 
     /// Asks the kernel to end everything that is still in flight.

@@ -72,6 +72,11 @@ impl Listener {
         self.descriptor.number()
     }
 
+    /// Connections that nobody has taken yet.
+    pub(crate) fn queued(&self) -> usize {
+        self.queue.len()
+    }
+
     /// The next connection.
     pub(crate) fn poll_accept(
         &mut self,
