@@ -14,6 +14,8 @@
 //! none.
 
 mod aligned;
+#[cfg(feature = "bytes")]
+mod bytes;
 mod error;
 mod iobuf;
 mod lease;
