@@ -73,7 +73,7 @@ impl Uring {
     ) -> io::Result<Self> {
         let ring = setup.create()?;
         let buffers = BufferRing::register(&ring, buffers_max)
-            .map_err(|error| setup::Refusal::of(&error).into_error(error.kind()))?;
+            .map_err(|error| setup::Refusal::error("io_uring_register", &error))?;
         Ok(Self {
             entrance: Entrance::of(&ring),
             ring,
