@@ -60,6 +60,8 @@ pub mod net {
         ReuniteError, SendBuffer, TcpListener, TcpSocket, TcpStream, Timed, ToSocketAddrs,
         WriteHalf,
     };
+    #[cfg(feature = "futures-core")]
+    pub use crate::io::net::{Incoming, IntoIncoming, IntoLeases, Leases};
 }
 
 /// Signals of the process.

@@ -192,6 +192,11 @@ impl Tables {
                     listener.withdraw(waiter, &mut self.services);
                 }
             }
+            Message::Withdraw { key, wait: Wait::Incoming, waiter } => {
+                if let Some(listener) = self.listeners.get_mut(key) {
+                    listener.overlook(waiter, &mut self.services);
+                }
+            }
             Message::Withdraw { key, wait, waiter } => self.withdraw(key, wait, waiter),
             Message::GivenBack { key, waiter } => self.collect(key, waiter, false),
             Message::AbortStream(key) => self.abort_stream(key),
@@ -216,7 +221,9 @@ impl Tables {
         caller: &mut Caller<'_>,
     ) {
         let services = &mut self.services;
-        if wait == Wait::Accept {
+        if wait == Wait::Incoming {
+            // It stands in no line.
+        } else if wait == Wait::Accept {
             if let Some(listener) = self.listeners.get_mut(key) {
                 let _: Poll<()> = listener.wait(waiter, caller, services);
             }
@@ -226,7 +233,7 @@ impl Tables {
                 Wait::Write | Wait::Accept => stream.send.wait(waiter, caller, services),
                 // Who only looks stands in no line. Who moves a stream does so only once it is
                 // being quiesced.
-                Wait::Readable | Wait::Writable | Wait::Idle => Poll::Pending,
+                Wait::Incoming | Wait::Readable | Wait::Writable | Wait::Idle => Poll::Pending,
             };
         }
     }
