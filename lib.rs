@@ -85,6 +85,35 @@ pub mod rt {
     pub use crate::runtime::hyper::{QuoitExecutor, QuoitTimer};
 }
 
+/// Guides: what is different from what you know, and how to run it where you do.
+///
+/// They are in `docs/`, too. Their programs are compiled and, where that can be, run as
+/// documentation tests.
+#[cfg(any(doc, doctest))]
+pub mod guide {
+    // The first definition of a link counts: that in `links.md` leads to a page, that at the end of
+    // a guide to a file. Tests shall be named after the guide, so they are without the former.
+    #[cfg_attr(not(doctest), doc = include_str!("docs/links.md"))]
+    #[doc = include_str!("docs/coming-from-tokio.md")]
+    pub mod coming_from_tokio {}
+
+    #[cfg_attr(not(doctest), doc = include_str!("docs/links.md"))]
+    #[doc = include_str!("docs/coming-from-node.md")]
+    pub mod coming_from_node {}
+
+    #[cfg_attr(not(doctest), doc = include_str!("docs/links.md"))]
+    #[doc = include_str!("docs/coming-from-asyncio.md")]
+    pub mod coming_from_asyncio {}
+
+    #[cfg_attr(not(doctest), doc = include_str!("docs/links.md"))]
+    #[doc = include_str!("docs/sharing-and-moving.md")]
+    pub mod sharing_and_moving {}
+
+    #[cfg_attr(not(doctest), doc = include_str!("docs/links.md"))]
+    #[doc = include_str!("docs/containers.md")]
+    pub mod containers {}
+}
+
 #[doc(hidden)]
 pub mod __private {
     pub use crate::io::operation::nop;
