@@ -34,8 +34,10 @@ extern crate self as quoit;
 mod io;
 mod runtime;
 
+pub use io::buffer::BufferCounters;
+pub use io::histogram::Histogram;
 pub use io::ring::{RingChoice, RingCounters, RingKind, RingReport};
-pub use io::services::ResourceCounters;
+pub use io::services::{ErrorCounters, ResourceCounters};
 #[cfg(feature = "macros")]
 pub use quoit_macros::{main, test};
 pub use runtime::{
@@ -60,6 +62,8 @@ pub mod net {
         ReuniteError, SendBuffer, TcpListener, TcpSocket, TcpStream, Timed, ToSocketAddrs,
         WriteHalf,
     };
+    #[cfg(feature = "futures-core")]
+    pub use crate::io::net::{Incoming, IntoIncoming, IntoLeases, Leases};
 }
 
 /// Signals of the process.

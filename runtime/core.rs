@@ -57,8 +57,6 @@ pub(crate) struct Core {
     /// The loop runs, so it must not be entered again.
     looping: Cell<bool>,
     closed: Cell<bool>,
-    turns: Cell<u64>,
-    parks: Cell<u64>,
     hooks: Hooks,
 }
 
@@ -74,8 +72,6 @@ impl Core {
             since_turn: Cell::new(0),
             looping: Cell::new(false),
             closed: Cell::new(false),
-            turns: Cell::new(0),
-            parks: Cell::new(0),
             hooks,
         }
     }
@@ -86,14 +82,6 @@ impl Core {
 
     pub(crate) fn proactor(&self) -> &Rc<Proactor> {
         &self.proactor
-    }
-
-    pub(crate) fn turns(&self) -> u64 {
-        self.turns.get()
-    }
-
-    pub(crate) fn parks(&self) -> u64 {
-        self.parks.get()
     }
 
     /// THE LOOP, until the root future is ready.
@@ -189,7 +177,7 @@ impl Core {
         if park == Park::No {
             return self.pass(park);
         }
-        self.parks.set(self.parks.get() + 1);
+        self.tasks.count(|counts| counts.parks += 1);
         hooks::call(self.hooks.on_thread_park.as_ref());
         self.pass(park);
         hooks::call(self.hooks.on_thread_unpark.as_ref());
@@ -197,7 +185,7 @@ impl Core {
 
     fn pass(&self, park: Park) {
         self.since_turn.set(0);
-        self.turns.set(self.turns.get() + 1);
+        self.tasks.count(|counts| counts.turns += 1);
         self.proactor.turn(park, &|| self.is_idle());
     }
 

@@ -218,14 +218,10 @@ impl Runtime {
         self.core.proactor().ring_report()
     }
 
-    /// What the core has done so far.
+    /// What the core has done so far. From other threads it is [`Handle::metrics`].
     #[must_use]
     pub fn metrics(&self) -> Metrics {
-        Metrics {
-            turns: self.core.turns(),
-            parks: self.core.parks(),
-            ..Metrics::of(self.core.tasks(), self.core.proactor())
-        }
+        Metrics::of(self.core.tasks(), self.core.proactor())
     }
 
     /// Ends the runtime: drops every task on this thread, sends what streams have committed and

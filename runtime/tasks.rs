@@ -12,12 +12,15 @@
 mod end;
 
 use std::cell::{Cell, RefCell};
+use std::mem;
 use std::panic::Location;
 use std::ptr::{self, NonNull};
 use std::task::Poll;
 
 pub(crate) use self::end::refuse;
 use crate::io::allowance;
+use crate::io::histogram::Histogram;
+use crate::io::system;
 use crate::io::trace::{self, SpanKind};
 use crate::runtime::id::{self, Ids};
 use crate::runtime::inbox::{Inbox, Mail, SharedInbox};
@@ -39,6 +42,9 @@ pub(crate) struct Counts {
     pub(crate) polls: u64,
     pub(crate) panicked: u64,
     pub(crate) mail: u64,
+    /// Of the loop, which counts them here, where all can be asked for.
+    pub(crate) turns: u64,
+    pub(crate) parks: u64,
 }
 
 #[derive(Debug)]
@@ -55,6 +61,10 @@ pub(crate) struct Tasks {
     leaked: Cell<usize>,
     ids: Ids,
     counts: Cell<Counts>,
+    /// How long polls took, if that is asked for.
+    times: RefCell<Option<Box<Histogram>>>,
+    /// Whether the steps of tasks are watched: timed.
+    is_watched: Cell<bool>,
 }
 
 impl Tasks {
@@ -69,6 +79,8 @@ impl Tasks {
             leaked: Cell::new(0),
             ids: Ids::default(),
             counts: Cell::new(Counts::default()),
+            times: RefCell::new(None),
+            is_watched: Cell::new(false),
         }
     }
 
@@ -78,6 +90,21 @@ impl Tasks {
 
     pub(crate) fn counts(&self) -> Counts {
         self.counts.get()
+    }
+
+    /// From now on polls are timed.
+    pub(crate) fn time_polls(&self) {
+        *self.times.borrow_mut() = Some(Box::default());
+        self.is_watched.set(true);
+    }
+
+    pub(crate) fn poll_times(&self) -> Option<Histogram> {
+        self.times.borrow().as_deref().copied()
+    }
+
+    /// How many wait in the run queue, and the most that ever did.
+    pub(crate) fn ready(&self) -> (usize, usize) {
+        (self.ready.len(), self.ready.peak())
     }
 
     pub(crate) fn living(&self) -> usize {
@@ -147,12 +174,16 @@ impl Tasks {
     #[inline]
     pub(crate) fn run(&self, budget: usize) -> usize {
         let count = self.ready.len().min(budget);
-        let recorded = trace::is_on();
+        let mut watched = (self.is_watched.get() || trace::is_on()).then(system::now);
         for _ in 0..count {
             let Some(task) = self.ready.pop() else { break };
             allowance::renew();
-            // SAFETY: it was in the queue, which no longer holds it.
-            unsafe { if recorded { self.step_recorded(task) } else { self.step(task) } };
+            match &mut watched {
+                // SAFETY: it was in the queue, which no longer holds it.
+                None => unsafe { self.step(task) },
+                // SAFETY: as above.
+                Some(began) => unsafe { self.step_watched(task, began) },
+            }
             if allowance::is_spent() {
                 return budget;
             }
@@ -204,19 +235,26 @@ impl Tasks {
         unsafe { self.ready.push(task) };
     }
 
-    /// A task's turn, and a span of the timeline.
+    /// A task's turn, timed, and a span of the timeline. The clock is read once: a turn begins when
+    /// the one before it has ended.
     ///
     /// # Safety
     ///
     /// As `step`.
     #[cold]
-    unsafe fn step_recorded(&self, task: RawTask) {
+    unsafe fn step_watched(&self, task: RawTask, began: &mut u64) {
         // SAFETY: the core's reference, which a queued task always has.
         let id = unsafe { task.header() }.id;
-        let began = trace::begin();
+        let polls = self.counts.get().polls;
         // SAFETY: the caller's promise.
         unsafe { self.step(task) };
-        trace::end(began, SpanKind::Task, || id as i64);
+        let start = mem::replace(began, system::now());
+        trace::end(trace::is_on().then_some(start), SpanKind::Task, || id as i64);
+        if let (Some(times), true) =
+            (&mut *self.times.borrow_mut(), self.counts.get().polls > polls)
+        {
+            times.record(began.saturating_sub(start));
+        }
     }
 
     /// A task's turn.
@@ -323,7 +361,7 @@ impl Tasks {
     }
 
     #[inline(always)]
-    fn count(&self, add: impl FnOnce(&mut Counts)) {
+    pub(crate) fn count(&self, add: impl FnOnce(&mut Counts)) {
         let mut counts = self.counts.get();
         add(&mut counts);
         self.counts.set(counts);

@@ -57,6 +57,12 @@ pub struct RingCounters {
     pub pool_jobs: u64,
     /// Times that the kernel's completion queue overflowed into its memory.
     pub overflows: u64,
+    /// Submissions that found the submission queue full, and went in after an enter of their own.
+    pub queue_full: u64,
+    /// Enters that the kernel sent back (`EAGAIN`, `EBUSY`), and that the next turn did again.
+    pub enters_refused: u64,
+    /// Attempts of the readiness ring that found nothing to do yet (`EAGAIN`), and wait for epoll.
+    pub would_block: u64,
 }
 
 impl RingCounters {

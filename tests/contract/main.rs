@@ -5,7 +5,7 @@
 //! ```text
 //!   on io_uring, readiness and, by seeds, the simulation
 //!     read, write, accept, close, cancel, half, ready, observe, pool, odd, handover, off_core,
-//!     shutdown, reuse, but for what follows
+//!     shutdown, reuse, metrics, but for what follows
 //!   on the real rings only, since it is about the process
 //!     shutdown      the end of a thread, and of a process; a core's clock that stands while the
 //!                   machine's goes on
@@ -26,6 +26,7 @@ mod common;
 mod half;
 mod handover;
 mod many;
+mod metrics;
 mod observe;
 mod odd;
 mod off_core;

@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use crate::contenders::Contender;
 use crate::load::{self, Load, Mode, Phase};
-use crate::results::{Cell, Cores, Results, Sample, Spread, is_repeated, write_json};
-use crate::server::{self, Server};
+use crate::process;
+use crate::report::{Spread, in_turn, write_json};
+use crate::results::{Cell, Cores, Results, Sample, is_repeated};
+use crate::server;
 use crate::system;
 
 /// The name of a server that was given by its address.
@@ -73,7 +75,7 @@ pub fn run(options: &Options) -> io::Result<()> {
             for &connections in &options.connections {
                 let cell = Cell { depth, size, connections };
                 for round in 0..options.common.rounds {
-                    for (_, &(contender, again)) in crate::in_turn(&order, round) {
+                    for (_, &(contender, again)) in in_turn(&order, round) {
                         let what = format!("{connections} x {size} x {depth}, {}", contender.name);
                         options.common.progress(round, &what);
                         samples.push(Sample { round, again, ..measure(contender, cell, options)? });
@@ -85,7 +87,7 @@ pub fn run(options: &Options) -> io::Result<()> {
     options.common.done();
     let first_runs = order.iter().filter(|(_, again)| !again);
     let results = Results {
-        machine: server::machine(),
+        machine: process::machine(),
         cores: options.cores,
         contenders: first_runs.map(|(contender, _)| contender.name.to_owned()).collect(),
         samples,
@@ -113,7 +115,7 @@ fn measure(contender: &Contender, cell: Cell, options: &Options) -> io::Result<S
     if let (FOREIGN, Some(address)) = (contender.name, options.address) {
         return drive(contender.name, address, options.pid, cell, options);
     }
-    let server = Server::start(contender.name, options.buffer, core)?;
+    let server = server::start(contender.name, options.buffer, core)?;
     drive(contender.name, server.address, Some(server.pid()), cell, options)
 }
 
@@ -138,7 +140,7 @@ fn drive(
     let mut marks = [None; 2];
     let outcome = load::run_with(&load, &mut |phase| {
         marks[usize::from(phase == Phase::Finished)] =
-            pid.map(server::cpu_nanoseconds).transpose()?;
+            pid.map(process::cpu_nanoseconds).transpose()?;
         Ok(())
     })
     .map_err(|error| io::Error::new(error.kind(), format!("{name}, {cell:?}: {error}")))?;
@@ -180,9 +182,9 @@ pub fn fairness(options: &FairnessOptions) -> io::Result<()> {
     let chosen = able(common)?;
     let mut samples: Vec<Vec<Sample>> = chosen.iter().map(|_| Vec::new()).collect();
     for round in 0..common.rounds {
-        for (place, contender) in crate::in_turn(&chosen, round) {
+        for (place, contender) in in_turn(&chosen, round) {
             common.progress(round, contender.name);
-            let server = Server::start(contender.name, 16 * 1024, common.core)?;
+            let server = server::start(contender.name, 16 * 1024, common.core)?;
             let load = Load {
                 connections: *connections,
                 length: *size,

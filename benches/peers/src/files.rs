@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::contenders::{self, Contender};
-use crate::results::{Spread, target_dir, write_json};
-use crate::server;
+use crate::process;
+use crate::report::{Spread, in_turn, target_dir, write_json};
 
 /// Bytes per read.
 pub const BLOCK: usize = 4096;
@@ -198,7 +198,7 @@ pub fn run(options: &Options) -> io::Result<()> {
         }
         for &depth in &options.depths {
             for round in 0..options.common.rounds {
-                for (_, contender) in crate::in_turn(&chosen, round) {
+                for (_, contender) in in_turn(&chosen, round) {
                     options.common.progress(round, contender.name);
                     let reads = one(contender.name, &path, access, depth, &options.common)?;
                     let access = name(access);
@@ -234,7 +234,7 @@ fn one(
     if access == Access::Direct {
         arguments.push("--direct");
     }
-    server::ask(&arguments, common.core)
+    process::ask(&arguments, common.core)
 }
 
 fn fio(path: &Path, access: Access, depth: usize, common: &crate::Common) -> io::Result<Reads> {
@@ -246,7 +246,7 @@ fn fio(path: &Path, access: Access, depth: usize, common: &crate::Common) -> io:
         .arg(format!("--direct={}", u8::from(access == Access::Direct)))
         .arg(format!("--iodepth={depth}"))
         .arg(format!("--runtime={}ms", common.duration().as_millis()));
-    server::pin_command(&mut command, common.core);
+    process::pin_command(&mut command, common.core);
     let output = command.output()?;
     let report: Value = serde_json::from_slice(&output.stdout).map_err(|error| {
         io::Error::other(format!("fio: {error}: {}", String::from_utf8_lossy(&output.stderr)))

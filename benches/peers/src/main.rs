@@ -25,6 +25,8 @@ mod echo;
 mod files;
 mod memory;
 mod micro;
+mod process;
+mod report;
 mod results;
 mod server;
 
@@ -132,15 +134,6 @@ impl Common {
     }
 }
 
-/// With their places, forwards in even rounds and backwards in odd ones: A B B A.
-pub(crate) fn in_turn<'a, T>(
-    items: &'a [T],
-    round: usize,
-) -> Box<dyn Iterator<Item = (usize, &'a T)> + 'a> {
-    let items = items.iter().enumerate();
-    if round.is_multiple_of(2) { Box::new(items) } else { Box::new(items.rev()) }
-}
-
 fn main() -> ExitCode {
     let result = match Command::parse() {
         Command::Echo(options) => echo::run(&options),
@@ -150,8 +143,8 @@ fn main() -> ExitCode {
         Command::Micro(options) => micro::run(&options),
         Command::Table { file, against } => table(&file, against.as_deref()),
         Command::Serve(options) => server::serve(&options),
-        Command::MicroOf { name } => server::answer(micro::child(&name)),
-        Command::ReadOf(options) => server::answer(files::child(&options)),
+        Command::MicroOf { name } => process::answer(micro::child(&name)),
+        Command::ReadOf(options) => process::answer(files::child(&options)),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -10,8 +10,9 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::load::{self, Load, Mode, Phase};
-use crate::results::{Spread, write_json};
-use crate::server::{self, Server};
+use crate::process::resident_bytes;
+use crate::report::{Spread, in_turn, write_json};
+use crate::server;
 use crate::system;
 
 /// The command line of `peers memory`.
@@ -50,7 +51,7 @@ pub fn run(options: &Options) -> io::Result<()> {
     let chosen = crate::echo::able(&options.common)?;
     let mut samples = Vec::new();
     for round in 0..options.common.rounds {
-        for (_, contender) in crate::in_turn(&chosen, round) {
+        for (_, contender) in in_turn(&chosen, round) {
             options.common.progress(round, contender.name);
             let (resident_first, resident_last) = one(contender.name, options)?;
             let growth = resident_last as f64 - resident_first as f64;
@@ -93,7 +94,7 @@ pub fn run(options: &Options) -> io::Result<()> {
 
 /// Resident bytes at the two counts.
 fn one(name: &str, options: &Options) -> io::Result<(u64, u64)> {
-    let server = Server::start(name, options.buffer, options.common.core)?;
+    let server = server::start(name, options.buffer, options.common.core)?;
     let idle = |connections| Load {
         connections,
         mode: Mode::Idle,
@@ -106,10 +107,10 @@ fn one(name: &str, options: &Options) -> io::Result<(u64, u64)> {
         if phase == Phase::Finished {
             return Ok(());
         }
-        looks.0 = server::resident_bytes(server.pid())?;
+        looks.0 = resident_bytes(server.pid())?;
         load::run_with(&idle(options.last - options.first), &mut |phase| {
             if phase == Phase::Finished {
-                looks.1 = server::resident_bytes(server.pid())?;
+                looks.1 = resident_bytes(server.pid())?;
             }
             Ok(())
         })

@@ -18,8 +18,8 @@ use futures_lite::future::yield_now;
 use serde::{Deserialize, Serialize};
 
 use crate::contenders::{self, Contender};
-use crate::results::{Spread, write_json};
-use crate::server;
+use crate::process;
+use crate::report::{Spread, in_turn, write_json};
 
 const BATCHES: usize = 21;
 const ITERATIONS: usize = 10_000;
@@ -300,9 +300,9 @@ pub fn run(options: &Options) -> io::Result<()> {
     let chosen = options.common.choose(|contender| contender.micro.is_some())?;
     let mut samples: BTreeMap<(usize, &str), Vec<f64>> = BTreeMap::new();
     for round in 0..options.common.rounds {
-        for (place, contender) in crate::in_turn(&chosen, round) {
+        for (place, contender) in in_turn(&chosen, round) {
             options.common.progress(round, contender.name);
-            let rows: Rows = server::ask(&["micro-of", contender.name], options.common.core)?;
+            let rows: Rows = process::ask(&["micro-of", contender.name], options.common.core)?;
             for (name, value) in rows.named() {
                 samples.entry((place, name)).or_default().extend(value);
             }

@@ -11,5 +11,6 @@
 
 pub mod chat;
 pub mod hello;
+pub mod kv;
 pub mod layers;
 pub mod notes;

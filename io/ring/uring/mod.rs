@@ -207,6 +207,7 @@ impl Uring {
         if self.backlog.is_empty() && unsafe { self.ring.submission().push(&entry) }.is_ok() {
             return;
         }
+        self.counters.queue_full += 1;
         self.backlog.push_back(entry);
         self.flush_backlog();
     }
@@ -255,7 +256,11 @@ impl Uring {
             Err(error) => match error.raw_os_error() {
                 // The time is up; a signal came; the kernel wants completions taken first. In each
                 // case the queues tell what happened, and the next turn goes on.
-                Some(libc::ETIME | libc::EINTR | libc::EAGAIN | libc::EBUSY) => Ok(()),
+                Some(libc::ETIME | libc::EINTR) => Ok(()),
+                Some(libc::EAGAIN | libc::EBUSY) => {
+                    self.counters.enters_refused += 1;
+                    Ok(())
+                }
                 _ => Err(error),
             },
         }

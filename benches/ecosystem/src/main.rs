@@ -1,0 +1,90 @@
+//! Measures other people's crates on quoit against the same crates on tokio.
+//!
+//! ```text
+//!   runner ──starts, pins──▶ server process: `serve SUITE CONTENDER ARGUMENTS...`
+//!     │  load tool (wrk, h2load, ab, ...), pinned ──▶ the server's port
+//!     └─ reads the server's CPU time at both ends ──▶ one table, target/ecosystem-bench/*.json
+//!
+//!   suite.rs     what a suite is, and the rounds        results.rs   ratios, verdicts, the table
+//!   tools.rs     other people's load tools              runtimes.rs  the runtimes to run on
+//!   http.rs      a suite
+//! ```
+//!
+//! A suite is added by a module that implements [`suite::Suite`], a line in [`Command`], and, if it
+//! has servers, one in [`serve`].
+
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+mod http;
+mod results;
+mod runtimes;
+mod suite;
+mod tools;
+
+// Shared with the benchmark of runtimes, and with examples/duel.
+#[allow(dead_code, reason = "what only the other programs use")]
+#[path = "../../peers/src/process.rs"]
+mod process;
+#[path = "../../peers/src/report.rs"]
+mod report;
+#[allow(dead_code, reason = "what only the other programs use")]
+#[path = "../../../examples/duel/system.rs"]
+mod system;
+
+#[derive(Parser, Debug)]
+#[command(version, about = "other people's crates, on quoit and on tokio, side by side")]
+enum Command {
+    /// The same axum router: hello, JSON, large bodies; wrk, h2load, ab.
+    Http(suite::Options),
+    /// Prints the table of an earlier run again.
+    Table {
+        /// As written by a suite.
+        file: PathBuf,
+    },
+    /// Serves one contender until killed.
+    Serve {
+        suite: String,
+        contender: String,
+        /// 0 lets the kernel choose.
+        #[arg(long, default_value_t = 0)]
+        port: u16,
+        /// What else the suite's server takes.
+        arguments: Vec<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    let result = match Command::parse() {
+        Command::Http(options) => suite::run(&http::Http, &options),
+        Command::Table { file } => table(&file),
+        Command::Serve { suite, contender, port, arguments } => {
+            serve(&suite, &contender, port, &arguments)
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("ecosystem-bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(suite: &str, contender: &str, port: u16, arguments: &[String]) -> io::Result<()> {
+    system::raise_descriptor_limit()?;
+    let listener = process::listen(port)?;
+    match (suite, arguments) {
+        ("http", []) => http::serve(contender, listener),
+        _ => Err(io::Error::other(format!("there is no suite {suite} of {arguments:?}"))),
+    }
+}
+
+fn table(file: &PathBuf) -> io::Result<()> {
+    let results: results::Results = serde_json::from_slice(&fs::read(file)?)?;
+    results.print()
+}
