@@ -157,7 +157,7 @@ impl Builder {
     ///
     /// Nothing is checked here. As long as the machine can start no thread with such a stack,
     /// blocking work is refused, and what files on the readiness ring need a thread for answers
-    /// `EAGAIN`.
+    /// [`ResourceBusy`](std::io::ErrorKind::ResourceBusy).
     pub fn thread_stack_size(mut self, bytes: usize) -> Self {
         self.threads.stack_size = Some(bytes);
         self

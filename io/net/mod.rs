@@ -1,6 +1,7 @@
 //! TCP: listeners, streams, and the state machines behind them. `guide.md` is the public text.
 
 mod binding;
+mod connect;
 mod handle;
 pub(crate) mod listener;
 #[cfg(test)]

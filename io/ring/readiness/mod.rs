@@ -42,7 +42,7 @@ use self::buffers::Provisions;
 use self::epoll::{EDGES_OF_DOORBELL, EVENTS_MAX, Epoll};
 use self::pending::{List, Requests, waits_for};
 use self::sources::{Side, Sources};
-use super::job::Job;
+use super::job::{Job, NO_THREAD};
 use super::{Provided, RingCounters, Waiting};
 use crate::io::mailbox::Mailbox;
 use crate::io::pool::Pool;
@@ -365,13 +365,16 @@ impl Readiness {
         let request = self.requests.give_away(index);
         let token = self.requests[index].token;
         let has_thread = self.pool.has_thread();
-        let unless_run = if has_thread { libc::ECANCELED } else { libc::EAGAIN };
+        let unless_run = if has_thread { libc::ECANCELED } else { NO_THREAD };
         // SAFETY: the submitter keeps what the request names until its terminal completion, and
         // that is made of the job's answer.
         let job = unsafe { Job::new(token, request, &self.mailbox, unless_run) };
         if has_thread {
             self.refused.push_back((token, Box::new(move || job.run())));
             self.retry_refused();
+        } else if matches!(request, Request::Close(_)) {
+            // A number that is never closed would be lost. A dropped file is closed here, too.
+            job.run();
         }
     }
 

@@ -28,7 +28,7 @@ use self::buffers::BufferRing;
 use self::enter::{Entrance, WaitArgument};
 use self::notice::Notice;
 use self::setup::Setup;
-use super::job::Job;
+use super::job::{Job, NO_THREAD};
 use super::{Provided, RingCounters, Waiting};
 use crate::io::mailbox::Mailbox;
 use crate::io::pool::Pool;
@@ -137,7 +137,7 @@ impl Uring {
         self.counters.pool_jobs += 1;
         // SAFETY: the submitter keeps all that the request names until the completion, which is the
         // job's answer.
-        let job = unsafe { Job::new(token, request, &self.mailbox, libc::EAGAIN) };
+        let job = unsafe { Job::new(token, request, &self.mailbox, NO_THREAD) };
         // One that the pool has no room for answers when it is dropped.
         drop(self.pool.submit(Box::new(move || job.run())));
     }
