@@ -71,11 +71,17 @@ pub mod signal {
     pub use crate::io::signal::{ctrl_c, terminate};
 }
 
+/// What the stall detector reports: see [`Builder::stall_limit`].
+pub mod stall {
+    pub use crate::io::system::stack::Frame;
+    pub use crate::runtime::stall::{Stall, StallState};
+}
+
 /// Tasks: spawning, joining, blocking work.
 pub mod task {
     pub use crate::runtime::{
-        AbortHandle, AccessError, JoinError, JoinHandle, JoinSet, LocalKey, Scope, TaskId, id,
-        spawn, spawn_blocking, try_id, yield_now,
+        AbortHandle, AccessError, JoinError, JoinHandle, JoinSet, LocalKey, Scope,
+        TaskBuilder as Builder, TaskId, id, spawn, spawn_blocking, try_id, yield_now,
     };
 }
 
@@ -141,3 +147,8 @@ pub mod __private {
 #[cfg(doctest)]
 #[doc = include_str!("README.md")]
 mod readme {}
+
+/// So are those of the page on observability.
+#[cfg(doctest)]
+#[doc = include_str!("docs/observability.md")]
+mod observability {}

@@ -16,6 +16,8 @@ use crate::runtime::core::Core;
 use crate::runtime::handle::Handle;
 use crate::runtime::join::JoinHandle;
 use crate::runtime::metrics::Metrics;
+use crate::runtime::stall::Watchdog;
+use crate::runtime::traced::Label;
 
 /// Runs `future` on a new runtime with the default choices, and ends the runtime.
 ///
@@ -74,6 +76,8 @@ pub struct Runtime {
     core: Core,
     /// Ended with the runtime, if that is the only one to use it.
     pool: Option<Arc<Pool>>,
+    /// The same.
+    watchdog: Option<Watchdog>,
 }
 
 impl Runtime {
@@ -87,13 +91,22 @@ impl Runtime {
     }
 
     pub(crate) fn on(core: Core) -> Self {
-        Self { core, pool: None }
+        Self { core, pool: None, watchdog: None }
     }
 
-    /// The same, and the pool is its own, to be ended with it.
-    pub(crate) fn that_ends(mut self, pool: Arc<Pool>) -> Self {
+    /// The same, and the pool and the watchdog are its own, to be ended with it.
+    pub(crate) fn that_ends(mut self, pool: Arc<Pool>, watchdog: Option<Watchdog>) -> Self {
         self.pool = Some(pool);
+        self.watch(watchdog.as_ref());
+        self.watchdog = watchdog;
         self
+    }
+
+    /// Has a watchdog look at the core from now on.
+    pub(crate) fn watch(&self, watchdog: Option<&Watchdog>) {
+        if let Some(watchdog) = watchdog {
+            self.core.tasks().watch(watchdog.watch(self.core.proactor().id()));
+        }
     }
 
     /// The choices, to be changed.
@@ -124,7 +137,7 @@ impl Runtime {
     /// ```
     #[track_caller]
     pub fn block_on<F: Future>(&self, future: F) -> F::Output {
-        self.core.block_on(future)
+        self.core.block_on(future, Location::caller())
     }
 
     /// Starts a task; it runs during [`block_on`](Self::block_on) and [`turn`](Self::turn).
@@ -160,8 +173,8 @@ impl Runtime {
         F: FnOnce() -> R + Send + 'static,
         R: Send + 'static,
     {
-        let pool = self.core.proactor().pool();
-        let task = spawn_here(self.core.tasks(), pool, work, Location::caller());
+        let label = Label::blocking(Location::caller());
+        let task = spawn_here(self.core.tasks(), self.core.proactor().pool(), work, label);
         self.core.knock();
         task
     }
