@@ -110,15 +110,30 @@ impl Core {
     }
 
     /// One round of the loop without a root future, for those who bring a loop of their own. Waits
-    /// until `deadline` at most. True: there is more to do right now.
+    /// as `park` allows. True: there is more to do right now.
     #[track_caller]
     pub(crate) fn turn(&self, park: Park) -> bool {
         let _running = self.enter_loop();
+        self.proactor.doorbell().awake();
+        // What has woken the last root is no work: nobody polls it here, and the next begins awake.
+        self.tasks.root_woken.set(false);
+        self.root.take();
         self.tasks.read_inbox();
         self.run_tasks();
         self.turn_proactor(park);
         self.tasks.read_inbox();
-        self.tasks.has_ready()
+        // The caller may wait on the descriptor now, so this is a sleep like any other: announced
+        // before the queues are looked at for the last time.
+        let rests = self.proactor.rest() && self.is_idle();
+        if !rests {
+            self.proactor.doorbell().awake();
+        }
+        !rests
+    }
+
+    /// Something was spawned from outside the loop: whoever waits on the descriptor shall see it.
+    pub(crate) fn knock(&self) {
+        self.tasks.inbox().ring();
     }
 
     /// One round with a root future, which does not wait, for a simulation that gives the turns.

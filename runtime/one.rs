@@ -137,7 +137,9 @@ impl Runtime {
     /// ```
     #[track_caller]
     pub fn spawn<F: Future + 'static>(&self, future: F) -> JoinHandle<F::Output> {
-        self.core.tasks().spawn(future, Location::caller())
+        let task = self.core.tasks().spawn(future, Location::caller());
+        self.core.knock();
+        task
     }
 
     /// Runs `work`, which may block, on a thread of the runtime's pool, as
@@ -158,7 +160,10 @@ impl Runtime {
         F: FnOnce() -> R + Send + 'static,
         R: Send + 'static,
     {
-        spawn_here(self.core.tasks(), self.core.proactor().pool(), work, Location::caller())
+        let pool = self.core.proactor().pool();
+        let task = spawn_here(self.core.tasks(), pool, work, Location::caller());
+        self.core.knock();
+        task
     }
 
     /// One round: tasks that are ready, then I/O and timers. For programs with a loop of their own.
@@ -166,7 +171,10 @@ impl Runtime {
     /// If nothing is ready it waits: at most for `wait`, with `None` until something happens, with
     /// `Duration::ZERO` not at all. Returns whether there is more to do right now. If not, call it
     /// again when [`as_fd`](Self::as_fd) is readable or [`next_deadline`](Self::next_deadline) has
-    /// come.
+    /// come: whatever happens from then on shows there, wakes and calls of your own on this thread
+    /// included. Waiting for edges of the descriptor, as epoll can, is enough.
+    ///
+    /// `examples/ecosystem/src/guest.rs` is such a loop, inside a program of tokio's.
     ///
     /// # Panics
     ///
@@ -198,12 +206,11 @@ impl Runtime {
 
     /// How long until the next timer is due; zero if it is already. `None`: no timer is pending.
     ///
-    /// It may name a time before the next timer, never after it.
+    /// It may name a time before the next timer, never after it. While the readiness ring's pool
+    /// has no room for its jobs, it names the time to try again.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Duration> {
-        let proactor = self.core.proactor();
-        let now = proactor.clock().now();
-        proactor.next_deadline().map(|at| Duration::from_nanos(at.saturating_sub(now)))
+        self.core.proactor().longest_wait().map(Duration::from_nanos)
     }
 
     /// A way to this core from other threads.
@@ -266,7 +273,8 @@ impl Runtime {
 }
 
 impl AsFd for Runtime {
-    /// Readable when [`turn`](Runtime::turn) would find something, timers apart.
+    /// Becomes readable when something comes up for [`turn`](Runtime::turn) after it has returned
+    /// `false`, timers apart. Do not read it.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.core.proactor().as_fd()
     }
