@@ -1,7 +1,7 @@
 //! TCP: listeners, streams, and the state machines behind them. `guide.md` is the public text.
 
-mod binding;
-mod handle;
+pub(crate) mod binding;
+pub(crate) mod handle;
 pub(crate) mod listener;
 #[cfg(test)]
 pub(crate) mod sizes;

@@ -8,9 +8,11 @@
 //! | `axum_chat` | WebSocket, by tungstenite on the upgraded stream |
 //! | `axum_layers` | layers of tower: a limit, load shedding, compression; and a time limit |
 //! | `hyper_get` | hyper's client |
+//! | `quic_echo` | QUIC by quinn, on a socket of the standard library |
 
 pub mod chat;
 pub mod hello;
 pub mod kv;
 pub mod layers;
 pub mod notes;
+pub mod quic;
