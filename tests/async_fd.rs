@@ -8,7 +8,7 @@ mod common;
 
 use std::fs::File;
 use std::future::{Future, poll_fn};
-use std::io::{self, ErrorKind, PipeReader, PipeWriter, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
@@ -26,18 +26,19 @@ use quoit::time;
 
 use crate::common::soon;
 
-fn set_non_blocking(descriptor: RawFd) {
-    // SAFETY: only flags of an open descriptor.
-    let flags = unsafe { libc::fcntl(descriptor, libc::F_GETFL) };
-    // SAFETY: as above.
-    let set = unsafe { libc::fcntl(descriptor, libc::F_SETFL, flags | libc::O_NONBLOCK) };
-    assert!(flags >= 0 && set == 0);
+fn raw_pipe() -> (File, File) {
+    let mut numbers = [0; 2];
+    // SAFETY: room for two numbers.
+    let made = unsafe { libc::pipe2(numbers.as_mut_ptr(), libc::O_NONBLOCK | libc::O_CLOEXEC) };
+    assert_eq!(made, 0);
+    // SAFETY: just made, and nobody else's.
+    let [reader, writer] =
+        numbers.map(|number| File::from(unsafe { OwnedFd::from_raw_fd(number) }));
+    (reader, writer)
 }
 
-fn pipe() -> (AsyncFd<PipeReader>, AsyncFd<PipeWriter>) {
-    let (reader, writer) = io::pipe().unwrap();
-    set_non_blocking(reader.as_raw_fd());
-    set_non_blocking(writer.as_raw_fd());
+fn pipe() -> (AsyncFd<File>, AsyncFd<File>) {
+    let (reader, writer) = raw_pipe();
     (AsyncFd::new(reader).unwrap(), AsyncFd::new(writer).unwrap())
 }
 
@@ -325,12 +326,12 @@ async fn a_wait_may_be_dropped_at_every_point() {
 #[quoit::test]
 async fn a_number_that_is_used_again_is_not_mistaken() {
     for _ in 0..50 {
-        let (old, old_writer) = io::pipe().unwrap();
+        let (old, old_writer) = raw_pipe();
         let old = AsyncFd::new(old).unwrap();
         assert!(old.readable().now_or_never().is_none());
         drop(old);
         let (ours, mut theirs) = socket_pair();
-        let again = io::pipe().unwrap();
+        let again = raw_pipe();
         assert!(ours.readable().now_or_never().is_none(), "nothing was sent to this one");
         drop(old_writer);
         some_polls(&ours).await;
@@ -450,7 +451,7 @@ fn it_outlives_its_runtime() {
         let again = AsyncFd::new(inner).unwrap();
         soon("another runtime", again.readable()).await.unwrap().clear_ready();
     });
-    let outside = AsyncFd::new(io::pipe().unwrap().0).unwrap();
+    let outside = AsyncFd::new(raw_pipe().0).unwrap();
     let error = outside.readable().now_or_never().unwrap().unwrap_err();
     assert!(error.to_string().contains("outside a quoit runtime"), "{error}");
 }
@@ -470,11 +471,11 @@ async fn what_is_always_ready_is_refused() {
 
 #[test]
 fn a_simulation_has_no_descriptors() {
-    let outside = Arc::new(AsyncFd::new(io::pipe().unwrap().0).unwrap());
+    let outside = Arc::new(AsyncFd::new(raw_pipe().0).unwrap());
     quoit::sim::check(1, |sim| {
         let outside = outside.clone();
         sim.client("client", async move {
-            let error = AsyncFd::new(io::pipe()?.0).unwrap_err();
+            let error = AsyncFd::new(raw_pipe().0).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Unsupported);
             let error = outside.readable().await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Unsupported);

@@ -138,9 +138,10 @@ impl<T: AsFd> AsyncFd<T> {
     ///
     /// # Errors
     ///
-    /// [`PermissionDenied`](io::ErrorKind::PermissionDenied) when it cannot be waited for: a regular
-    /// file, a directory. [`Unsupported`](io::ErrorKind::Unsupported) in a simulation. As dup(2),
-    /// when descriptors are short. `inner` is dropped with the error: pass a reference to keep it.
+    /// [`PermissionDenied`](io::ErrorKind::PermissionDenied) when it cannot be waited for: a
+    /// regular file, a directory. [`Unsupported`](io::ErrorKind::Unsupported) in a simulation. As
+    /// dup(2), when descriptors are short. `inner` is dropped with the error: pass a reference to
+    /// keep it.
     pub fn new(inner: T) -> io::Result<Self> {
         if world::current().is_some() {
             return Err(handle::in_simulation());
@@ -179,17 +180,23 @@ impl<T: AsFd> AsyncFd<T> {
     /// # Examples
     ///
     /// ```
-    /// use std::io::{Read, Write, pipe};
+    /// use std::io::{Read, Write};
+    /// use std::os::unix::net::UnixStream;
     /// use quoit::io::AsyncFd;
     ///
     /// # quoit::block_on(async {
-    /// // One message, so a read after readiness does not block.
-    /// let (reader, mut writer) = pipe()?;
-    /// let reader = AsyncFd::new(reader)?;
-    /// writer.write_all(b"hello")?;
-    /// let mut guard = reader.readable().await?;
+    /// let (socket, mut peer) = UnixStream::pair()?;
+    /// socket.set_nonblocking(true)?;
+    /// let socket = AsyncFd::new(socket)?;
+    /// peer.write_all(b"hello")?;
     /// let mut bytes = [0; 16];
-    /// let count = guard.try_io(|fd| fd.get_ref().read(&mut bytes)).unwrap()?;
+    /// let count = loop {
+    ///     let mut guard = socket.readable().await?;
+    ///     match guard.try_io(|fd| fd.get_ref().read(&mut bytes)) {
+    ///         Ok(count) => break count?,
+    ///         Err(_would_block) => continue,
+    ///     }
+    /// };
     /// assert_eq!(&bytes[..count], b"hello");
     /// # std::io::Result::Ok(())
     /// # }).unwrap();

@@ -1,5 +1,5 @@
-//! QUIC by quinn, on quoit: its published `Runtime` trait on an `AsyncFd`, the core's timers and the
-//! core's tasks. No `unsafe`, and nothing that promises `Send` for what is not.
+//! QUIC by quinn, on quoit: its published `Runtime` trait on an `AsyncFd`, the core's timers and
+//! the core's tasks. No `unsafe`, and nothing that promises `Send` for what is not.
 //!
 //! ```text
 //!   quinn::Endpoint ── spawn ──► a task of this core

@@ -1,5 +1,5 @@
-//! A QUIC echo server and its client: `quic_echo [ADDR]` serves until Ctrl-C, and says by one stream
-//! of its own that it does.
+//! A QUIC echo server and its client: `quic_echo [ADDR]` serves until Ctrl-C, and says by one
+//! stream of its own that it does.
 
 use std::error::Error;
 
