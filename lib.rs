@@ -20,6 +20,8 @@
 //! # .unwrap();
 //! ```
 //!
+//! Guides, for those who come from elsewhere and for those who deploy, are in [`guide`].
+//!
 //! # Reading the code
 //!
 //! The folders are the architecture: `io/` is the proactor and everything that does I/O, `runtime/`
@@ -69,11 +71,17 @@ pub mod signal {
     pub use crate::io::signal::{ctrl_c, terminate};
 }
 
+/// What the stall detector reports: see [`Builder::stall_limit`].
+pub mod stall {
+    pub use crate::io::system::stack::Frame;
+    pub use crate::runtime::stall::{Stall, StallState};
+}
+
 /// Tasks: spawning, joining, blocking work.
 pub mod task {
     pub use crate::runtime::{
-        AbortHandle, AccessError, JoinError, JoinHandle, JoinSet, LocalKey, Scope, TaskId, id,
-        spawn, spawn_blocking, try_id, yield_now,
+        AbortHandle, AccessError, JoinError, JoinHandle, JoinSet, LocalKey, Scope,
+        TaskBuilder as Builder, TaskId, id, spawn, spawn_blocking, try_id, yield_now,
     };
 }
 
@@ -112,6 +120,10 @@ pub mod guide {
     #[cfg_attr(not(doctest), doc = include_str!("docs/links.md"))]
     #[doc = include_str!("docs/containers.md")]
     pub mod containers {}
+
+    #[cfg_attr(not(doctest), doc = include_str!("docs/links.md"))]
+    #[doc = include_str!("docs/limits.md")]
+    pub mod limits {}
 }
 
 #[doc(hidden)]
@@ -135,3 +147,8 @@ pub mod __private {
 #[cfg(doctest)]
 #[doc = include_str!("README.md")]
 mod readme {}
+
+/// So are those of the page on observability.
+#[cfg(doctest)]
+#[doc = include_str!("docs/observability.md")]
+mod observability {}

@@ -14,7 +14,7 @@
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::mem::ManuallyDrop;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
@@ -84,8 +84,6 @@ pub(crate) struct Proactor {
     clock: Rc<Clock>,
     report: RingReport,
     pool: Arc<Pool>,
-    /// None: it is simulated.
-    descriptor: Option<RawFd>,
     tables: RefCell<ManuallyDrop<Tables>>,
     closed: Cell<bool>,
     /// With a stopped clock: the turn before found nothing.
@@ -145,14 +143,12 @@ impl Proactor {
             RingKind::Simulated => Clock::simulated(world::current().map_or(0, |one| one.clock())),
             RingKind::Uring | RingKind::Readiness => Clock::new(),
         });
-        let descriptor = ring.as_fd().map(|descriptor| descriptor.as_raw_fd());
         let services = Services::new(ring, buffers, clock.clone(), config.limits);
         Ok(Rc::new(Self {
             mailbox: mailbox.clone(),
             clock,
             report: config.prepared.report().clone(),
             pool: config.pool.clone(),
-            descriptor,
             tables: RefCell::new(ManuallyDrop::new(Tables::new(services))),
             closed: Cell::new(false),
             quiet: Cell::new(false),
@@ -213,13 +209,15 @@ impl Proactor {
     ///
     /// When the core is simulated.
     pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
-        let descriptor = self.descriptor.expect("a simulated core has no descriptor");
+        let mut tables = self.tables.borrow_mut();
+        let descriptor = tables.services.ring.as_fd().map(|descriptor| descriptor.as_raw_fd());
+        let descriptor = descriptor.expect("a simulated core has no descriptor");
         // SAFETY: the ring is dropped with the proactor, or leaked.
         unsafe { BorrowedFd::borrow_raw(descriptor) }
     }
 
     pub(crate) fn is_simulated(&self) -> bool {
-        self.descriptor.is_none()
+        self.with_simulated(|_| ()).is_some()
     }
 
     /// Asks the simulated ring.
@@ -229,6 +227,13 @@ impl Proactor {
 
     pub(crate) fn next_deadline(&self) -> Option<u64> {
         self.tables.borrow().services.timers.next_deadline()
+    }
+
+    /// How long somebody else may wait for this core, in nanoseconds.
+    pub(crate) fn longest_wait(&self) -> Option<u64> {
+        let left = self.next_deadline().map(|at| at.saturating_sub(self.clock.now()));
+        let sleep = self.tables.borrow().services.ring.longest_sleep();
+        left.into_iter().chain(sleep).min()
     }
 
     /// All that is counted, and what is alive.
@@ -347,6 +352,13 @@ impl Proactor {
             return Waiting::No;
         }
         Waiting::Until(next.and_then(|next| self.clock.to_system(next)))
+    }
+
+    /// Announces a sleep on the descriptor, as `waiting` does one in the ring: from here on
+    /// messages ring the bell. True: nobody here has anything to do that it would not show.
+    pub(crate) fn rest(&self) -> bool {
+        self.doorbell().sleep();
+        self.tables.borrow_mut().services.ring.rest() && self.may_sleep()
     }
 
     /// Nobody here has anything to do that would not wake the core.

@@ -6,6 +6,7 @@
 //! the wait.
 
 pub(crate) mod signals;
+pub(crate) mod stack;
 
 use std::cell::RefCell;
 use std::io;

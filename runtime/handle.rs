@@ -11,6 +11,7 @@ use crate::runtime::inbox::SharedInbox;
 use crate::runtime::join::JoinHandle;
 use crate::runtime::metrics::Metrics;
 use crate::runtime::tasks;
+use crate::runtime::traced::Label;
 
 /// A way to one core from anywhere: `Send`, `Sync`, and cheap to clone.
 ///
@@ -41,6 +42,10 @@ impl RefUnwindSafe for Handle {}
 impl Handle {
     pub(crate) fn new(inbox: SharedInbox, pool: Arc<Pool>) -> Self {
         Self { inbox, pool }
+    }
+
+    pub(crate) fn inbox(&self) -> &SharedInbox {
+        &self.inbox
     }
 
     /// The handle of the core that is running on this thread.
@@ -84,7 +89,7 @@ impl Handle {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        tasks::send(&self.inbox, move || future, Location::caller())
+        tasks::send(&self.inbox, move || future, Label::task(Location::caller()))
     }
 
     /// Starts a task on the handle's core: sends `start` there, which makes the future.
@@ -102,7 +107,7 @@ impl Handle {
         F: Future + 'static,
         F::Output: Send + 'static,
     {
-        tasks::send(&self.inbox, start, Location::caller())
+        tasks::send(&self.inbox, start, Label::task(Location::caller()))
     }
 
     /// Runs `work`, which may block, on a thread of the core's pool, as
@@ -158,7 +163,7 @@ impl Handle {
             metrics.tasks_alive -= 1;
             metrics
         };
-        tasks::send(&self.inbox, ask, Location::caller())
+        tasks::send(&self.inbox, ask, Label::task(Location::caller()))
     }
 
     /// Whether the core has ended, so that whatever is sent there would be cancelled.

@@ -15,6 +15,7 @@ use crate::io::proactor::{Census, Proactor};
 use crate::io::ring::RingCounters;
 use crate::io::services::{ErrorCounters, ResourceCounters};
 use crate::io::system;
+use crate::runtime::stall::Watched;
 use crate::runtime::tasks::{self, Tasks};
 
 /// Counters of one core, from [`Runtime::metrics`](crate::Runtime::metrics) on its thread, and from
@@ -70,6 +71,9 @@ pub struct Metrics {
     /// How many completions each turn of the ring has brought. Answers of pool threads come beside
     /// the turns and are not in it.
     pub completions_per_turn: Histogram,
+    /// Polls that took longer than [`Builder::stall_limit`](crate::Builder::stall_limit), each once
+    /// it was found; zero without one.
+    pub stalls: u64,
     /// What the ring has done.
     pub ring: RingCounters,
     /// Completions with an error.
@@ -116,6 +120,7 @@ impl Metrics {
             remote_waiting: tasks.inbox().len(),
             turns: counts.turns,
             parks: counts.parks,
+            stalls: tasks.watched().map_or(0, Watched::stalls),
             completions_per_turn: census.batches,
             ring: census.ring,
             errors: census.errors,

@@ -1,6 +1,7 @@
 //! TCP: listeners, streams, and the state machines behind them. `guide.md` is the public text.
 
 pub(crate) mod binding;
+mod connect;
 pub(crate) mod handle;
 pub(crate) mod listener;
 #[cfg(test)]

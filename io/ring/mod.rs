@@ -213,6 +213,28 @@ impl Ring {
         }
     }
 
+    /// Somebody is about to wait for the descriptor instead of a turn. What shows there from now on
+    /// is news; true: there is nothing else.
+    pub(crate) fn rest(&mut self) -> bool {
+        match self {
+            Self::Uring(ring) => ring.rest(),
+            // What did not fit into the last wait has had its edge.
+            Self::Readiness(ring) if ring.has_more() => return false,
+            Self::Readiness(_) | Self::Simulated(_) => {}
+        }
+        !self.wants_turn()
+    }
+
+    /// How long the core may sleep although nothing shows, in nanoseconds. `turn` knows by itself;
+    /// this is for who waits elsewhere.
+    pub(crate) fn longest_sleep(&self) -> Option<u64> {
+        match self {
+            Self::Uring(ring) => ring.longest_sleep(),
+            Self::Readiness(ring) => ring.longest_sleep(),
+            Self::Simulated(_) => None,
+        }
+    }
+
     /// A result that a pool thread has sent back through the mailbox.
     pub(crate) fn complete_from_pool(&mut self, token: Token, result: i32) -> Completion {
         match self {
@@ -231,8 +253,9 @@ impl Ring {
         }
     }
 
-    /// Readable when a turn would find something. A simulated ring has nothing that a kernel knows.
-    pub(crate) fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+    /// Readable when something has come up since `rest`. A simulated ring has nothing that a kernel
+    /// knows.
+    pub(crate) fn as_fd(&mut self) -> Option<BorrowedFd<'_>> {
         match self {
             Self::Uring(ring) => Some(ring.as_fd()),
             Self::Readiness(ring) => Some(ring.as_fd()),

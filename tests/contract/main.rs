@@ -12,6 +12,7 @@
 //!     off_core      giving a descriptor away
 //!     accept        the process's limit of descriptors; a simulated kernel has its own shortages
 //!     many          ten thousand descriptors, and a process of clients
+//!     guest         a core driven by the loop of somebody else
 //!     start         filters, limits, the environment; the slack of a thread's timers
 //! ```
 //!
@@ -23,6 +24,7 @@ mod accept;
 mod cancel;
 mod close;
 mod common;
+mod guest;
 mod half;
 mod handover;
 mod many;

@@ -9,10 +9,25 @@
 //! | `axum_layers` | layers of tower: a limit, load shedding, compression; and a time limit |
 //! | `hyper_get` | hyper's client |
 //! | `quic_echo` | QUIC by quinn, on a socket of the standard library |
+//! | `grpc_store`, `grpc_call` | gRPC by tonic: server and client, every kind of call, deadlines |
+//! | `axum_links` | reqwest and sqlx, which need tokio, in a sidecar |
+//! | `tower_get` | a client in layers of tower: trace, retry, rate, concurrency, time limit |
+//! | `worker_pool` | channels, codecs, trackers: work shared out, answered in order |
+//! | `tokio_guest` | quoit inside a program of tokio's |
 
 pub mod chat;
+pub mod deadline;
+pub mod grpc;
+pub mod grpc_client;
+pub mod grpc_status;
+pub mod guest;
 pub mod hello;
 pub mod kv;
 pub mod layers;
+pub mod links;
 pub mod notes;
 pub mod quic;
+pub mod sidecar;
+pub mod timed;
+pub mod tower_client;
+pub mod worker_pool;

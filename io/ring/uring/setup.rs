@@ -175,8 +175,8 @@ impl Refusal {
             ),
             Some(libc::ENOSYS | libc::EOPNOTSUPP) => (
                 "this kernel or sandbox has no io_uring".into(),
-                "run Linux 6.1 or newer, with a seccomp profile (Podman's default has none of them) \
-                 or a sandbox that allows io_uring_setup, io_uring_enter and io_uring_register",
+                "run Linux 6.1 or newer, and allow io_uring_setup, io_uring_enter and \
+                 io_uring_register in the sandbox or its seccomp profile (Podman's forbids them)",
             ),
             Some(libc::ENOMEM) => (
                 "no locked memory is left for a ring".into(),
