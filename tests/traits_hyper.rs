@@ -101,11 +101,8 @@ async fn a_foreign_sleep_is_replaced() {
     struct Never;
     impl Future for Never {
         type Output = ();
-        fn poll(
-            self: Pin<&mut Self>,
-            _: &mut std::task::Context<'_>,
-        ) -> std::task::Poll<Self::Output> {
-            std::task::Poll::Pending
+        fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
+            Poll::Pending
         }
     }
     impl hyper::rt::Sleep for Never {}
