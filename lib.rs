@@ -31,7 +31,7 @@
 
 extern crate self as quoit;
 
-mod io;
+pub mod io;
 mod runtime;
 
 pub use io::buffer::BufferCounters;

@@ -63,6 +63,10 @@ pub(crate) enum Wait {
     Writable,
     /// Nothing is in flight.
     Idle,
+    /// The same three, of a foreign descriptor.
+    ForeignReadable,
+    ForeignWritable,
+    ForeignIdle,
 }
 
 /// What another thread may tell a core.
@@ -74,6 +78,8 @@ pub(crate) enum Message {
     FinishStream(Key),
     /// The last handle of a listener was dropped elsewhere.
     ReleaseListener(Key),
+    /// A foreign descriptor is not watched any more: that was dropped elsewhere.
+    ReleaseForeign(Key),
     /// A future that waited was dropped elsewhere.
     Withdraw { key: Key, wait: Wait, waiter: WaiterId },
     /// A read that had taken bytes was dropped elsewhere: they are with the socket.

@@ -1,3 +1,8 @@
+//! Readiness of descriptors that are not quoit's own: [`AsyncFd`]. Its own sockets and files are in
+//! [`net`](crate::net) and [`fs`](crate::fs).
+//!
+//! # Reading the code
+//!
 //! The proactor and all that does I/O. It knows `Waker`, never a task.
 //!
 //! ```text
@@ -19,6 +24,7 @@
 
 mod alarm;
 pub(crate) mod allowance;
+pub(crate) mod async_fd;
 pub(crate) mod buffer;
 pub(crate) mod clock;
 mod descriptor;
@@ -42,5 +48,8 @@ pub(crate) mod system;
 pub(crate) mod tables;
 pub(crate) mod timed;
 pub(crate) mod timers;
+#[doc(hidden)]
 pub mod trace;
 pub(crate) mod waiters;
+
+pub use self::async_fd::{AsyncFd, AsyncFdReadyGuard, Interest, Ready, TryIoError};

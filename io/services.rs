@@ -31,6 +31,8 @@ pub(crate) enum Kind {
     Operation = 6,
     Linger = 7,
     AcceptAgain = 8,
+    ForeignReadable = 9,
+    ForeignWritable = 10,
 }
 
 impl Kind {
@@ -53,6 +55,8 @@ impl Kind {
             6 => Self::Operation,
             7 => Self::Linger,
             8 => Self::AcceptAgain,
+            9 => Self::ForeignReadable,
+            10 => Self::ForeignWritable,
             _ => return None,
         };
         Some((kind, key))

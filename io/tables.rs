@@ -14,11 +14,12 @@ use std::collections::BTreeMap;
 use std::os::fd::IntoRawFd;
 use std::task::Poll;
 
+use crate::io::async_fd::foreign::Foreign;
 use crate::io::mailbox::{Key, Message, Wait, WaiterId};
 use crate::io::net::listener::Listener;
 use crate::io::net::stream::{Away, Farewell, Remains, Stream};
 use crate::io::operation::{self, Operations};
-use crate::io::request::{Completion, Token};
+use crate::io::request::{Completion, Interest, Token};
 use crate::io::services::{Kind, Services};
 use crate::io::slab::Slab;
 use crate::io::waiters::Caller;
@@ -28,6 +29,7 @@ pub(crate) struct Tables {
     pub(crate) services: Services,
     pub(crate) streams: Slab<Stream>,
     pub(crate) listeners: Slab<Listener>,
+    pub(crate) foreign: Slab<Foreign>,
     pub(crate) operations: Operations,
     /// The lines of streams that have left with futures waiting, under the names that these know.
     away: BTreeMap<Key, Away>,
@@ -35,8 +37,9 @@ pub(crate) struct Tables {
 
 impl Tables {
     pub(crate) fn new(services: Services) -> Self {
-        let (streams, listeners, operations) = (Slab::new(), Slab::new(), Slab::new());
-        Self { services, streams, listeners, operations, away: BTreeMap::new() }
+        let (streams, listeners, foreign) = (Slab::new(), Slab::new(), Slab::new());
+        let operations = Slab::new();
+        Self { services, streams, listeners, foreign, operations, away: BTreeMap::new() }
     }
 
     /// A stream is bound to this core; `before` is what it was called when this core had it last,
@@ -142,6 +145,17 @@ impl Tables {
                 listener.on_accept(key, completion, services);
                 self.settle_listener(key);
             }
+            Kind::ForeignReadable | Kind::ForeignWritable => {
+                let Some(foreign) = self.foreign.get_mut(key) else {
+                    return self.on_stranger(completion);
+                };
+                let interest = match kind {
+                    Kind::ForeignReadable => Interest::Readable,
+                    _ => Interest::Writable,
+                };
+                foreign.on_poll(interest, completion, services);
+                self.settle_foreign(key);
+            }
             Kind::Operation => {
                 let outcome = i64::from(completion.result);
                 operation::finish(&mut self.operations, key, outcome, services);
@@ -186,6 +200,7 @@ impl Tables {
                 }
             }
             Message::ReleaseListener(key) => self.release_listener(key),
+            Message::ReleaseForeign(key) => self.release_foreign(key),
             Message::ReleaseOperation(key) => self.release_operation(key),
             Message::Withdraw { key, wait: Wait::Accept, waiter } => {
                 if let Some(listener) = self.listeners.get_mut(key) {
@@ -195,6 +210,21 @@ impl Tables {
             Message::Withdraw { key, wait: Wait::Incoming, waiter } => {
                 if let Some(listener) = self.listeners.get_mut(key) {
                     listener.overlook(waiter, &mut self.services);
+                }
+            }
+            Message::Withdraw { key, wait: Wait::ForeignReadable, waiter } => {
+                if let Some(foreign) = self.foreign.get_mut(key) {
+                    foreign.overlook(Interest::Readable, waiter, &mut self.services);
+                }
+            }
+            Message::Withdraw { key, wait: Wait::ForeignWritable, waiter } => {
+                if let Some(foreign) = self.foreign.get_mut(key) {
+                    foreign.overlook(Interest::Writable, waiter, &mut self.services);
+                }
+            }
+            Message::Withdraw { key, wait: Wait::ForeignIdle, waiter } => {
+                if let Some(foreign) = self.foreign.get_mut(key) {
+                    foreign.stays(waiter, &mut self.services);
                 }
             }
             Message::Withdraw { key, wait, waiter } => self.withdraw(key, wait, waiter),
@@ -221,9 +251,12 @@ impl Tables {
         caller: &mut Caller<'_>,
     ) {
         let services = &mut self.services;
-        if wait == Wait::Incoming {
-            // It stands in no line.
-        } else if wait == Wait::Accept {
+        // Who only looks stands in no line. Who moves a resource does so only once it is being
+        // quiesced.
+        if !matches!(wait, Wait::Accept | Wait::Read | Wait::Write) {
+            return;
+        }
+        if wait == Wait::Accept {
             if let Some(listener) = self.listeners.get_mut(key) {
                 let _: Poll<()> = listener.wait(waiter, caller, services);
             }
@@ -231,9 +264,7 @@ impl Tables {
             let _: Poll<()> = match wait {
                 Wait::Read => stream.receive.wait(waiter, caller, services),
                 Wait::Write | Wait::Accept => stream.send.wait(waiter, caller, services),
-                // Who only looks stands in no line. Who moves a stream does so only once it is
-                // being quiesced.
-                Wait::Incoming | Wait::Readable | Wait::Writable | Wait::Idle => Poll::Pending,
+                _ => Poll::Pending,
             };
         }
     }
@@ -283,6 +314,28 @@ impl Tables {
         }
     }
 
+    pub(crate) fn release_foreign(&mut self, key: Key) {
+        if let Some(foreign) = self.foreign.get_mut(key) {
+            foreign.release(key, &mut self.services);
+            self.settle_foreign(key);
+        }
+    }
+
+    fn settle_foreign(&mut self, key: Key) {
+        if self.foreign.get_mut(key).is_some_and(|foreign| foreign.is_over()) {
+            self.close_foreign(key);
+        }
+    }
+
+    /// Takes a foreign descriptor off the table: none of its polls is in flight. Its file may stay
+    /// open elsewhere, so the ring has to be told while our number is open.
+    pub(crate) fn close_foreign(&mut self, key: Key) {
+        if let Some(foreign) = self.foreign.remove(key) {
+            self.services.ring.unwatch(foreign.number());
+            foreign.close(&mut self.services);
+        }
+    }
+
     /// Takes a stream off the table when it is closed and the kernel has let go of it.
     pub(crate) fn settle_stream(&mut self, key: Key) {
         let Some(stream) = self.streams.get_mut(key) else { return };
@@ -309,6 +362,9 @@ impl Tables {
         self.services.closing = true;
         for key in self.listeners.keys() {
             self.release_listener(key);
+        }
+        for key in self.foreign.keys() {
+            self.release_foreign(key);
         }
         let streams = self.streams.keys();
         for key in &streams {

@@ -86,6 +86,8 @@ pub struct Metrics {
     pub streams_open: usize,
     /// Streams whose receive waits for a buffer.
     pub streams_starved: usize,
+    /// Descriptors of others that the core watches for an [`AsyncFd`](crate::io::AsyncFd).
+    pub descriptors_watched: usize,
     /// Listeners that are open.
     pub listeners_open: usize,
     /// Connections that the core has taken from the kernel and that wait for `accept`.
@@ -126,6 +128,7 @@ impl Metrics {
             buffers: census.buffers,
             streams_open: census.streams,
             streams_starved: census.streams_starved,
+            descriptors_watched: census.foreign,
             listeners_open: census.listeners,
             connections_waiting: census.accept_queue,
             operations_open: census.operations,

@@ -153,3 +153,29 @@ fn an_echoed_message_allocates_nothing() {
         }
     }
 }
+
+/// A keep-alive timer is put off by every request.
+#[test]
+fn putting_off_a_timer_of_hyper_allocates_nothing() {
+    use hyper::rt::Timer;
+    use quoit::rt::QuoitTimer;
+
+    for ring in [RingChoice::Uring, RingChoice::Readiness] {
+        let Ok(runtime) = Runtime::builder().ring(ring).build() else { continue };
+        let allocated = runtime.block_on(async {
+            let hour = std::time::Duration::from_secs(3600);
+            let mut sleep = QuoitTimer.sleep(hour);
+            assert!(futures::poll!(&mut sleep).is_pending());
+            let mut before = 0;
+            for round in 0..WARM_UP + MESSAGES {
+                if round == WARM_UP {
+                    before = COUNT.get();
+                }
+                QuoitTimer.reset(&mut sleep, QuoitTimer.now() + hour);
+                assert!(futures::poll!(&mut sleep).is_pending());
+            }
+            COUNT.get() - before
+        });
+        assert_eq!(allocated, 0, "{ring:?}");
+    }
+}

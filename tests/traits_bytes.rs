@@ -1,5 +1,5 @@
-//! Leases as `Bytes`, and the buffers of the crate `bytes` lent to the kernel, on all rings. What is
-//! lent comes back, whoever drops it last.
+//! Leases as `Bytes`, and the buffers of the crate `bytes` lent to the kernel, on all rings. What
+//! is lent comes back, whoever drops it last.
 //!
 //! A simulated socket may hold as little as one byte: who sends more needs somebody who receives.
 

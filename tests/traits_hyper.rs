@@ -11,6 +11,9 @@ use std::io::{IoSlice, Read as _, Write as _};
 use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use futures::poll;
@@ -98,15 +101,97 @@ async fn a_foreign_sleep_is_replaced() {
     struct Never;
     impl Future for Never {
         type Output = ();
-        fn poll(
-            self: Pin<&mut Self>,
-            _: &mut std::task::Context<'_>,
-        ) -> std::task::Poll<Self::Output> {
-            std::task::Poll::Pending
+        fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
+            Poll::Pending
         }
     }
     impl hyper::rt::Sleep for Never {}
     let mut sleep: Pin<Box<dyn hyper::rt::Sleep>> = Box::pin(Never);
     QuoitTimer.reset(&mut sleep, QuoitTimer.now() + Duration::from_secs(1));
     sleep.await;
+}
+
+/// Counts how often it was woken.
+#[derive(Default)]
+struct Wakes(AtomicUsize);
+
+impl Wake for Wakes {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Wakes {
+    fn count(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// One task may read while another one writes: each is woken for its own direction.
+#[quoit::test]
+async fn reading_and_writing_have_their_own_wakers() {
+    let (mut stream, mut peer) = with_std().await;
+    let (reader, writer) = (Arc::<Wakes>::default(), Arc::<Wakes>::default());
+    let (read_waker, write_waker) = (Waker::from(reader.clone()), Waker::from(writer.clone()));
+    let (mut reads, mut writes) =
+        (Context::from_waker(&read_waker), Context::from_waker(&write_waker));
+    let mut memory = [MaybeUninit::uninit(); 64];
+    let mut buffer = ReadBuf::uninit(&mut memory);
+    assert!(Pin::new(&mut stream).poll_read(&mut reads, buffer.unfilled()).is_pending());
+    let mut written = 0;
+    let mut waits = 0;
+    // Many turns without room: the kernel grows its buffers meanwhile.
+    while waits < 5 {
+        match Pin::new(&mut stream).poll_write(&mut writes, &[7; 100_000]) {
+            Poll::Ready(count) => (written, waits) = (written + count.unwrap(), 0),
+            Poll::Pending => {
+                waits += 1;
+                time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+    }
+    assert_eq!(reader.count(), 0);
+    let told = writer.count();
+    peer.write_all(b"request").unwrap();
+    until("the reader is woken", || reader.count() > 0).await;
+    assert_eq!(writer.count(), told, "there is no room yet");
+    assert!(Pin::new(&mut stream).poll_read(&mut reads, buffer.unfilled()).is_ready());
+    assert_eq!(buffer.filled(), b"request");
+    let told = reader.count();
+    let rest = std::thread::spawn(move || peer.read_exact(&mut vec![0; written]).map(|()| peer));
+    until("the writer is woken", || writer.count() > 0).await;
+    let _peer = rest.join().unwrap().unwrap();
+    assert_eq!(reader.count(), told, "nothing came");
+}
+
+async fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let waiting = async {
+        while !condition() {
+            time::sleep(Duration::from_micros(200)).await;
+        }
+    };
+    timeout(SOON, waiting).await.unwrap_or_else(|_| panic!("{what}: not in {SOON:?}"));
+}
+
+/// What was committed by a native send, and could not be sent, is told by the next call.
+#[quoit::test]
+async fn the_error_of_a_delayed_write_is_told() {
+    let (mut stream, peer) = with_std().await;
+    let committed = Box::pin(stream.send(vec![7; 30_000_000]));
+    assert!(futures::poll!(committed).is_pending());
+    socket2::SockRef::from(&peer).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(peer);
+    let flushed = timeout(SOON, poll_fn(|cx| Pin::new(&mut stream).poll_flush(cx))).await.unwrap();
+    assert_eq!(flushed.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+    let written = poll_fn(|cx| Pin::new(&mut stream).poll_write(cx, b"more")).await;
+    assert!(written.is_err());
+    let ended = poll_fn(|cx| Pin::new(&mut stream).poll_shutdown(cx)).await;
+    assert!(ended.is_err(), "not all that was committed has gone out before the end");
+}
+
+/// Without it a response of two small writes waits for the peer's delayed acknowledgement.
+#[quoit::test]
+async fn small_writes_do_not_wait_for_acknowledgements() {
+    let (client, server) = common::pair().await;
+    assert!(client.nodelay().unwrap() && server.nodelay().unwrap());
 }

@@ -1,15 +1,17 @@
 //! What keeps coming as `futures_core::Stream`, on all rings: connections, leases, ticks. A stream
-//! that is kept and not polled is in nobody's way, and none goes on after its end.
+//! that is kept and not polled is in nobody's way, and none goes on after its end. Under many seeds
+//! they are in `explore`.
 
 #![allow(clippy::unwrap_used, reason = "a failure is a panic here")]
 
 mod common;
 
+use std::io;
 use std::time::Duration;
 
 use futures::stream::FusedStream;
 use futures::{FutureExt, Stream, StreamExt, TryStreamExt, poll};
-use quoit::__private::books_here;
+use quoit::__private::{books_here, is_simulated};
 use quoit::net::{TcpListener, TcpStream};
 use quoit::time::{self, Instant, interval};
 
@@ -19,6 +21,20 @@ async fn listen() -> (TcpListener, std::net::SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     (listener, address)
+}
+
+/// The next connection. A simulated kernel runs out of descriptors now and then: that is told, and
+/// the stream goes on.
+async fn next<S>(incoming: &mut S) -> TcpStream
+where
+    S: Stream<Item = io::Result<TcpStream>> + FusedStream + Unpin,
+{
+    loop {
+        match soon("a connection", incoming.next()).await.unwrap() {
+            Ok(stream) => return stream,
+            Err(error) => assert!(is_simulated() && !incoming.is_terminated(), "{error}"),
+        }
+    }
 }
 
 #[quoit::test(seeds = 8)]
@@ -34,7 +50,7 @@ async fn connections_come_one_after_another() {
     let mut numbers = Vec::new();
     let mut incoming = listener.incoming();
     while numbers.len() < 5 {
-        let stream = soon("a connection", incoming.next()).await.unwrap().unwrap();
+        let stream = next(&mut incoming).await;
         assert!(stream.nodelay().unwrap(), "as accept has it");
         assert_eq!(stream.local_addr().unwrap(), address);
         numbers.push(stream.recv().await.unwrap()[0]);
@@ -46,7 +62,7 @@ async fn connections_come_one_after_another() {
 }
 
 /// One that waits for a connection and is not polled again takes it from nobody.
-#[quoit::test(seeds = 8)]
+#[quoit::test]
 async fn a_stream_that_nobody_polls_is_in_nobodys_way() {
     let (listener, address) = listen().await;
     let (mut idle, mut other) = (listener.incoming(), listener.incoming());
@@ -72,7 +88,7 @@ async fn a_stream_that_nobody_polls_is_in_nobodys_way() {
 }
 
 /// Whoever asked before a stream did goes before it.
-#[quoit::test(seeds = 8)]
+#[quoit::test]
 async fn reads_and_accepts_keep_their_order() {
     let (listener, address) = listen().await;
     let mut accepting = listener.accept();
@@ -104,7 +120,7 @@ fn listener_has_none_waiting() -> bool {
     books.connections_accepted == books.connections_delivered
 }
 
-#[quoit::test(seeds = 8)]
+#[quoit::test]
 async fn a_dropped_stream_leaves_its_connections_to_the_listener() {
     let (listener, address) = listen().await;
     let mut incoming = listener.into_incoming();
@@ -152,7 +168,7 @@ async fn an_error_is_the_last() {
     theirs.abort();
     let mut leases = ours.leases();
     let error = soon("the reset", leases.next()).await.unwrap().unwrap_err();
-    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
     assert!(leases.is_terminated() && leases.next().await.is_none());
 }
 
@@ -178,7 +194,7 @@ async fn on_another_core_it_names_the_owner_and_ends() {
 }
 
 /// For what takes a stream for good: it crosses threads, and needs no pinning.
-#[quoit::test(seeds = 4)]
+#[quoit::test]
 async fn a_stream_can_be_sent_to_a_task_and_joined_with_others() {
     let (listener, address) = listen().await;
     let server = quoit::spawn(listener.into_incoming().take(3).try_for_each_concurrent(

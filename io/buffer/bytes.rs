@@ -78,8 +78,8 @@ unsafe impl IoBuf for Bytes {
     }
 }
 
-// SAFETY: the bytes lie in a heap block, of which each `BytesMut` has its part alone; the part stays
-// in place until it is reached through `&mut`.
+// SAFETY: the bytes lie in a heap block, of which each `BytesMut` has its part alone; the part
+// stays in place until it is reached through `&mut`.
 unsafe impl IoBuf for BytesMut {
     fn stable_ptr(&self) -> *const u8 {
         self.as_ptr()

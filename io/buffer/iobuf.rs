@@ -12,8 +12,8 @@ use super::slice::{Slice, resolve};
 /// Memory that the kernel may read: a buffer to send or write from.
 ///
 /// Implemented by `Vec<u8>`, `Box<[u8]>`, `Arc<[u8]>`, `String`, `&'static [u8]`, `&'static str`,
-/// [`Lease`](super::Lease), [`AlignedBuf`](super::AlignedBuf), with the feature `bytes` by `Bytes` and
-/// `BytesMut`, and by [`Slice`] of any of them.
+/// [`Lease`](super::Lease), [`AlignedBuf`](super::AlignedBuf), with the feature `bytes` by `Bytes`
+/// and `BytesMut`, and by [`Slice`] of any of them.
 ///
 /// ```
 /// use quoit::buffer::IoBuf;
@@ -65,9 +65,9 @@ pub unsafe trait IoBuf: Unpin + 'static {
 /// | `Box<[u8]>`, [`AlignedBuf`](super::AlignedBuf) | its length | the old bytes follow the `n` |
 /// | [`Slice<B>`](Slice) | its range | a vector grows as needed, never shrinks |
 ///
-/// A read that fails leaves the length as it was. `Vec::new()` has no room: reading into it returns
-/// 0 at once, which looks like the end of the stream; give it a capacity, as `BytesMut::new()`. To append to a vector,
-/// read into what lies behind its bytes:
+/// A read that fails leaves the length as it was. `Vec::new()` (or `BytesMut::new()`) has no room:
+/// reading into it returns 0 at once, which looks like the end of the stream; give it a capacity.
+/// To append to a vector, read into what lies behind its bytes:
 ///
 /// ```
 /// use quoit::buffer::IoBufMut;

@@ -75,7 +75,7 @@ impl Entry for ListenerEntry {
 }
 
 impl<E: Entry> Binding<E> {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let unbound = UNBOUND | mailbox::current_core();
         Self { core: AtomicU64::new(unbound), key: AtomicU64::new(NOTHING), entry: PhantomData }
     }
@@ -83,7 +83,7 @@ impl<E: Entry> Binding<E> {
     /// The entry on this core, making one at the first use. `insert` is told what the entry was
     /// called, if this core had it last.
     #[inline]
-    pub(super) fn bind(
+    pub(crate) fn bind(
         &self,
         what: &str,
         proactor: &Proactor,
@@ -119,35 +119,35 @@ impl<E: Entry> Binding<E> {
 
     /// The entry, if it is on this core, the current one.
     #[inline]
-    pub(super) fn key_on(&self, here: CoreId) -> Option<Key> {
+    pub(crate) fn key_on(&self, here: CoreId) -> Option<Key> {
         (self.core.load(Ordering::Relaxed) == here).then(|| self.key())
     }
 
     #[inline]
-    pub(super) fn key(&self) -> Key {
+    pub(crate) fn key(&self) -> Key {
         let packed = self.key.load(Ordering::Relaxed);
         Key { index: packed as u32, generation: (packed >> 32) as u32 }
     }
 
     /// The owner; zero while there is none, or none yet.
-    pub(super) fn core(&self) -> CoreId {
+    pub(crate) fn core(&self) -> CoreId {
         let core = self.core.load(Ordering::Acquire);
         if core & UNBOUND == 0 { core } else { 0 }
     }
 
     /// Where it lingers when it is dropped without a core. `None`: nowhere.
-    pub(super) fn home(&self) -> Option<CoreId> {
+    pub(crate) fn home(&self) -> Option<CoreId> {
         let core = self.core.load(Ordering::Acquire);
         (core != HOMELESS).then_some(core & !UNBOUND)
     }
 
     /// Its core lets go of it.
-    pub(super) fn unbind(&self) {
+    pub(crate) fn unbind(&self) {
         self.core.fetch_or(UNBOUND, Ordering::Release);
     }
 
     /// What has no core shall have no home either.
-    pub(super) fn forget_home(&self) {
+    pub(crate) fn forget_home(&self) {
         self.core.store(HOMELESS, Ordering::Relaxed);
     }
 }

@@ -150,7 +150,6 @@ pub(crate) trait Bound {
     }
 
     /// The same for what may wait and has no place in line, within the allowance.
-    #[cfg(any(feature = "tokio-io", feature = "futures-io", feature = "hyper"))]
     #[inline]
     fn poll<R>(
         &self,

@@ -1,8 +1,8 @@
 //! TCP: listeners, streams, and the state machines behind them. `guide.md` is the public text.
 
-mod binding;
+pub(crate) mod binding;
 mod connect;
-mod handle;
+pub(crate) mod handle;
 pub(crate) mod listener;
 #[cfg(test)]
 pub(crate) mod sizes;

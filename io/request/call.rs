@@ -6,7 +6,7 @@
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use super::answer;
 use super::net::SocketAddress;
@@ -200,6 +200,31 @@ pub(crate) fn unread(descriptor: RawFd) -> usize {
     // SAFETY: FIONREAD fills one int.
     let result = unsafe { libc::ioctl(descriptor, libc::FIONREAD, &raw mut count) };
     if result < 0 { 0 } else { usize::try_from(count).unwrap_or(0) }
+}
+
+/// A duplicate of a descriptor, to be polled. `EPERM` with a reason for one whose readiness says
+/// nothing: io_uring would call it ready at all times, so it is epoll that is asked on every ring.
+pub(crate) fn watchable(descriptor: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    // SAFETY: no pointers.
+    let number = check(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) } as isize)? as RawFd;
+    // SAFETY: the kernel has just made it for us.
+    let probe = unsafe { OwnedFd::from_raw_fd(number) };
+    let mut event = libc::epoll_event { events: 0, u64: 0 };
+    let (add, number) = (libc::EPOLL_CTL_ADD, descriptor.as_raw_fd());
+    // SAFETY: one valid event, which the call only reads.
+    let added = unsafe { libc::epoll_ctl(probe.as_raw_fd(), add, number, &raw mut event) };
+    if let Err(error) = check(added as isize) {
+        return Err(if error.raw_os_error() == Some(libc::EPERM) {
+            io::Error::new(
+                error.kind(),
+                "a regular file or a directory is always ready, so it cannot be waited for \
+                 (epoll_ctl(2), EPERM); use quoit::fs for files",
+            )
+        } else {
+            error
+        });
+    }
+    descriptor.try_clone_to_owned()
 }
 
 /// Receives what is there into a slice, or answers `-EAGAIN`.

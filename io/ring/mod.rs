@@ -161,6 +161,15 @@ impl Ring {
         }
     }
 
+    /// As `forget`, for a descriptor whose file others may hold open: closing the number would not
+    /// end its registration, which names a number that cannot be used to end it any more.
+    pub(crate) fn unwatch(&mut self, descriptor: i32) {
+        match self {
+            Self::Uring(_) | Self::Simulated(_) => {}
+            Self::Readiness(ring) => ring.unwatch(descriptor),
+        }
+    }
+
     /// Gives buffers to lend to receives.
     pub(crate) fn provide(&mut self, buffers: impl Iterator<Item = Provided>) {
         match self {

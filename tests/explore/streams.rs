@@ -1,5 +1,5 @@
-//! Streams of connections, leases and ticks: what a dropped one, or a dropped `next`, did not return
-//! goes to whoever asks next; and one that is kept and not polled holds up nobody.
+//! Streams of connections, leases and ticks: what a dropped one, or a dropped `next`, did not
+//! return goes to whoever asks next; and one that is kept and not polled holds up nobody.
 
 use std::rc::Rc;
 use std::time::Duration;

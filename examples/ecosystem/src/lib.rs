@@ -8,6 +8,7 @@
 //! | `axum_chat` | WebSocket, by tungstenite on the upgraded stream |
 //! | `axum_layers` | layers of tower: a limit, load shedding, compression; and a time limit |
 //! | `hyper_get` | hyper's client |
+//! | `quic_echo` | QUIC by quinn, on a socket of the standard library |
 //! | `grpc_store`, `grpc_call` | gRPC by tonic: server and client, every kind of call, deadlines |
 //! | `axum_links` | reqwest and sqlx, which need tokio, in a sidecar |
 //! | `tower_get` | a client in layers of tower: trace, retry, rate, concurrency, time limit |
@@ -25,6 +26,7 @@ pub mod kv;
 pub mod layers;
 pub mod links;
 pub mod notes;
+pub mod quic;
 pub mod sidecar;
 pub mod timed;
 pub mod tower_client;

@@ -186,7 +186,7 @@ impl Stream {
         match wait {
             Wait::Read => self.receive.withdraw(waiter, services),
             Wait::Readable => self.receive.overlook(waiter, services),
-            Wait::Write | Wait::Accept | Wait::Incoming => self.send.withdraw(waiter, services),
+            Wait::Write => self.send.withdraw(waiter, services),
             Wait::Writable => self.send.overlook(waiter, services),
             Wait::Idle => {
                 let phase = self.phase();
@@ -203,6 +203,8 @@ impl Stream {
                     parting.movers.notify(&mut services.effects.wakers);
                 }
             }
+            // Those of other resources.
+            _ => {}
         }
     }
 

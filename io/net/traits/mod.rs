@@ -27,7 +27,6 @@ pub(super) mod streams;
 mod tokio;
 
 use super::handle::StreamHandle;
-#[cfg(any(feature = "tokio-io", feature = "futures-io", feature = "hyper"))]
 use super::{OwnedReadHalf, OwnedWriteHalf, ReadHalf, TcpStream, WriteHalf};
 
 /// A handle on a stream, or on one of its directions.

@@ -1,7 +1,8 @@
 //! Streams of what keeps coming: connections of a listener, leases of a connection.
 //!
 //! ```text
-//!   Incoming, IntoIncoming ──► Listener::poll_flow      Leases, IntoLeases ──► Receiving::poll_flow
+//!   Incoming, IntoIncoming ──► Listener::poll_flow
+//!   Leases, IntoLeases ──────► Receiving::poll_flow
 //! ```
 //!
 //! They hold a handle and what a waiting future would, and never an item: what nobody has asked for
@@ -106,17 +107,17 @@ pub struct IntoIncoming {
 
 impl TcpListener {
     /// The connections, one after another, as `incoming` of [`std::net::TcpListener`]: the streams
-    /// alone. Their peers' addresses are asked of them ([`TcpStream::peer_addr`]), which saves those
-    /// who do not want them a system call each.
+    /// alone. Their peers' addresses are asked of them ([`TcpStream::peer_addr`]), which saves
+    /// those who do not want them a system call each.
     ///
-    /// It may be kept and not polled, and stands in nobody's way meanwhile: connections that come go
-    /// to whoever asks for them, be it by [`accept`](Self::accept) or by another such stream.
+    /// It may be kept and not polled, and stands in nobody's way meanwhile: connections that come
+    /// go to whoever asks for them, be it by [`accept`](Self::accept) or by another such stream.
     ///
     /// # Errors
     ///
-    /// The items are those of [`accept`](Self::accept). While descriptors or memory are short, there
-    /// is an error now and then, and it goes on; any other is the last item, as a loop around it
-    /// would spin.
+    /// The items are those of [`accept`](Self::accept). While descriptors or memory are short,
+    /// there is an error now and then, and it goes on; any other is the last item, as a loop around
+    /// it would spin.
     ///
     /// # Cancel safety
     ///
@@ -197,8 +198,8 @@ pub struct IntoLeases<R> {
 impl TcpStream {
     /// What is received, lease after lease, up to the peer's end.
     ///
-    /// It may be kept and not polled, and stands in nobody's way meanwhile: what is received goes to
-    /// whoever reads next, in any way.
+    /// It may be kept and not polled, and stands in nobody's way meanwhile: what is received goes
+    /// to whoever reads next, in any way.
     ///
     /// # Errors
     ///
@@ -233,7 +234,8 @@ impl TcpStream {
         Leases { stream: &self.handle, flow: Flow::new(Wait::Readable) }
     }
 
-    /// As [`leases`](Self::leases), with the connection in it: for what takes a stream and keeps it.
+    /// As [`leases`](Self::leases), with the connection in it: for what takes a stream and keeps
+    /// it.
     ///
     /// # Errors
     ///

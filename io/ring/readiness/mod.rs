@@ -171,6 +171,18 @@ impl Readiness {
         self.sources.forget(number_of(descriptor));
     }
 
+    /// # Panics
+    ///
+    /// As `forget`.
+    pub(crate) fn unwatch(&mut self, descriptor: i32) {
+        let source = self.sources.get(number_of(descriptor));
+        if source.is_some_and(|source| source.is_registered()) {
+            self.counters.registrations += 1;
+            self.epoll.remove(descriptor);
+        }
+        self.forget(descriptor);
+    }
+
     pub(crate) fn provide(&mut self, buffers: impl Iterator<Item = Provided>) {
         for buffer in buffers {
             self.buffers.add(buffer);

@@ -2,8 +2,8 @@
 //!
 //! A future that waits keeps its place until it is polled or dropped. A stream may be kept for long
 //! and not polled, and in the line it would hold up all others. So it waits as an observer does:
-//! a wake goes to all of them, and whoever asks first takes what there is; but a read that has asked
-//! before it goes first.
+//! a wake goes to all of them, and whoever asks first takes what there is; but a read that has
+//! asked before it goes first.
 
 use std::io;
 use std::os::fd::RawFd;
