@@ -124,6 +124,10 @@ pub mod guide {
     #[cfg_attr(not(doctest), doc = include_str!("docs/links.md"))]
     #[doc = include_str!("docs/limits.md")]
     pub mod limits {}
+
+    #[cfg_attr(not(doctest), doc = include_str!("docs/links.md"))]
+    #[doc = include_str!("docs/observability.md")]
+    pub mod observability {}
 }
 
 #[doc(hidden)]
@@ -147,8 +151,3 @@ pub mod __private {
 #[cfg(doctest)]
 #[doc = include_str!("README.md")]
 mod readme {}
-
-/// So are those of the page on observability.
-#[cfg(doctest)]
-#[doc = include_str!("docs/observability.md")]
-mod observability {}

@@ -234,7 +234,7 @@ impl Builder {
     /// In a [simulation](crate::sim), where nothing takes time, they are not measured.
     ///
     /// It costs a look at the clock per poll, and one more each time the core goes from its I/O
-    /// back to its tasks: about 25 ns each. `docs/observability.md` has what that comes to.
+    /// back to its tasks: more than the poll of a small task does.
     ///
     /// ```
     /// let runtime = quoit::Runtime::builder().time_polls(true).build()?;

@@ -210,6 +210,10 @@ fn each_of_several_cores_is_watched_by_one_thread() {
     let ids = builder.run(move |core| {
         let reports = seen.clone();
         async move {
+            let start = Instant::now();
+            while threads_named("stl-two-stall").len() != 1 && start.elapsed() < LONG {
+                time::sleep(Duration::from_millis(1)).await;
+            }
             assert_eq!(threads_named("stl-two-stall").len(), 1, "one for both");
             let handle = core.handle(core.index()).clone();
             let id = handle.metrics().await.expect("it goes on").core;
@@ -226,17 +230,23 @@ fn each_of_several_cores_is_watched_by_one_thread() {
 
 #[test]
 fn nobody_looks_without_being_asked_and_nobody_stays() {
-    let name = |runtime: &Runtime| {
-        runtime.block_on(async {});
-        threads_named("stl-none")
+    // A thread names itself when it has started, and is gone a little after it was joined.
+    let until = |expected: &[&str]| {
+        let start = Instant::now();
+        while threads_named("stl-none") != expected {
+            assert!(start.elapsed() < LONG, "{:?}", threads_named("stl-none"));
+            thread::sleep(Duration::from_millis(1));
+        }
     };
     let builder = || Runtime::builder().thread_name("stl-none");
     let runtime = builder().on_stall(|_| ()).build().expect("a runtime");
-    assert!(name(&runtime).is_empty());
-    let runtime = builder().stall_limit(LIMIT).build().expect("a runtime");
-    assert_eq!(name(&runtime), ["stl-none-stall"]);
+    runtime.block_on(time::sleep(Duration::from_millis(100)));
+    until(&[]);
+    let watched = builder().stall_limit(LIMIT).build().expect("a runtime");
+    until(&["stl-none-stall"]);
+    drop(watched);
+    until(&[]);
     drop(runtime);
-    assert!(threads_named("stl-none").is_empty(), "it ends with its runtime");
 }
 
 #[test]
