@@ -9,7 +9,7 @@ fn nothing_is_promised_by_hand() {
         [concat!("uns", "afe {"), concat!("uns", "afe impl"), concat!("Send", "Wrapper")];
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut files = Vec::new();
-    for folder in ["src", "src/bin", "../../http", "../../http/tests/serve"] {
+    for folder in ["src", "src/bin", "src/kv", "../../http", "../../http/tests/serve"] {
         let entries =
             fs::read_dir(package.join(folder)).unwrap().map(|entry| entry.unwrap().path());
         files.extend(entries.filter(|path| path.extension().is_some_and(|kind| kind == "rs")));
