@@ -216,24 +216,24 @@ impl Queue {
             let mut pushed = pin!(self.pushed.notified());
             pushed.as_mut().enable();
             let idle = match self.step(&work).await {
-                Ok(true) => Duration::ZERO,
-                Ok(false) => POLL,
+                Ok(there_was) => {
+                    wait = AGAIN.0;
+                    if there_was { Duration::ZERO } else { POLL }
+                }
                 Err(error) => {
-                    eprintln!("jobs: {error}; again in {wait:?}");
                     wait = (wait * 2).min(AGAIN.1);
+                    eprintln!("jobs: {error}; again in {wait:?}");
                     wait
                 }
             };
-            if idle == POLL {
-                wait = AGAIN.0;
-            }
             let rest = async {
                 match idle {
                     POLL => drop(timeout(POLL, pushed).await),
                     idle => sleep(idle).await,
                 }
             };
-            if let Either::Right(_) = select(pin!(rest), stop.as_mut()).await {
+            // In this order: the end comes before the next job, however many there are.
+            if let Either::Left(_) = select(stop.as_mut(), pin!(rest)).await {
                 return;
             }
         }

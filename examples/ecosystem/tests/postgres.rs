@@ -259,6 +259,14 @@ async fn jobs_are_done_once() {
     timeout(SOON, step).await.unwrap();
     assert!(*left.get_mut());
     assert!(!queue.step(async |_| Ok(())).await.unwrap());
+
+    // The end does not wait until there is nothing to do.
+    for _ in 0..3 {
+        queue.push("late").await.unwrap();
+    }
+    timeout(SOON, queue.work(async {}, async |_| Ok(()))).await.unwrap();
+    let waiting = "SELECT count(*) FROM jobs WHERE state = 'waiting'";
+    assert_eq!(client.query_one(waiting, &[]).await.unwrap().get::<_, i64>(0), 2);
 }
 
 /// The program itself: what one pushes, another does.
