@@ -20,6 +20,8 @@
 //! # .unwrap();
 //! ```
 //!
+//! Guides, for those who come from elsewhere and for those who deploy, are in [`guide`].
+//!
 //! # Reading the code
 //!
 //! The folders are the architecture: `io/` is the proactor and everything that does I/O, `runtime/`
@@ -32,8 +34,10 @@ extern crate self as quoit;
 mod io;
 mod runtime;
 
+pub use io::buffer::BufferCounters;
+pub use io::histogram::Histogram;
 pub use io::ring::{RingChoice, RingCounters, RingKind, RingReport};
-pub use io::services::ResourceCounters;
+pub use io::services::{ErrorCounters, ResourceCounters};
 #[cfg(feature = "macros")]
 pub use quoit_macros::{main, test};
 pub use runtime::{
@@ -58,6 +62,8 @@ pub mod net {
         ReuniteError, SendBuffer, TcpListener, TcpSocket, TcpStream, Timed, ToSocketAddrs,
         WriteHalf,
     };
+    #[cfg(feature = "futures-core")]
+    pub use crate::io::net::{Incoming, IntoIncoming, IntoLeases, Leases};
 }
 
 /// Signals of the process.
@@ -65,11 +71,17 @@ pub mod signal {
     pub use crate::io::signal::{ctrl_c, terminate};
 }
 
+/// What the stall detector reports: see [`Builder::stall_limit`].
+pub mod stall {
+    pub use crate::io::system::stack::Frame;
+    pub use crate::runtime::stall::{Stall, StallState};
+}
+
 /// Tasks: spawning, joining, blocking work.
 pub mod task {
     pub use crate::runtime::{
-        AbortHandle, AccessError, JoinError, JoinHandle, JoinSet, LocalKey, Scope, TaskId, id,
-        spawn, spawn_blocking, try_id, yield_now,
+        AbortHandle, AccessError, JoinError, JoinHandle, JoinSet, LocalKey, Scope,
+        TaskBuilder as Builder, TaskId, id, spawn, spawn_blocking, try_id, yield_now,
     };
 }
 
@@ -79,6 +91,39 @@ pub use runtime::{sim, time};
 #[cfg(feature = "hyper")]
 pub mod rt {
     pub use crate::runtime::hyper::{QuoitExecutor, QuoitTimer};
+}
+
+/// Guides: what is different from what you know, and how to run it where you do.
+///
+/// They are in `docs/`, too. Their programs are compiled and, where that can be, run as
+/// documentation tests.
+#[cfg(any(doc, doctest))]
+pub mod guide {
+    // The first definition of a link counts: that in `links.md` leads to a page, that at the end of
+    // a guide to a file. Tests shall be named after the guide, so they are without the former.
+    #[cfg_attr(not(doctest), doc = include_str!("docs/links.md"))]
+    #[doc = include_str!("docs/coming-from-tokio.md")]
+    pub mod coming_from_tokio {}
+
+    #[cfg_attr(not(doctest), doc = include_str!("docs/links.md"))]
+    #[doc = include_str!("docs/coming-from-node.md")]
+    pub mod coming_from_node {}
+
+    #[cfg_attr(not(doctest), doc = include_str!("docs/links.md"))]
+    #[doc = include_str!("docs/coming-from-asyncio.md")]
+    pub mod coming_from_asyncio {}
+
+    #[cfg_attr(not(doctest), doc = include_str!("docs/links.md"))]
+    #[doc = include_str!("docs/sharing-and-moving.md")]
+    pub mod sharing_and_moving {}
+
+    #[cfg_attr(not(doctest), doc = include_str!("docs/links.md"))]
+    #[doc = include_str!("docs/containers.md")]
+    pub mod containers {}
+
+    #[cfg_attr(not(doctest), doc = include_str!("docs/links.md"))]
+    #[doc = include_str!("docs/limits.md")]
+    pub mod limits {}
 }
 
 #[doc(hidden)]
@@ -102,3 +147,8 @@ pub mod __private {
 #[cfg(doctest)]
 #[doc = include_str!("README.md")]
 mod readme {}
+
+/// So are those of the page on observability.
+#[cfg(doctest)]
+#[doc = include_str!("docs/observability.md")]
+mod observability {}

@@ -16,14 +16,16 @@ pub(crate) struct Activity {
     /// Requests that came, and those among them whose response is not complete.
     requests: AtomicU64,
     in_flight: AtomicUsize,
-    /// Reads and writes that brought something.
+    /// HTTP/1 has not come to the next head yet: a body may still come whose response has ended.
+    in_message: AtomicBool,
+    /// Reads that brought something, and writes that did something for a request.
     reads: AtomicU64,
     writes: AtomicU64,
     /// The peer has not taken what is to be written, whose request may have ended: hyper is done
     /// with a body when it has all of it.
     stalled: AtomicBool,
-    /// When the last request was answered, or its answer taken, in nanoseconds since birth; and the
-    /// reads until it was answered.
+    /// When the last request was over, or something was last written for it, in nanoseconds since
+    /// birth; and the reads until it was over.
     idle_after: AtomicU64,
     reads_then: AtomicU64,
     /// A request has made a tunnel of one of the streams: silence says nothing any more.
@@ -38,6 +40,7 @@ impl Activity {
             born: Instant::now(),
             requests: AtomicU64::new(0),
             in_flight: AtomicUsize::new(0),
+            in_message: AtomicBool::new(false),
             reads: AtomicU64::new(0),
             writes: AtomicU64::new(0),
             stalled: AtomicBool::new(false),
@@ -52,8 +55,12 @@ impl Activity {
         self.reads.fetch_add(1, Relaxed);
     }
 
+    /// The peer has taken something of a response, or may send more of a request.
     pub(crate) fn has_written(&self) {
         self.writes.fetch_add(1, Relaxed);
+        if !self.is_busy() {
+            self.idle_after.store(self.age(), Relaxed);
+        }
     }
 
     /// Whether a write is waiting for the peer. It was not idle until the end of that.
@@ -80,7 +87,24 @@ impl Activity {
     }
 
     pub(crate) fn is_busy(&self) -> bool {
-        self.in_flight.load(Relaxed) > 0
+        self.in_flight.load(Relaxed) > 0 || self.in_message.load(Relaxed)
+    }
+
+    /// A request of HTTP/1 has come: until `await_head`, what is read may be of its body.
+    pub(crate) fn begin_message(&self) {
+        self.in_message.store(true, Relaxed);
+    }
+
+    /// HTTP/1 is done with a request and its response, and waits for another, or for the end.
+    pub(crate) fn await_head(&self) {
+        if self.in_message.swap(false, Relaxed) {
+            self.rest();
+        }
+    }
+
+    fn rest(&self) {
+        self.idle_after.store(self.age(), Relaxed);
+        self.reads_then.store(self.reads.load(Relaxed), Relaxed);
     }
 
     pub(crate) fn born(&self) -> Instant {
@@ -91,7 +115,7 @@ impl Activity {
         self.born + Duration::from_nanos(self.idle_after.load(Relaxed))
     }
 
-    /// Whether something came after the last request was answered.
+    /// Whether something came after the last request was over.
     pub(crate) fn has_read_since(&self) -> bool {
         self.reads.load(Relaxed) > self.reads_then.load(Relaxed)
     }
@@ -132,9 +156,8 @@ impl InFlight {
 impl Drop for InFlight {
     fn drop(&mut self) {
         let Self(activity) = self;
-        if activity.in_flight.fetch_sub(1, Relaxed) == 1 {
-            activity.idle_after.store(activity.age(), Relaxed);
-            activity.reads_then.store(activity.reads.load(Relaxed), Relaxed);
+        if activity.in_flight.fetch_sub(1, Relaxed) == 1 && !activity.is_busy() {
+            activity.rest();
         }
     }
 }

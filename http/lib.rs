@@ -39,11 +39,15 @@
 //!                connection.rs ──► protocol.rs   hyper's HTTP/1 or HTTP/2
 //!                  │                 ├─ wire.rs      below it: the socket
 //!                  │                 └─ service.rs   above it: the service
-//!                watch.rs  ◄── activity.rs   what those two saw: is it idle, is it too slow?
+//!                  │                 ├─ heads.rs     when HTTP/1 begins to wait for a head
+//!                  │                 └─ frames.rs    which writes of HTTP/2 are for a request
+//!                watch.rs  ◄── activity.rs   what those saw: is it idle, is it too slow?
 //! ```
 
 mod activity;
 mod connection;
+mod frames;
+mod heads;
 mod options;
 mod protocol;
 mod report;

@@ -18,6 +18,7 @@ use hyper::server::conn::{http1, http2};
 use pin_project_lite::pin_project;
 use quoit::rt::QuoitExecutor;
 
+use crate::heads::Heads;
 use crate::options::{Options, Versions};
 use crate::report::BoxError;
 use crate::service::{Application, Counted};
@@ -100,13 +101,17 @@ where
     }
 
     fn settle(mut self: Pin<&mut Self>, version: Version) {
-        let Taken::Unknown { wire, service, options } = self.as_mut().project_replace(Self::Over)
+        let Taken::Unknown { mut wire, service, options } =
+            self.as_mut().project_replace(Self::Over)
         else {
             return;
         };
+        wire.carry(version);
         self.set(match version {
             Version::Http1 => {
-                let connection = options.http1.serve_connection(wire, service).with_upgrades();
+                let mut http1 = options.http1.clone();
+                Heads::watch(&mut http1, wire.activity());
+                let connection = http1.serve_connection(wire, service).with_upgrades();
                 Self::Http1 { connection }
             }
             Version::Http2 => {

@@ -42,7 +42,12 @@ pub enum Trouble {
     /// The service panicked. Over HTTP/1 that ends the connection; over HTTP/2 it ends the stream,
     /// whose task is hyper's own, and only
     /// [`Metrics::tasks_panicked`](quoit::Metrics::tasks_panicked) tells of it.
-    Panic(JoinError),
+    Panic {
+        /// The other end.
+        peer: SocketAddr,
+        /// What it said.
+        error: JoinError,
+    },
 }
 
 impl fmt::Display for Trouble {
@@ -51,7 +56,7 @@ impl fmt::Display for Trouble {
             Self::Accept(error) => write!(f, "accept: {error}"),
             Self::Connection { peer, error } => write!(f, "{peer}: {error}"),
             Self::HeaderTimeout { peer } => write!(f, "{peer}: no request came in time"),
-            Self::Panic(error) => write!(f, "a connection's service: {error}"),
+            Self::Panic { peer, error } => write!(f, "{peer}: the service: {error}"),
         }
     }
 }
@@ -62,7 +67,7 @@ impl Error for Trouble {
             Self::Accept(error) => Some(error),
             Self::Connection { error, .. } => Some(&**error),
             Self::HeaderTimeout { .. } => None,
-            Self::Panic(error) => Some(error),
+            Self::Panic { error, .. } => Some(error),
         }
     }
 }

@@ -1,9 +1,8 @@
-//! The connections whose tasks run: who they are, and how to tell them that the end has come.
+//! The connections whose tasks run, and how to tell them that the end has come.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::mem;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Waker};
@@ -12,24 +11,18 @@ use crate::activity::Activity;
 
 #[derive(Debug, Default)]
 pub(crate) struct Roster {
-    members: RefCell<HashMap<u64, Entry>>,
+    members: RefCell<HashMap<u64, Option<Waker>>>,
     joined: Cell<u64>,
     /// Requests of the members that have left.
     requests: Cell<u64>,
     draining: Cell<bool>,
 }
 
-#[derive(Debug)]
-struct Entry {
-    peer: SocketAddr,
-    waker: Option<Waker>,
-}
-
 impl Roster {
-    pub(crate) fn join(self: &Rc<Self>, peer: SocketAddr, activity: Arc<Activity>) -> Member {
+    pub(crate) fn join(self: &Rc<Self>, activity: Arc<Activity>) -> Member {
         let id = self.joined.get();
         self.joined.set(id + 1);
-        self.members.borrow_mut().insert(id, Entry { peer, waker: None });
+        self.members.borrow_mut().insert(id, None);
         Member { roster: self.clone(), id, activity, waker: None }
     }
 
@@ -43,15 +36,11 @@ impl Roster {
         self.requests.get()
     }
 
-    pub(crate) fn peers(&self) -> Vec<SocketAddr> {
-        self.members.borrow().values().map(|entry| entry.peer).collect()
-    }
-
     /// Tells every member, and those that join later, to come to an end.
     pub(crate) fn drain(&self) {
         self.draining.set(true);
         let mut members = self.members.borrow_mut();
-        let wakers: Vec<Waker> = members.values_mut().filter_map(|e| e.waker.take()).collect();
+        let wakers: Vec<Waker> = members.values_mut().filter_map(Option::take).collect();
         drop(members); // a waker may run anything
         wakers.into_iter().for_each(Waker::wake);
     }
@@ -79,7 +68,7 @@ impl Member {
         if !self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
             self.waker = Some(cx.waker().clone());
             if let Some(entry) = self.roster.members.borrow_mut().get_mut(&self.id) {
-                let old = mem::replace(&mut entry.waker, self.waker.clone());
+                let old = mem::replace(entry, self.waker.clone());
                 drop(old);
             }
         }

@@ -208,9 +208,11 @@ impl<M> Serve<M> {
     /// How long a connection may be kept alive without a request in flight. Then it is closed as by
     /// a shutdown: GOAWAY over HTTP/2, FIN over HTTP/1. `None` is for ever.
     ///
-    /// A response that the peer has yet to take is in flight, except for what HTTP/2's flow control
-    /// holds back after its body has ended. Pings of HTTP/2 do not put
-    /// it off. It is off for an HTTP/2 connection of which a stream was upgraded, for such a stream
+    /// A response that the peer has yet to take is in flight, and so is, over HTTP/1, a request whose
+    /// body has yet to come, also after its response has ended. What HTTP/2's flow control holds back
+    /// after a response has ended is not, but each part of it that the peer takes puts the close off,
+    /// as does each part that is taken of a request. Pings and other frames of the connection itself
+    /// do not. It is off for an HTTP/2 connection of which a stream was upgraded, for such a stream
     /// may be silent for long.
     ///
     /// # Panics
@@ -296,8 +298,8 @@ impl<M> Serve<M> {
 
     /// Changes what this crate does not know of HTTP/1.
     ///
-    /// Leave hyper's `header_read_timeout` off: it also runs while a connection is idle, and this
-    /// crate has both timeouts on its own.
+    /// hyper's `timer` and `header_read_timeout` have no effect: this crate uses them, and has
+    /// timeouts of its own for heads and for idleness, which hyper does not tell apart.
     ///
     /// ```
     /// # async fn f(listener: quoit::net::TcpListener, router: axum::Router) {

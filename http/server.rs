@@ -5,6 +5,7 @@
 //!   stop ──► listener closed ──► everybody told ──► all ended, or time is over ──► Report
 //! ```
 
+use std::collections::HashMap;
 use std::future::{pending, poll_fn};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -15,7 +16,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use quoit::net::{Accept, TcpListener, TcpStream};
-use quoit::task::{JoinError, JoinSet};
+use quoit::task::{self, JoinError, JoinSet, TaskId};
 use quoit::time::{Sleep, sleep};
 
 use crate::activity::Activity;
@@ -34,7 +35,7 @@ use crate::wire::Wire;
 /// there is a shortage; this is for errors that nobody thought of.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(10);
 
-type Ended = Result<(SocketAddr, End), JoinError>;
+type Ended = Result<(TaskId, End), JoinError>;
 
 /// What the loop has to see to.
 enum Event {
@@ -50,7 +51,9 @@ pub(crate) struct Server<M> {
     stop: Pin<Box<dyn Future<Output = ()>>>,
     drain_timeout: Option<Duration>,
     on_error: Box<dyn FnMut(Trouble)>,
-    tasks: JoinSet<(SocketAddr, End)>,
+    tasks: JoinSet<(TaskId, End)>,
+    /// The other end of each of them: one that panicked does not say.
+    peers: HashMap<TaskId, SocketAddr>,
     roster: Rc<Roster>,
     slots: Arc<Slots>,
     /// Until then nothing is accepted, after an error.
@@ -72,6 +75,7 @@ where
             drain_timeout: serve.drain_timeout,
             on_error: serve.on_error,
             tasks: JoinSet::new(),
+            peers: HashMap::new(),
             roster: Rc::new(Roster::default()),
             slots: Slots::new(serve.max_connections),
             pause: None,
@@ -140,31 +144,37 @@ where
         let activity = Arc::new(Activity::new());
         let service = Counted::new((self.make)(peer), activity.clone());
         let wire = Wire::new(stream, activity.clone(), self.slots.take());
-        let watch = Watch::new(self.roster.join(peer, activity), self.options.limits);
+        let watch = Watch::new(self.roster.join(activity), self.options.limits);
         let protocol = Protocol::new(wire, service, self.options.clone());
         let connection = Connection::new(protocol, watch);
-        self.tasks.spawn(async move { (peer, connection.await) });
+        let task = self.tasks.spawn(async move {
+            let end = connection.await;
+            (task::id(), end)
+        });
+        self.peers.insert(task.id(), peer);
     }
 
     fn count(&mut self, ended: Ended) {
         let report = &mut self.report;
-        let trouble = match ended {
-            Ok((_, End::Done)) => return,
-            Ok((_, End::Idle)) => {
+        let task = ended.as_ref().map_or_else(JoinError::id, |(task, _)| *task);
+        let peer = self.peers.remove(&task).expect("each has been admitted");
+        let trouble = match ended.map(|(_, end)| end) {
+            Ok(End::Done) => return,
+            Ok(End::Idle) => {
                 report.idle_timeouts += 1;
                 return;
             }
-            Ok((peer, End::Failed(error))) => {
+            Ok(End::Failed(error)) => {
                 report.errors += 1;
                 Trouble::Connection { peer, error }
             }
-            Ok((peer, End::Silent)) => {
+            Ok(End::Silent) => {
                 report.header_timeouts += 1;
                 Trouble::HeaderTimeout { peer }
             }
             Err(error) => {
                 report.panics += 1;
-                Trouble::Panic(error)
+                Trouble::Panic { peer, error }
             }
         };
         (self.on_error)(trouble);
@@ -190,7 +200,7 @@ where
             time.as_mut().poll(cx)
         });
         over.await;
-        self.report.cut = self.roster.peers();
+        self.report.cut = self.peers.values().copied().collect();
         self.tasks.shutdown().await;
         self.report.upgraded = self.slots.open();
     }

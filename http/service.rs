@@ -62,10 +62,14 @@ impl<S: Application> hyper::service::Service<Request<Incoming>> for Counted<S> {
     type Future = Answer<S>;
 
     fn call(&self, request: Request<Incoming>) -> Answer<S> {
+        let is_http1 = request.version() < Version::HTTP_2;
+        if is_http1 {
+            self.activity.begin_message();
+        }
         Answer {
             in_flight: Some(InFlight::begin(&self.activity)),
             is_connect: request.method() == Method::CONNECT,
-            is_http1: request.version() < Version::HTTP_2,
+            is_http1,
             step: Step::Readying { service: self.service.clone(), request: Some(request) },
         }
     }

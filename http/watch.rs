@@ -1,11 +1,13 @@
 //! When a connection has had enough time, and what is done then.
 //!
 //! ```text
-//!   accepted ──► First ── head ──► busy ── answered ──► idle ── bytes ──► Head ── head ──► busy
+//!   accepted ──► First ── head ──► busy ─── over ─────► idle ── bytes ──► Head ── head ──► busy
 //!      header timeout: cut         no limit        idle timeout: close   header timeout: cut
 //!
 //!   close: no more requests are asked for (GOAWAY, Connection: close); one that is left with
 //!   nothing to do, and does not go within LAST_WORDS, is cut
+//!
+//!   over: the response has ended, and over HTTP/1 the request has, too (`heads.rs`)
 //! ```
 //!
 //! What state it is in follows from the counts of its `Activity`, so nothing is written down or
@@ -54,7 +56,8 @@ pub(crate) enum Step {
 enum Closing {
     /// The server is shutting down, which has its own limit for what is in flight.
     Draining,
-    /// It was idle. So many writes had been made at the last look, and the next look is then.
+    /// It was idle. So many writes for requests had been made at the last look, and the next look
+    /// is then.
     Idle { writes: u64, until: Instant },
 }
 
@@ -221,7 +224,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn watch(activity: &Arc<Activity>, header: Duration, idle: Duration) -> Watch {
-        let member = Rc::new(Roster::default()).join(([127, 0, 0, 1], 1).into(), activity.clone());
+        let member = Rc::new(Roster::default()).join(activity.clone());
         Watch::new(member, Limits { header: Some(header), idle: Some(idle) })
     }
 

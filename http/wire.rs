@@ -18,6 +18,7 @@ use bytes::Bytes;
 use hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
 
 use crate::activity::Activity;
+use crate::frames::Frames;
 use crate::slots::Slot;
 
 /// What every client of HTTP/2 sends first (RFC 9113, section 3.4). No request of HTTP/1 starts
@@ -36,13 +37,35 @@ pub(crate) struct Wire<T> {
     start: [u8; PREFACE.len()],
     filled: usize,
     taken: usize,
+    /// What is written in HTTP/2; all that HTTP/1 writes is of a response.
+    frames: Option<Frames>,
+    /// Something of a message was written, and has not been flushed.
+    unflushed: bool,
     activity: Arc<Activity>,
     slot: Slot,
 }
 
 impl<T> Wire<T> {
     pub(crate) fn new(io: T, activity: Arc<Activity>, slot: Slot) -> Self {
-        Self { io, start: [0; PREFACE.len()], filled: 0, taken: 0, activity, slot }
+        Self {
+            io,
+            start: [0; PREFACE.len()],
+            filled: 0,
+            taken: 0,
+            frames: None,
+            unflushed: false,
+            activity,
+            slot,
+        }
+    }
+
+    pub(crate) fn activity(&self) -> &Arc<Activity> {
+        &self.activity
+    }
+
+    /// From here on it carries this protocol.
+    pub(crate) fn carry(&mut self, version: Version) {
+        self.frames = (version == Version::Http2).then(Frames::default);
     }
 
     /// The socket; what was read of it and not taken; the place that it holds.
@@ -94,6 +117,42 @@ impl<T: Read + Unpin> Read for Wire<T> {
     }
 }
 
+impl<T> Wire<T> {
+    /// Notes what has become of a write.
+    fn note(&mut self, parts: &[IoSlice<'_>], written: &Poll<io::Result<usize>>) {
+        match written {
+            Poll::Pending => {
+                let mut ahead = self.frames;
+                let is_message = is_message(ahead.as_mut(), parts, usize::MAX);
+                self.activity.set_stalled(is_message || self.unflushed);
+            }
+            Poll::Ready(Ok(count)) => {
+                let is_message = is_message(self.frames.as_mut(), parts, *count);
+                self.activity.set_stalled(false);
+                if is_message {
+                    self.unflushed = true;
+                    self.activity.has_written();
+                }
+            }
+            Poll::Ready(Err(_)) => self.activity.set_stalled(false),
+        }
+    }
+}
+
+/// Whether some of the first `count` bytes are of a message.
+fn is_message(mut frames: Option<&mut Frames>, parts: &[IoSlice<'_>], mut count: usize) -> bool {
+    let mut is_message = false;
+    for part in parts {
+        let part = &part[..part.len().min(count)];
+        count -= part.len();
+        is_message |= match &mut frames {
+            Some(frames) => frames.pass(part),
+            None => !part.is_empty(),
+        };
+    }
+    is_message
+}
+
 impl<T: Write + Unpin> Write for Wire<T> {
     fn poll_write(
         mut self: Pin<&mut Self>,
@@ -101,10 +160,8 @@ impl<T: Write + Unpin> Write for Wire<T> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.io).poll_write(cx, bytes);
-        self.activity.set_stalled(written.is_pending());
-        let count = ready!(written)?;
-        self.activity.has_written();
-        Poll::Ready(Ok(count))
+        self.note(&[IoSlice::new(bytes)], &written);
+        written
     }
 
     fn poll_write_vectored(
@@ -113,10 +170,8 @@ impl<T: Write + Unpin> Write for Wire<T> {
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.io).poll_write_vectored(cx, parts);
-        self.activity.set_stalled(written.is_pending());
-        let count = ready!(written)?;
-        self.activity.has_written();
-        Poll::Ready(Ok(count))
+        self.note(parts, &written);
+        written
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -125,11 +180,15 @@ impl<T: Write + Unpin> Write for Wire<T> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.io).poll_flush(cx);
-        self.activity.set_stalled(flushed.is_pending());
+        self.unflushed &= flushed.is_pending();
+        let is_stalled = self.unflushed;
+        self.activity.set_stalled(is_stalled);
         flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // Nothing more of a request is read, and one that was not read to its end is over.
+        self.activity.await_head();
         Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }

@@ -54,6 +54,9 @@ pub(crate) type WaiterId = NonZeroU64;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Wait {
     Accept,
+    /// For a connection, as a stream of them.
+    #[cfg_attr(not(feature = "futures-core"), expect(dead_code, reason = "who waits so"))]
+    Incoming,
     Read,
     Write,
     Readable,

@@ -24,6 +24,7 @@ pub(crate) mod clock;
 mod descriptor;
 pub(crate) mod dns;
 pub(crate) mod fs;
+pub(crate) mod histogram;
 pub(crate) mod mailbox;
 pub(crate) mod net;
 pub(crate) mod operation;

@@ -14,19 +14,20 @@
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::mem::ManuallyDrop;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
 
-use crate::io::buffer::{BufferPool, PoolConfig};
+use crate::io::buffer::{BufferCounters, BufferPool, PoolConfig};
 use crate::io::clock::Clock;
+use crate::io::histogram::Histogram;
 use crate::io::mailbox::{self, CoreId, Doorbell, Key, Mailbox};
 use crate::io::pool::{Pool, contain};
 use crate::io::request::{Completion, Token};
 use crate::io::ring::simulated::{Simulated, world};
 use crate::io::ring::{Prepared, Ring, RingCounters, RingKind, RingReport, Waiting};
-use crate::io::services::{Limits, ResourceCounters, Services};
+use crate::io::services::{ErrorCounters, Limits, ResourceCounters, Services};
 use crate::io::system;
 use crate::io::tables::Tables;
 use crate::io::timers::{Expiry, Timers};
@@ -60,13 +61,28 @@ pub(crate) struct Closed {
     pub(crate) leaked: usize,
 }
 
+/// What a core's I/O has done, and what is alive; see `Metrics`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Census {
+    pub(crate) ring: RingCounters,
+    pub(crate) resources: ResourceCounters,
+    pub(crate) errors: ErrorCounters,
+    pub(crate) batches: Histogram,
+    pub(crate) buffers: BufferCounters,
+    pub(crate) streams: usize,
+    pub(crate) streams_starved: usize,
+    pub(crate) listeners: usize,
+    pub(crate) accept_queue: usize,
+    pub(crate) operations: usize,
+    pub(crate) requests: usize,
+    pub(crate) leases: usize,
+}
+
 pub(crate) struct Proactor {
     mailbox: Arc<Mailbox>,
     clock: Rc<Clock>,
     report: RingReport,
     pool: Arc<Pool>,
-    /// None: it is simulated.
-    descriptor: Option<RawFd>,
     tables: RefCell<ManuallyDrop<Tables>>,
     closed: Cell<bool>,
     /// With a stopped clock: the turn before found nothing.
@@ -126,14 +142,12 @@ impl Proactor {
             RingKind::Simulated => Clock::simulated(world::current().map_or(0, |one| one.clock())),
             RingKind::Uring | RingKind::Readiness => Clock::new(),
         });
-        let descriptor = ring.as_fd().map(|descriptor| descriptor.as_raw_fd());
         let services = Services::new(ring, buffers, clock.clone(), config.limits);
         Ok(Rc::new(Self {
             mailbox: mailbox.clone(),
             clock,
             report: config.prepared.report().clone(),
             pool: config.pool.clone(),
-            descriptor,
             tables: RefCell::new(ManuallyDrop::new(Tables::new(services))),
             closed: Cell::new(false),
             quiet: Cell::new(false),
@@ -194,9 +208,15 @@ impl Proactor {
     ///
     /// When the core is simulated.
     pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
-        let descriptor = self.descriptor.expect("a simulated core has no descriptor");
+        let mut tables = self.tables.borrow_mut();
+        let descriptor = tables.services.ring.as_fd().map(|descriptor| descriptor.as_raw_fd());
+        let descriptor = descriptor.expect("a simulated core has no descriptor");
         // SAFETY: the ring is dropped with the proactor, or leaked.
         unsafe { BorrowedFd::borrow_raw(descriptor) }
+    }
+
+    pub(crate) fn is_simulated(&self) -> bool {
+        self.with_simulated(|_| ()).is_some()
     }
 
     /// Asks the simulated ring.
@@ -208,27 +228,35 @@ impl Proactor {
         self.tables.borrow().services.timers.next_deadline()
     }
 
-    pub(crate) fn ring_counters(&self) -> RingCounters {
-        let tables = self.tables.borrow();
-        let mut counters = tables.services.ring.counters();
-        counters.direct_calls += tables.services.direct_calls;
-        counters
+    /// How long somebody else may wait for this core, in nanoseconds.
+    pub(crate) fn longest_wait(&self) -> Option<u64> {
+        let left = self.next_deadline().map(|at| at.saturating_sub(self.clock.now()));
+        let sleep = self.tables.borrow().services.ring.longest_sleep();
+        left.into_iter().chain(sleep).min()
     }
 
-    pub(crate) fn resource_counters(&self) -> ResourceCounters {
-        self.tables.borrow().services.counters
-    }
-
-    /// What is alive: streams, listeners, operations, requests in flight, leases.
-    pub(crate) fn census(&self) -> [usize; 5] {
-        let tables = self.tables.borrow();
-        [
-            tables.streams.len(),
-            tables.listeners.len(),
-            tables.operations.len(),
-            tables.services.ring.in_flight(),
-            tables.services.buffers.leases(),
-        ]
+    /// All that is counted, and what is alive.
+    pub(crate) fn census(&self) -> Census {
+        let mut tables = self.tables.borrow_mut();
+        let accept_queue = tables.accept_queue();
+        let services = &tables.services;
+        let mut ring = services.ring.counters();
+        ring.direct_calls += services.direct_calls;
+        let (hungry, fed) = services.starved.counts();
+        Census {
+            ring,
+            resources: services.counters,
+            errors: services.errors,
+            batches: services.batches,
+            buffers: services.buffers.counters(),
+            streams: tables.streams.len(),
+            streams_starved: hungry + fed,
+            listeners: tables.listeners.len(),
+            accept_queue,
+            operations: tables.operations.len(),
+            requests: services.ring.in_flight(),
+            leases: services.buffers.leases(),
+        }
     }
 
     /// Borrows the tables, then runs what has to happen outside them.
@@ -272,7 +300,7 @@ impl Proactor {
         self.with_tables(Tables::replenish);
         let mut completions = self.completions.take();
         let waiting = self.waiting(park, still_idle);
-        let outcome = self.tables.borrow_mut().services.ring.turn(waiting, &mut completions);
+        let outcome = self.turn_ring(waiting, &mut completions);
         self.doorbell().awake();
         if let Err(error) = outcome {
             panic!("the ring of core {} has failed: {error}", self.id());
@@ -288,6 +316,13 @@ impl Proactor {
         }
         self.completions.set(completions);
         self.read_mail();
+    }
+
+    fn turn_ring(&self, waiting: Waiting, completions: &mut Vec<Completion>) -> io::Result<()> {
+        let services = &mut self.tables.borrow_mut().services;
+        let outcome = services.ring.turn(waiting, completions);
+        services.batches.record(completions.len() as u64);
+        outcome
     }
 
     /// How long this turn may wait. Sleep is announced before the queues are looked at once more,
@@ -315,6 +350,13 @@ impl Proactor {
             return Waiting::No;
         }
         Waiting::Until(next.and_then(|next| self.clock.to_system(next)))
+    }
+
+    /// Announces a sleep on the descriptor, as `waiting` does one in the ring: from here on
+    /// messages ring the bell. True: nobody here has anything to do that it would not show.
+    pub(crate) fn rest(&self) -> bool {
+        self.doorbell().sleep();
+        self.tables.borrow_mut().services.ring.rest() && self.may_sleep()
     }
 
     /// Nobody here has anything to do that would not wake the core.

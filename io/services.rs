@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use crate::io::buffer::BufferPool;
 use crate::io::clock::Clock;
+use crate::io::histogram::Histogram;
 use crate::io::mailbox::{Key, WaiterId};
 use crate::io::payload::AnyPayload;
 use crate::io::request::{Request, Token};
@@ -131,6 +132,53 @@ pub struct ResourceCounters {
     pub unknown_completions: u64,
 }
 
+/// Completions that carried an error, by what it means. Most of them are business as usual: a
+/// cancelled request, a receive that found no buffer, a peer that has reset its connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ErrorCounters {
+    /// `ECANCELED`: a request that was taken back, by a drop, a timeout or a full queue.
+    pub cancelled: u64,
+    /// `ENOBUFS`: no provided buffer was free.
+    pub no_buffers: u64,
+    /// `EAGAIN` and `EINTR`: not now; tried again.
+    pub again: u64,
+    /// `EMFILE`, `ENFILE` and `ENOMEM`: the process or the machine has run out of something.
+    pub shortages: u64,
+    /// The connection or its network has failed: `ECONNRESET`, `ECONNREFUSED`, `ECONNABORTED`,
+    /// `EPIPE`, `ENOTCONN`, `ETIMEDOUT`, `EHOSTUNREACH`, `ENETUNREACH`.
+    pub connections: u64,
+    /// Any other.
+    pub others: u64,
+}
+
+impl ErrorCounters {
+    /// All of them.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        let Self { cancelled, no_buffers, again, shortages, connections, others } = self;
+        cancelled + no_buffers + again + shortages + connections + others
+    }
+
+    #[cold]
+    pub(crate) fn count(&mut self, number: i32) {
+        let counter = match number {
+            libc::ECANCELED => &mut self.cancelled,
+            libc::ENOBUFS => &mut self.no_buffers,
+            libc::EAGAIN | libc::EINTR => &mut self.again,
+            libc::EMFILE | libc::ENFILE | libc::ENOMEM => &mut self.shortages,
+            libc::ECONNRESET | libc::ECONNREFUSED | libc::ECONNABORTED | libc::EPIPE => {
+                &mut self.connections
+            }
+            libc::ENOTCONN | libc::ETIMEDOUT | libc::EHOSTUNREACH | libc::ENETUNREACH => {
+                &mut self.connections
+            }
+            _ => &mut self.others,
+        };
+        *counter += 1;
+    }
+}
+
 /// What has to happen when the tables are free again.
 #[derive(Default)]
 pub(crate) struct Effects {
@@ -198,6 +246,10 @@ pub(crate) struct Services {
     pub(crate) limits: Limits,
     pub(crate) effects: Effects,
     pub(crate) counters: ResourceCounters,
+    /// Completions with an error.
+    pub(crate) errors: ErrorCounters,
+    /// Completions per turn of the ring.
+    pub(crate) batches: Histogram,
     /// Direct calls of resources; the ring counts its own.
     pub(crate) direct_calls: u64,
     /// Streams whose receive found no buffer, oldest first; each stands here once.
@@ -220,6 +272,8 @@ impl Services {
             limits,
             effects: Effects::default(),
             counters: ResourceCounters::default(),
+            errors: ErrorCounters::default(),
+            batches: Histogram::default(),
             direct_calls: 0,
             starved: Starved::default(),
             at_once: AtOnce::FRESH,

@@ -6,6 +6,7 @@
 //! the wait.
 
 pub(crate) mod signals;
+pub(crate) mod stack;
 
 use std::cell::RefCell;
 use std::io;
@@ -23,6 +24,15 @@ pub(crate) fn now() -> u64 {
     // SAFETY: `time` is a valid timespec for the call to fill.
     let result = unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
     assert_eq!(result, 0, "CLOCK_MONOTONIC exists on every Linux");
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+/// Nanoseconds that this thread has had of a processor.
+pub(crate) fn processor_time() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` is a valid timespec for the call to fill.
+    let result = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    assert_eq!(result, 0, "every thread has a processor clock");
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 

@@ -112,6 +112,9 @@ impl Tables {
 
     #[inline]
     pub(crate) fn dispatch(&mut self, completion: Completion) {
+        if completion.result < 0 {
+            self.services.errors.count(-completion.result);
+        }
         let Some((kind, key)) = Kind::of(completion.token) else {
             return self.on_stranger(completion);
         };
@@ -189,6 +192,11 @@ impl Tables {
                     listener.withdraw(waiter, &mut self.services);
                 }
             }
+            Message::Withdraw { key, wait: Wait::Incoming, waiter } => {
+                if let Some(listener) = self.listeners.get_mut(key) {
+                    listener.overlook(waiter, &mut self.services);
+                }
+            }
             Message::Withdraw { key, wait, waiter } => self.withdraw(key, wait, waiter),
             Message::GivenBack { key, waiter } => self.collect(key, waiter, false),
             Message::AbortStream(key) => self.abort_stream(key),
@@ -213,7 +221,9 @@ impl Tables {
         caller: &mut Caller<'_>,
     ) {
         let services = &mut self.services;
-        if wait == Wait::Accept {
+        if wait == Wait::Incoming {
+            // It stands in no line.
+        } else if wait == Wait::Accept {
             if let Some(listener) = self.listeners.get_mut(key) {
                 let _: Poll<()> = listener.wait(waiter, caller, services);
             }
@@ -223,7 +233,7 @@ impl Tables {
                 Wait::Write | Wait::Accept => stream.send.wait(waiter, caller, services),
                 // Who only looks stands in no line. Who moves a stream does so only once it is
                 // being quiesced.
-                Wait::Readable | Wait::Writable | Wait::Idle => Poll::Pending,
+                Wait::Incoming | Wait::Readable | Wait::Writable | Wait::Idle => Poll::Pending,
             };
         }
     }
@@ -310,6 +320,12 @@ impl Tables {
     /// The core is gone, for others, with what the kernel still holds.
     pub(crate) fn strand_all(&mut self) {
         operation::strand_all(&mut self.operations, &mut self.services);
+    }
+
+    /// Connections that wait for an `accept`.
+    pub(crate) fn accept_queue(&mut self) -> usize {
+        let keys = self.listeners.keys().into_iter();
+        keys.map(|key| self.listeners.get_mut(key).map_or(0, |listener| listener.queued())).sum()
     }
 
     /// Asks the kernel to end everything that is still in flight.

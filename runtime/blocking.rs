@@ -9,6 +9,7 @@ use crate::runtime::id::{self, Running};
 use crate::runtime::inbox::SharedInbox;
 use crate::runtime::join::JoinHandle;
 use crate::runtime::tasks::{self, Tasks};
+use crate::runtime::traced::Label;
 
 /// Runs `work`, which may block, on a thread of the runtime's pool.
 ///
@@ -56,7 +57,8 @@ where
 {
     let location = Location::caller();
     let here = tasks::with_current(|tasks| {
-        Proactor::with_current(|proactor| spawn_here(tasks, proactor.pool(), work, location))
+        let label = Label::blocking(location);
+        Proactor::with_current(|proactor| spawn_here(tasks, proactor.pool(), work, label))
     });
     match here.flatten() {
         Some(handle) => handle,
@@ -69,14 +71,14 @@ pub(crate) fn spawn_here<F, R>(
     tasks: &Tasks,
     pool: &Pool,
     work: F,
-    location: &'static Location<'static>,
+    label: Label<'_>,
 ) -> JoinHandle<R>
 where
     F: FnOnce() -> R + Send + 'static,
     R: Send + 'static,
 {
     let id = tasks.next_id();
-    tasks.spawn_as(id, finish(start(pool, id, work)), location)
+    tasks.spawn_as(id, finish(start(pool, id, work)), label)
 }
 
 /// `spawn_blocking` from any thread.
@@ -92,7 +94,7 @@ where
 {
     let id = id::reserve(1);
     let run = start(pool, id, work);
-    tasks::send_as(id, inbox, move || finish(run), location)
+    tasks::send_as(id, inbox, move || finish(run), Label::blocking(location))
 }
 
 /// Sends work to the pool, where it runs as the task of that id, although none polls it there.

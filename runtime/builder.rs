@@ -14,6 +14,7 @@ use crate::runtime::core::{Core, Pace};
 use crate::runtime::cores::Cores;
 use crate::runtime::hooks::Hooks;
 use crate::runtime::one::Runtime;
+use crate::runtime::stall::{Detector, Stall, Watchdog};
 
 /// What dropping a runtime gives its I/O to end well.
 pub(crate) const DROP_DEADLINE: Duration = Duration::from_secs(5);
@@ -55,6 +56,8 @@ pub struct Builder {
     limits: Limits,
     buffers: PoolConfig,
     hooks: Hooks,
+    time_polls: bool,
+    stalls: Detector,
 }
 
 impl Builder {
@@ -71,6 +74,8 @@ impl Builder {
             limits: Limits::default(),
             buffers: PoolConfig { count: BUFFERS, size: BUFFER_SIZE, limit: 1024 },
             hooks: Hooks::default(),
+            time_polls: false,
+            stalls: Detector::default(),
         }
     }
 
@@ -155,7 +160,7 @@ impl Builder {
     ///
     /// Nothing is checked here. As long as the machine can start no thread with such a stack,
     /// blocking work is refused, and what files on the readiness ring need a thread for answers
-    /// `EAGAIN`.
+    /// [`ResourceBusy`](std::io::ErrorKind::ResourceBusy).
     pub fn thread_stack_size(mut self, bytes: usize) -> Self {
         self.threads.stack_size = Some(bytes);
         self
@@ -223,6 +228,26 @@ impl Builder {
         self
     }
 
+    /// Whether to measure how long each poll of a task takes, for
+    /// [`Metrics::poll_times`](crate::Metrics::poll_times). Default: no.
+    ///
+    /// In a [simulation](crate::sim), where nothing takes time, they are not measured.
+    ///
+    /// It costs a look at the clock per poll, and one more each time the core goes from its I/O
+    /// back to its tasks: about 25 ns each. `docs/observability.md` has what that comes to.
+    ///
+    /// ```
+    /// let runtime = quoit::Runtime::builder().time_polls(true).build()?;
+    /// runtime.block_on(async { quoit::spawn(async {}).await.unwrap() });
+    /// let times = runtime.metrics().poll_times.unwrap();
+    /// println!("99 of 100 polls took at most {:?} ns", times.quantile(0.99));
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn time_polls(mut self, timed: bool) -> Self {
+        self.time_polls = timed;
+        self
+    }
+
     /// Calls `action` on the thread of each core before it sleeps, because it has nothing to do.
     ///
     /// The core is the current one, as for its tasks. If `action` wakes or spawns a task, the core
@@ -254,6 +279,68 @@ impl Builder {
         self
     }
 
+    /// Reports each poll that takes longer than `limit`, while it is still going on: what blocks a
+    /// core, where it was spawned, and, with the feature `stacks`, where it stands. Default: nobody
+    /// looks.
+    ///
+    /// A thread of its own looks at the polls of all cores, four times per limit (at most once in a
+    /// millisecond, at least once a second). So a stall is reported at most a quarter of the limit
+    /// late (that, or a millisecond); a poll that is shorter is never reported. Each poll costs its
+    /// core a few plain stores. A stall is reported again when it has gone on for twice as long, at
+    /// least once a minute, and when it is over. Ten different stalls of a runtime are reported at
+    /// once, and then one per second; the others are counted in the next report, and all of them in
+    /// [`Metrics::stalls`](crate::Metrics::stalls).
+    ///
+    /// The time is that of the wall: a core that is kept from running by other programs, a debugger
+    /// or `SIGSTOP` is stalled, too. Seen are the polls of tasks and of the future of
+    /// [`run`](Self::run) or [`block_on`](Runtime::block_on), with the destructors that they run.
+    /// Not seen is [blocking work](crate::task::spawn_blocking), which may take its time; nor what
+    /// is done in the hooks of this builder, in wakers of other executors, and in the destructors
+    /// at the runtime's end. In a [simulation](crate::sim) nobody looks.
+    ///
+    /// For the stack, the stalled thread gets a real-time signal that nobody had a handler for when
+    /// the first was taken. As by any signal, a system call that it waits in may end early with
+    /// `EINTR` (signal(7) tells which do); all of `std` begins such calls again.
+    ///
+    /// # Panics
+    ///
+    /// When it is zero.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let (report, reports) = std::sync::mpsc::channel();
+    /// let runtime = quoit::Runtime::builder()
+    ///     .stall_limit(Duration::from_millis(20))
+    ///     .on_stall(move |stall| drop(report.send(stall.to_string())))
+    ///     .build()?;
+    /// runtime.block_on(async {
+    ///     let task = quoit::spawn(async { std::thread::sleep(Duration::from_millis(100)) });
+    ///     task.await.unwrap();
+    /// });
+    /// // "core 1 (main) is stalled: task 1, spawned at src/main.rs:9:16, has been in one poll .."
+    /// assert!(reports.recv().unwrap().contains("is stalled"));
+    /// # std::io::Result::Ok(())
+    /// ```
+    #[track_caller]
+    pub fn stall_limit(mut self, limit: Duration) -> Self {
+        assert!(!limit.is_zero(), "every poll takes longer than no time at all");
+        self.stalls.limit = Some(limit);
+        self
+    }
+
+    /// What to do with a stall that [`stall_limit`](Self::stall_limit) has found. Default: it is
+    /// printed to standard error.
+    ///
+    /// `action` runs on the thread that looks, which the end of the runtime waits for: it should be
+    /// short, and wait for no core. If it panics, that is the end of this report, and no more.
+    pub fn on_stall(mut self, action: impl Fn(&Stall) + Send + Sync + 'static) -> Self {
+        self.stalls.action = Arc::new(action);
+        self
+    }
+
     /// Builds a runtime with one core, driven by this thread.
     ///
     /// # Errors
@@ -274,7 +361,13 @@ impl Builder {
     /// A runtime with one core whose ring is settled.
     pub(crate) fn build_on(self, prepared: Prepared) -> io::Result<Runtime> {
         let pool = self.pool();
-        Ok(self.runtime(prepared, pool.clone())?.that_ends(pool))
+        let watchdog = self.watchdog()?;
+        Ok(self.runtime(prepared, pool.clone())?.that_ends(pool, watchdog))
+    }
+
+    /// Who looks for stalls, if anybody shall. Not in a simulation, which never comes here.
+    pub(crate) fn watchdog(&self) -> io::Result<Option<Watchdog>> {
+        Watchdog::start(&self.stalls, &self.threads)
     }
 
     pub(crate) fn pool(&self) -> Arc<Pool> {
@@ -288,7 +381,12 @@ impl Builder {
         if self.start_paused {
             proactor.clock().pause();
         }
-        Ok(Runtime::on(Core::new(proactor, self.pace, self.hooks.clone())))
+        let core = Core::new(proactor, self.pace, self.hooks.clone());
+        // A real clock would not be the same twice.
+        if self.time_polls && !core.proactor().is_simulated() {
+            core.tasks().time_polls();
+        }
+        Ok(Runtime::on(core))
     }
 
     /// Ends the pool that several cores shared, after the last of them.

@@ -14,6 +14,7 @@
 //! once more after it has announced its sleep (`is_idle`), so that no wake is missed.
 
 use std::cell::Cell;
+use std::panic::Location;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -25,8 +26,10 @@ use crate::io::mailbox::Doorbell;
 use crate::io::proactor::{self, Closed, Ending, Park, Proactor};
 use crate::io::system;
 use crate::runtime::hooks::{self, Hooks};
+use crate::runtime::id;
 use crate::runtime::inbox::{Bell, Inbox};
 use crate::runtime::tasks::{self, Tasks};
+use crate::runtime::traced;
 use crate::runtime::waker::{self, RootWaker};
 
 /// How a core runs; see the methods of `Builder` of the same names.
@@ -57,8 +60,6 @@ pub(crate) struct Core {
     /// The loop runs, so it must not be entered again.
     looping: Cell<bool>,
     closed: Cell<bool>,
-    turns: Cell<u64>,
-    parks: Cell<u64>,
     hooks: Hooks,
 }
 
@@ -74,8 +75,6 @@ impl Core {
             since_turn: Cell::new(0),
             looping: Cell::new(false),
             closed: Cell::new(false),
-            turns: Cell::new(0),
-            parks: Cell::new(0),
             hooks,
         }
     }
@@ -88,17 +87,13 @@ impl Core {
         &self.proactor
     }
 
-    pub(crate) fn turns(&self) -> u64 {
-        self.turns.get()
-    }
-
-    pub(crate) fn parks(&self) -> u64 {
-        self.parks.get()
-    }
-
-    /// THE LOOP, until the root future is ready.
+    /// THE LOOP, until the root future, which comes from `place`, is ready.
     #[track_caller]
-    pub(crate) fn block_on<F: Future>(&self, future: F) -> F::Output {
+    pub(crate) fn block_on<F: Future>(
+        &self,
+        future: F,
+        place: &'static Location<'static>,
+    ) -> F::Output {
         assert!(
             tasks::with_current(|_| ()).is_none(),
             "block_on was called inside a runtime, whose core it would block; `.await` the future, \
@@ -108,12 +103,12 @@ impl Core {
         // when its panic unwinds from here.
         let _running = self.enter_loop();
         let _exact = self.proactor.exact_waits();
-        let mut future = pin!(future);
+        let mut future = pin!(traced::root(future, place));
         let waker = Waker::from(self.root.clone());
         self.tasks.root_woken.set(true);
         loop {
             self.run_tasks();
-            if let Poll::Ready(output) = self.poll_root(future.as_mut(), &waker) {
+            if let Poll::Ready(output) = self.poll_root(future.as_mut(), &waker, place) {
                 return output;
             }
             self.tasks.read_inbox();
@@ -122,22 +117,38 @@ impl Core {
     }
 
     /// One round of the loop without a root future, for those who bring a loop of their own. Waits
-    /// until `deadline` at most. True: there is more to do right now.
+    /// as `park` allows. True: there is more to do right now.
     #[track_caller]
     pub(crate) fn turn(&self, park: Park) -> bool {
         let _running = self.enter_loop();
+        self.proactor.doorbell().awake();
+        // What has woken the last root is no work: nobody polls it here, and the next begins awake.
+        self.tasks.root_woken.set(false);
+        self.root.take();
         self.tasks.read_inbox();
         self.run_tasks();
         self.turn_proactor(park);
         self.tasks.read_inbox();
-        self.tasks.has_ready()
+        // The caller may wait on the descriptor now, so this is a sleep like any other: announced
+        // before the queues are looked at for the last time.
+        let rests = self.proactor.rest() && self.is_idle();
+        if !rests {
+            self.proactor.doorbell().awake();
+        }
+        !rests
+    }
+
+    /// Something was spawned from outside the loop: whoever waits on the descriptor shall see it.
+    pub(crate) fn knock(&self) {
+        self.tasks.inbox().ring();
     }
 
     /// One round with a root future, which does not wait, for a simulation that gives the turns.
     pub(crate) fn turn_with<F: Future + ?Sized>(&self, root: Pin<&mut F>) -> Poll<F::Output> {
         let _running = self.enter_loop();
         self.run_tasks();
-        let polled = self.poll_root(root, &Waker::from(self.root.clone()));
+        let waker = Waker::from(self.root.clone());
+        let polled = self.poll_root(root, &waker, Location::caller());
         if polled.is_pending() {
             self.tasks.read_inbox();
             self.turn_proactor(Park::No);
@@ -156,11 +167,18 @@ impl Core {
         self.since_turn.set(self.since_turn.get() + polled);
     }
 
-    fn poll_root<F: Future + ?Sized>(&self, future: Pin<&mut F>, waker: &Waker) -> Poll<F::Output> {
+    fn poll_root<F: Future + ?Sized>(
+        &self,
+        future: Pin<&mut F>,
+        waker: &Waker,
+        place: &'static Location<'static>,
+    ) -> Poll<F::Output> {
         // Both are asked: each clears its own mark.
         if self.tasks.root_woken.replace(false) | self.root.take() {
             allowance::renew();
+            let polling = self.tasks.watched().map(|watched| watched.begin(place, id::NONE));
             let polled = future.poll(&mut Context::from_waker(waker));
+            drop(polling);
             let polls = if allowance::is_spent() { self.pace.task_budget } else { 1 };
             self.since_turn.set(self.since_turn.get() + polls);
             polled
@@ -189,7 +207,7 @@ impl Core {
         if park == Park::No {
             return self.pass(park);
         }
-        self.parks.set(self.parks.get() + 1);
+        self.tasks.count(|counts| counts.parks += 1);
         hooks::call(self.hooks.on_thread_park.as_ref());
         self.pass(park);
         hooks::call(self.hooks.on_thread_unpark.as_ref());
@@ -197,7 +215,7 @@ impl Core {
 
     fn pass(&self, park: Park) {
         self.since_turn.set(0);
-        self.turns.set(self.turns.get() + 1);
+        self.tasks.count(|counts| counts.turns += 1);
         self.proactor.turn(park, &|| self.is_idle());
     }
 

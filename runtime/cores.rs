@@ -11,7 +11,7 @@ use std::any::Any;
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
-use std::panic::{self, AssertUnwindSafe};
+use std::panic::{self, AssertUnwindSafe, Location};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
@@ -25,6 +25,7 @@ use crate::runtime::builder::Builder;
 use crate::runtime::handle::Handle;
 use crate::runtime::join::JoinHandle;
 use crate::runtime::one::Runtime;
+use crate::runtime::stall::Watchdog;
 
 /// How many cores to run on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -254,6 +255,7 @@ impl Builder {
     /// assert_eq!(ids, [0, 1]);
     /// # std::io::Result::Ok(())
     /// ```
+    #[track_caller]
     pub fn run<P, F>(self, program: P) -> io::Result<Vec<F::Output>>
     where
         P: Fn(CoreHandle) -> F + Clone + Send + 'static,
@@ -265,10 +267,13 @@ impl Builder {
         let count = self.cores.count()?;
         let cpus = if self.pins(count)? { system::allowed_cpus()? } else { Vec::new() };
         let pool = self.pool();
-        let mut starting = Starting::new(count);
+        let watchdog = self.watchdog()?.map(Arc::new);
+        let place = Location::caller();
+        let mut starting = Starting::new(count, place);
         for index in 0..count {
             let cpu = (!cpus.is_empty()).then(|| cpus[index % cpus.len()]);
-            let seed = Seed { builder: self.clone(), ring: ring.clone(), pool: pool.clone(), cpu };
+            let (builder, ring, pool) = (self.clone(), ring.clone(), pool.clone());
+            let seed = Seed { builder, ring, pool, watchdog: watchdog.clone(), cpu };
             starting.start(index, seed, program.clone())?;
         }
         let group = starting.all_started(ring.report().clone())?;
@@ -296,6 +301,7 @@ struct Seed {
     builder: Builder,
     ring: Prepared,
     pool: Arc<Pool>,
+    watchdog: Option<Arc<Watchdog>>,
     cpu: Option<usize>,
 }
 
@@ -307,7 +313,9 @@ impl Seed {
                 io::Error::new(error.kind(), format!("pinning to CPU {cpu}: {error}; {hint}"))
             })?;
         }
-        self.builder.runtime(self.ring, self.pool)
+        let runtime = self.builder.runtime(self.ring, self.pool)?;
+        runtime.watch(self.watchdog.as_deref());
+        Ok(runtime)
     }
 }
 
@@ -319,16 +327,19 @@ struct Starting<T> {
     build: Option<mpsc::Sender<Built>>,
     built: mpsc::Receiver<Built>,
     outputs: Arc<Mutex<Vec<Option<T>>>>,
+    /// Where `run` was called.
+    place: &'static Location<'static>,
 }
 
 /// Core number so-and-so was built, or not.
 type Built = (usize, io::Result<Handle>);
 
 impl<T: Send + 'static> Starting<T> {
-    fn new(count: usize) -> Self {
+    fn new(count: usize, place: &'static Location<'static>) -> Self {
         let outputs = Arc::new(Mutex::new((0..count).map(|_| None).collect()));
         let (build, built) = mpsc::channel();
-        Self { threads: Vec::new(), gates: Vec::new(), build: Some(build), built, outputs }
+        let (threads, gates) = (Vec::new(), Vec::new());
+        Self { threads, gates, build: Some(build), built, outputs, place }
     }
 
     fn start<P, F>(&mut self, index: usize, seed: Seed, program: P) -> io::Result<()>
@@ -338,7 +349,7 @@ impl<T: Send + 'static> Starting<T> {
     {
         let (gate, opened) = mpsc::channel::<Arc<Group>>();
         let built = self.build.clone().expect("threads are started before they are awaited");
-        let outputs = self.outputs.clone();
+        let (outputs, place) = (self.outputs.clone(), self.place);
         let threads = seed.builder.threads.clone();
         let body = move || {
             let runtime = match seed.grow() {
@@ -351,7 +362,8 @@ impl<T: Send + 'static> Starting<T> {
             // A closed gate: another core could not be built.
             let Ok(group) = opened.recv() else { return };
             let core = CoreHandle { index, group: group.clone() };
-            let life = || runtime.block_on(async { group.live(program(core)).await });
+            let life = async { group.live(program(core)).await };
+            let life = || runtime.core().block_on(life, place);
             match panic::catch_unwind(AssertUnwindSafe(life)) {
                 Ok(output) => {
                     outputs.lock().unwrap_or_else(PoisonError::into_inner)[index] = output;

@@ -9,7 +9,9 @@ use crate::io::proactor::Proactor;
 use crate::runtime::blocking::spawn_there;
 use crate::runtime::inbox::SharedInbox;
 use crate::runtime::join::JoinHandle;
+use crate::runtime::metrics::Metrics;
 use crate::runtime::tasks;
+use crate::runtime::traced::Label;
 
 /// A way to one core from anywhere: `Send`, `Sync`, and cheap to clone.
 ///
@@ -40,6 +42,10 @@ impl RefUnwindSafe for Handle {}
 impl Handle {
     pub(crate) fn new(inbox: SharedInbox, pool: Arc<Pool>) -> Self {
         Self { inbox, pool }
+    }
+
+    pub(crate) fn inbox(&self) -> &SharedInbox {
+        &self.inbox
     }
 
     /// The handle of the core that is running on this thread.
@@ -83,7 +89,7 @@ impl Handle {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        tasks::send(&self.inbox, move || future, Location::caller())
+        tasks::send(&self.inbox, move || future, Label::task(Location::caller()))
     }
 
     /// Starts a task on the handle's core: sends `start` there, which makes the future.
@@ -101,7 +107,7 @@ impl Handle {
         F: Future + 'static,
         F::Output: Send + 'static,
     {
-        tasks::send(&self.inbox, start, Location::caller())
+        tasks::send(&self.inbox, start, Label::task(Location::caller()))
     }
 
     /// Runs `work`, which may block, on a thread of the core's pool, as
@@ -125,6 +131,39 @@ impl Handle {
         R: Send + 'static,
     {
         spawn_there(&self.inbox, &self.pool, work, Location::caller())
+    }
+
+    /// Asks the core what it has done so far: see [`Metrics`].
+    ///
+    /// The question is sent at once; the answer can be awaited anywhere, in a foreign executor too.
+    /// It comes when the core next has a turn: late from one that is stalled, never from one that
+    /// nobody drives. So put a [`timeout`](crate::time::timeout) around it where that matters.
+    ///
+    /// Asking is a task of that core: among those spawned and polled, not among those alive.
+    ///
+    /// # Errors
+    ///
+    /// The handle answers that the task was cancelled, if the core has ended.
+    ///
+    /// ```
+    /// let runtime = quoit::Runtime::new()?;
+    /// let handle = runtime.handle();
+    /// let exporter = std::thread::spawn(move || quoit::block_on(handle.metrics()).unwrap());
+    /// while !exporter.is_finished() {
+    ///     runtime.turn(Some(std::time::Duration::from_millis(1)));
+    /// }
+    /// assert_eq!(exporter.join().unwrap().tasks_alive, 0);
+    /// # std::io::Result::Ok(())
+    /// ```
+    #[track_caller]
+    pub fn metrics(&self) -> JoinHandle<Metrics> {
+        let ask = || async {
+            let mut metrics = Metrics::here().expect("tasks run on their core");
+            // Not this one, which is about to end.
+            metrics.tasks_alive -= 1;
+            metrics
+        };
+        tasks::send(&self.inbox, ask, Label::task(Location::caller()))
     }
 
     /// Whether the core has ended, so that whatever is sent there would be cancelled.

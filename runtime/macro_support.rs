@@ -52,6 +52,7 @@ pub struct TestOptions {
 
 /// Runs the body of `main`. Says on standard error which ring it got if that was not the first
 /// choice; without any ring, says why and ends the process.
+#[track_caller]
 pub fn run_main<F: Future>(options: MainOptions, body: impl FnOnce() -> F) -> F::Output {
     let mut builder = Runtime::builder();
     if let Some(ring) = options.ring {

@@ -22,11 +22,13 @@ pub(crate) mod macro_support;
 pub(crate) mod metrics;
 #[cfg(all(test, loom))]
 mod models;
+mod named;
 mod one;
 mod run_queue;
 pub mod sim;
 pub(crate) mod simulate;
 mod spawn;
+pub(crate) mod stall;
 mod state;
 mod sync;
 mod task;
@@ -34,6 +36,7 @@ mod tasks;
 #[cfg(test)]
 mod tests;
 pub mod time;
+mod traced;
 mod waker;
 
 pub use self::blocking::spawn_blocking;
@@ -45,5 +48,6 @@ pub use self::join::{AbortHandle, JoinError, JoinHandle};
 pub use self::join_set::JoinSet;
 pub use self::local::{AccessError, LocalKey, Scope};
 pub use self::metrics::Metrics;
+pub use self::named::TaskBuilder;
 pub use self::one::{Report, Runtime, block_on, run};
 pub use self::spawn::{spawn, yield_now};

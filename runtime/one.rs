@@ -16,6 +16,8 @@ use crate::runtime::core::Core;
 use crate::runtime::handle::Handle;
 use crate::runtime::join::JoinHandle;
 use crate::runtime::metrics::Metrics;
+use crate::runtime::stall::Watchdog;
+use crate::runtime::traced::Label;
 
 /// Runs `future` on a new runtime with the default choices, and ends the runtime.
 ///
@@ -74,6 +76,8 @@ pub struct Runtime {
     core: Core,
     /// Ended with the runtime, if that is the only one to use it.
     pool: Option<Arc<Pool>>,
+    /// The same.
+    watchdog: Option<Watchdog>,
 }
 
 impl Runtime {
@@ -87,13 +91,22 @@ impl Runtime {
     }
 
     pub(crate) fn on(core: Core) -> Self {
-        Self { core, pool: None }
+        Self { core, pool: None, watchdog: None }
     }
 
-    /// The same, and the pool is its own, to be ended with it.
-    pub(crate) fn that_ends(mut self, pool: Arc<Pool>) -> Self {
+    /// The same, and the pool and the watchdog are its own, to be ended with it.
+    pub(crate) fn that_ends(mut self, pool: Arc<Pool>, watchdog: Option<Watchdog>) -> Self {
         self.pool = Some(pool);
+        self.watch(watchdog.as_ref());
+        self.watchdog = watchdog;
         self
+    }
+
+    /// Has a watchdog look at the core from now on.
+    pub(crate) fn watch(&self, watchdog: Option<&Watchdog>) {
+        if let Some(watchdog) = watchdog {
+            self.core.tasks().watch(watchdog.watch(self.core.proactor().id()));
+        }
     }
 
     /// The choices, to be changed.
@@ -124,7 +137,7 @@ impl Runtime {
     /// ```
     #[track_caller]
     pub fn block_on<F: Future>(&self, future: F) -> F::Output {
-        self.core.block_on(future)
+        self.core.block_on(future, Location::caller())
     }
 
     /// Starts a task; it runs during [`block_on`](Self::block_on) and [`turn`](Self::turn).
@@ -137,7 +150,9 @@ impl Runtime {
     /// ```
     #[track_caller]
     pub fn spawn<F: Future + 'static>(&self, future: F) -> JoinHandle<F::Output> {
-        self.core.tasks().spawn(future, Location::caller())
+        let task = self.core.tasks().spawn(future, Location::caller());
+        self.core.knock();
+        task
     }
 
     /// Runs `work`, which may block, on a thread of the runtime's pool, as
@@ -158,7 +173,10 @@ impl Runtime {
         F: FnOnce() -> R + Send + 'static,
         R: Send + 'static,
     {
-        spawn_here(self.core.tasks(), self.core.proactor().pool(), work, Location::caller())
+        let label = Label::blocking(Location::caller());
+        let task = spawn_here(self.core.tasks(), self.core.proactor().pool(), work, label);
+        self.core.knock();
+        task
     }
 
     /// One round: tasks that are ready, then I/O and timers. For programs with a loop of their own.
@@ -166,7 +184,10 @@ impl Runtime {
     /// If nothing is ready it waits: at most for `wait`, with `None` until something happens, with
     /// `Duration::ZERO` not at all. Returns whether there is more to do right now. If not, call it
     /// again when [`as_fd`](Self::as_fd) is readable or [`next_deadline`](Self::next_deadline) has
-    /// come.
+    /// come: whatever happens from then on shows there, wakes and calls of your own on this thread
+    /// included. Waiting for edges of the descriptor, as epoll can, is enough.
+    ///
+    /// `examples/ecosystem/src/guest.rs` is such a loop, inside a program of tokio's.
     ///
     /// # Panics
     ///
@@ -198,12 +219,11 @@ impl Runtime {
 
     /// How long until the next timer is due; zero if it is already. `None`: no timer is pending.
     ///
-    /// It may name a time before the next timer, never after it.
+    /// It may name a time before the next timer, never after it. While the readiness ring's pool
+    /// has no room for its jobs, it names the time to try again.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Duration> {
-        let proactor = self.core.proactor();
-        let now = proactor.clock().now();
-        proactor.next_deadline().map(|at| Duration::from_nanos(at.saturating_sub(now)))
+        self.core.proactor().longest_wait().map(Duration::from_nanos)
     }
 
     /// A way to this core from other threads.
@@ -218,14 +238,10 @@ impl Runtime {
         self.core.proactor().ring_report()
     }
 
-    /// What the core has done so far.
+    /// What the core has done so far. From other threads it is [`Handle::metrics`].
     #[must_use]
     pub fn metrics(&self) -> Metrics {
-        Metrics {
-            turns: self.core.turns(),
-            parks: self.core.parks(),
-            ..Metrics::of(self.core.tasks(), self.core.proactor())
-        }
+        Metrics::of(self.core.tasks(), self.core.proactor())
     }
 
     /// Ends the runtime: drops every task on this thread, sends what streams have committed and
@@ -270,7 +286,8 @@ impl Runtime {
 }
 
 impl AsFd for Runtime {
-    /// Readable when [`turn`](Runtime::turn) would find something, timers apart.
+    /// Becomes readable when something comes up for [`turn`](Runtime::turn) after it has returned
+    /// `false`, timers apart. Do not read it.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.core.proactor().as_fd()
     }

@@ -13,16 +13,23 @@ pub(crate) struct RunQueue {
     first: Cell<Option<RawTask>>,
     last: Cell<Option<RawTask>>,
     length: Cell<usize>,
+    /// The most that it has been.
+    peak: Cell<usize>,
 }
 
 impl RunQueue {
     pub(crate) fn new() -> Self {
-        Self { first: Cell::new(None), last: Cell::new(None), length: Cell::new(0) }
+        let (first, last) = (Cell::new(None), Cell::new(None));
+        Self { first, last, length: Cell::new(0), peak: Cell::new(0) }
     }
 
     #[inline]
     pub(crate) fn len(&self) -> usize {
         self.length.get()
+    }
+
+    pub(crate) fn peak(&self) -> usize {
+        self.peak.get()
     }
 
     /// Puts a task at the back.
@@ -40,7 +47,11 @@ impl RunQueue {
             Some(last) => unsafe { last.header() }.next.set(Some(task)),
             None => self.first.set(Some(task)),
         }
-        self.length.set(self.length.get() + 1);
+        let length = self.length.get() + 1;
+        self.length.set(length);
+        if length > self.peak.get() {
+            self.peak.set(length);
+        }
     }
 
     /// Puts the tasks in the order that `arrange` makes of them.

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use crate::io::ring::simulated::world::World;
 pub use crate::io::ring::simulated::{Books, Chance};
-use crate::io::ring::simulated::{FaultPlan, Link, Weather};
+use crate::io::ring::simulated::{FaultPlan, Link, Rings, Weather};
 use crate::runtime::one::Report;
 use crate::runtime::sim::driver::{Driver, Plan, Step};
 use crate::runtime::{Builder, Metrics};
@@ -74,6 +74,7 @@ pub(crate) fn simulate_under<F: Future>(
 ) -> Simulation<F::Output> {
     const GRACE: Duration = Duration::from_secs(60);
     let world = World::new(seed, weather(seed));
+    world.set_rings(Rings::drawn(&mut Chance::of(seed, 6)));
     world.set_plan(plan);
     let _entered = world.enter();
     let output = Rc::new(Cell::new(None));

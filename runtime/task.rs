@@ -19,7 +19,7 @@
 //! Who may touch what:
 //!
 //! 1. `state` is atomic: any thread that holds a reference.
-//! 2. `vtable`, `inbox`, `id`, `location` never change: any thread that holds a reference. The
+//! 2. `vtable`, `inbox`, `id`, `location`, `span` never change: any thread that holds a reference. The
 //!    inbox outlives the cell, because every cell is counted in it.
 //! 3. `next`, `slot`, `local` and `local_joiner` belong to the core: only its thread, while that
 //!    core is current. A handle that is polled there uses `local_joiner`, and so no locked
@@ -49,6 +49,7 @@ use crate::runtime::id::Running;
 use crate::runtime::inbox::Inbox;
 use crate::runtime::state::State;
 use crate::runtime::sync::UnsafeCell;
+use crate::runtime::traced::{self, Label, SpanId, Traced};
 use crate::runtime::{tasks, waker};
 
 /// What a task came to.
@@ -78,6 +79,7 @@ pub(crate) struct Header {
     pub(crate) next: Cell<Option<RawTask>>,
     pub(crate) id: u64,
     pub(crate) location: &'static Location<'static>,
+    pub(crate) span: SpanId,
     /// Whom to wake when the task is complete: the handle was polled away from the core.
     pub(crate) joiner: UnsafeCell<Option<Waker>>,
     /// The same: it was polled on the core.
@@ -154,24 +156,26 @@ impl RawTask {
         state: State,
         inbox: NonNull<Inbox>,
         id: u64,
-        location: &'static Location<'static>,
+        label: Label<'_>,
     ) -> Self {
+        let (future, span) = traced::task(future, id, label);
         let header = Header {
             state,
             vtable: const {
                 &Vtable {
-                    poll: poll::<F>,
-                    cancel: cancel::<F>,
-                    leak: leak::<F>,
-                    take: take::<F>,
-                    drop_outcome: drop_outcome::<F>,
-                    free: free::<F>,
+                    poll: poll::<Traced<F>>,
+                    cancel: cancel::<Traced<F>>,
+                    leak: leak::<Traced<F>>,
+                    take: take::<Traced<F>>,
+                    drop_outcome: drop_outcome::<Traced<F>>,
+                    free: free::<Traced<F>>,
                 }
             },
             inbox,
             next: Cell::new(None),
             id,
-            location,
+            location: label.place,
+            span,
             joiner: UnsafeCell::new(None),
             local_joiner: UnsafeCell::new(None),
             slot: Cell::new(0),

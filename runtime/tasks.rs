@@ -11,21 +11,26 @@
 
 mod end;
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
+use std::mem;
 use std::panic::Location;
 use std::ptr::{self, NonNull};
 use std::task::Poll;
 
 pub(crate) use self::end::refuse;
 use crate::io::allowance;
+use crate::io::histogram::Histogram;
+use crate::io::system;
 use crate::io::trace::{self, SpanKind};
 use crate::runtime::id::{self, Ids};
 use crate::runtime::inbox::{Inbox, Mail, SharedInbox};
 use crate::runtime::join::JoinHandle;
 use crate::runtime::run_queue::RunQueue;
+use crate::runtime::stall::{SharedWatched, Watched};
 use crate::runtime::state::{Completion, State};
 use crate::runtime::sync::{Arc, thread_local_const};
-use crate::runtime::task::{ABORTED, DONE, QUEUED, RawTask, Reference, quietly};
+use crate::runtime::task::{ABORTED, DONE, Header, QUEUED, RawTask, Reference, quietly};
+use crate::runtime::traced::Label;
 
 thread_local_const! {
     /// The tasks of the core whose program runs on this thread now; null outside.
@@ -39,6 +44,9 @@ pub(crate) struct Counts {
     pub(crate) polls: u64,
     pub(crate) panicked: u64,
     pub(crate) mail: u64,
+    /// Of the loop, which counts them here, where all can be asked for.
+    pub(crate) turns: u64,
+    pub(crate) parks: u64,
 }
 
 #[derive(Debug)]
@@ -55,6 +63,10 @@ pub(crate) struct Tasks {
     leaked: Cell<usize>,
     ids: Ids,
     counts: Cell<Counts>,
+    /// How long polls took, if that is asked for.
+    times: OnceCell<RefCell<Histogram>>,
+    /// What a watchdog sees of the polls, if there is one.
+    watched: OnceCell<SharedWatched>,
 }
 
 impl Tasks {
@@ -69,6 +81,8 @@ impl Tasks {
             leaked: Cell::new(0),
             ids: Ids::default(),
             counts: Cell::new(Counts::default()),
+            times: OnceCell::new(),
+            watched: OnceCell::new(),
         }
     }
 
@@ -78,6 +92,30 @@ impl Tasks {
 
     pub(crate) fn counts(&self) -> Counts {
         self.counts.get()
+    }
+
+    /// From now on polls are timed.
+    pub(crate) fn time_polls(&self) {
+        self.times.get_or_init(RefCell::default);
+    }
+
+    pub(crate) fn poll_times(&self) -> Option<Histogram> {
+        self.times.get().map(|times| *times.borrow())
+    }
+
+    /// From now on a watchdog sees when a poll begins and ends.
+    pub(crate) fn watch(&self, watched: SharedWatched) {
+        self.watched.get_or_init(|| watched);
+    }
+
+    #[inline]
+    pub(crate) fn watched(&self) -> Option<&Watched> {
+        self.watched.get().map(|watched| &**watched)
+    }
+
+    /// How many wait in the run queue, and the most that ever did.
+    pub(crate) fn ready(&self) -> (usize, usize) {
+        (self.ready.len(), self.ready.peak())
     }
 
     pub(crate) fn living(&self) -> usize {
@@ -114,7 +152,7 @@ impl Tasks {
         future: F,
         location: &'static Location<'static>,
     ) -> JoinHandle<F::Output> {
-        self.spawn_as(self.next_id(), future, location)
+        self.spawn_as(self.next_id(), future, Label::task(location))
     }
 
     /// An id for `spawn_as`.
@@ -128,10 +166,10 @@ impl Tasks {
         &self,
         id: u64,
         future: F,
-        location: &'static Location<'static>,
+        label: Label<'_>,
     ) -> JoinHandle<F::Output> {
         let inbox = NonNull::from(&*self.inbox);
-        let task = RawTask::new(future, State::new(), inbox, id, location);
+        let task = RawTask::new(future, State::new(), inbox, id, label);
         self.cells.set(self.cells.get() + 1);
         self.count(|counts| counts.spawned += 1);
         // SAFETY: the new task came with a reference for the core.
@@ -147,12 +185,15 @@ impl Tasks {
     #[inline]
     pub(crate) fn run(&self, budget: usize) -> usize {
         let count = self.ready.len().min(budget);
-        let recorded = trace::is_on();
+        let mut clock = (self.times.get().is_some() || trace::is_on()).then(system::now);
+        let is_watched = clock.is_some() || self.watched.get().is_some();
         for _ in 0..count {
             let Some(task) = self.ready.pop() else { break };
             allowance::renew();
             // SAFETY: it was in the queue, which no longer holds it.
-            unsafe { if recorded { self.step_recorded(task) } else { self.step(task) } };
+            unsafe {
+                if is_watched { self.step_watched(task, &mut clock) } else { self.step(task) }
+            };
             if allowance::is_spent() {
                 return budget;
             }
@@ -204,19 +245,27 @@ impl Tasks {
         unsafe { self.ready.push(task) };
     }
 
-    /// A task's turn, and a span of the timeline.
+    /// A task's turn as others see it: the watchdog, the histogram, the timeline. With a clock, that
+    /// is read once: a turn begins when the one before it has ended.
     ///
     /// # Safety
     ///
     /// As `step`.
     #[cold]
-    unsafe fn step_recorded(&self, task: RawTask) {
+    unsafe fn step_watched(&self, task: RawTask, clock: &mut Option<u64>) {
         // SAFETY: the core's reference, which a queued task always has.
-        let id = unsafe { task.header() }.id;
-        let began = trace::begin();
+        let Header { id, location, .. } = *unsafe { task.header() };
+        let polls = self.counts.get().polls;
+        let polling = self.watched().map(|watched| watched.begin(location, id));
         // SAFETY: the caller's promise.
         unsafe { self.step(task) };
-        trace::end(began, SpanKind::Task, || id as i64);
+        drop(polling);
+        let Some(clock) = clock else { return };
+        let began = mem::replace(clock, system::now());
+        trace::end(trace::is_on().then_some(began), SpanKind::Task, || id as i64);
+        if let (Some(times), true) = (self.times.get(), self.counts.get().polls > polls) {
+            times.borrow_mut().record(clock.saturating_sub(began));
+        }
     }
 
     /// A task's turn.
@@ -323,7 +372,7 @@ impl Tasks {
     }
 
     #[inline(always)]
-    fn count(&self, add: impl FnOnce(&mut Counts)) {
+    pub(crate) fn count(&self, add: impl FnOnce(&mut Counts)) {
         let mut counts = self.counts.get();
         add(&mut counts);
         self.counts.set(counts);
@@ -421,18 +470,14 @@ pub(crate) fn wake_root(inbox: &SharedInbox) -> bool {
 
 /// Starts a task on the core of `inbox`, from any thread. Only the closure travels; the future is
 /// made, polled and dropped over there.
-pub(crate) fn send<C, F>(
-    inbox: &SharedInbox,
-    start: C,
-    location: &'static Location<'static>,
-) -> JoinHandle<F::Output>
+pub(crate) fn send<C, F>(inbox: &SharedInbox, start: C, label: Label<'_>) -> JoinHandle<F::Output>
 where
     C: FnOnce() -> F + Send + 'static,
     F: Future + 'static,
     F::Output: Send + 'static,
 {
     let id = on_core(Arc::as_ptr(inbox), Tasks::next_id);
-    send_as(id.unwrap_or_else(|| id::reserve(1)), inbox, start, location)
+    send_as(id.unwrap_or_else(|| id::reserve(1)), inbox, start, label)
 }
 
 /// The same for a task whose id was given out before.
@@ -440,7 +485,7 @@ pub(crate) fn send_as<C, F>(
     id: u64,
     inbox: &SharedInbox,
     start: C,
-    location: &'static Location<'static>,
+    label: Label<'_>,
 ) -> JoinHandle<F::Output>
 where
     C: FnOnce() -> F + Send + 'static,
@@ -451,10 +496,10 @@ where
     let future = async move { start().await };
     let here = with_current(|tasks| Arc::ptr_eq(&tasks.inbox, inbox)) == Some(true);
     if here {
-        return with_current(|tasks| tasks.spawn_as(id, future, location)).expect("just asked");
+        return with_current(|tasks| tasks.spawn_as(id, future, label)).expect("just asked");
     }
     Inbox::add_cell(inbox);
-    let task = RawTask::new(future, State::mailed(), NonNull::from(&**inbox), id, location);
+    let task = RawTask::new(future, State::mailed(), NonNull::from(&**inbox), id, label);
     // SAFETY: three references: the mail's, the handle's, the core's.
     let (mail, handle) = unsafe { (Reference::from_raw(task), JoinHandle::new(task)) };
     inbox.send(Mail::Adopt(mail));

@@ -17,9 +17,11 @@ use crate::runtime::tasks;
 /// A `static`, so that `Waker::will_wake` can compare by address.
 static TASK: RawWakerVTable = RawWakerVTable::new(clone, wake, wake_by_ref, release);
 
-/// Tells the I/O that copying these wakers does nothing but count.
+/// Tells the I/O that copying these wakers does nothing but count; unless a subscriber is told.
 pub(crate) fn vouch() {
-    waiters::trust(&TASK);
+    if !cfg!(feature = "tracing") {
+        waiters::trust(&TASK);
+    }
 }
 
 /// The waker that a poll lends to its future, without a reference of its own: the core's holds the
@@ -33,7 +35,9 @@ pub(crate) fn borrowed(task: RawTask) -> ManuallyDrop<Waker> {
 unsafe fn clone(task: *const ()) -> RawWaker {
     // SAFETY: the pointer of a waker came from `borrowed`, and the waker being cloned keeps the
     // task.
-    unsafe { RawTask::from_ptr(task).header() }.state.add_reference();
+    let header = unsafe { RawTask::from_ptr(task).header() };
+    header.state.add_reference();
+    header.span.tell("waker.clone");
     RawWaker::new(task, &TASK)
 }
 
@@ -42,19 +46,29 @@ unsafe fn wake(task: *const ()) {
     // (`Inbox::send`).
     // SAFETY: as in `clone`; the reference of the waker ends here.
     unsafe {
-        wake_by_ref(task);
-        release(task);
+        let task = RawTask::from_ptr(task);
+        task.header().span.tell("waker.wake");
+        tasks::wake_by_ref(task);
+        task.release();
     }
 }
 
 unsafe fn wake_by_ref(task: *const ()) {
     // SAFETY: as in `clone`; the waker keeps its reference for the whole call.
-    unsafe { tasks::wake_by_ref(RawTask::from_ptr(task)) };
+    unsafe {
+        let task = RawTask::from_ptr(task);
+        task.header().span.tell("waker.wake_by_ref");
+        tasks::wake_by_ref(task);
+    }
 }
 
 unsafe fn release(task: *const ()) {
     // SAFETY: as in `clone`; the reference of the waker ends here.
-    unsafe { RawTask::from_ptr(task).release() };
+    unsafe {
+        let task = RawTask::from_ptr(task);
+        task.header().span.tell("waker.drop");
+        task.release();
+    }
 }
 
 /// The waker of the root future. One per core, used for every `block_on`.

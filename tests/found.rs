@@ -407,7 +407,23 @@ fn a_file_that_no_thread_can_be_had_for_says_so() {
     runtime.block_on(async {
         let read = soon("an answer", quoit::fs::read("Cargo.toml")).await;
         let error = read.expect_err("no thread has such a stack");
-        assert_eq!(error.raw_os_error(), Some(11), "EAGAIN, as clone(2) has it: {error}");
+        assert_eq!(error.kind(), std::io::ErrorKind::ResourceBusy, "{error}");
     });
     assert!(runtime.shutdown(Duration::from_secs(5)).is_clean());
+}
+
+/// Nor does it lose its number: closing needs no thread when there is none.
+#[test]
+fn a_file_that_no_thread_can_be_had_for_is_closed() {
+    let file = std::fs::File::open("Cargo.toml").unwrap();
+    let number = std::os::fd::AsRawFd::as_raw_fd(&file);
+    let builder = Runtime::builder().ring(RingChoice::Readiness);
+    let runtime = builder.thread_stack_size(usize::MAX).build().unwrap();
+    runtime.block_on(async {
+        let file = quoit::fs::File::from(file);
+        soon("the close", file.close()).await.unwrap();
+    });
+    // SAFETY: no pointers; a number that is closed is only an error.
+    let flags = unsafe { libc::fcntl(number, libc::F_GETFD) };
+    assert_eq!(flags, -1, "descriptor {number} is still open");
 }

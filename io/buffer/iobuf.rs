@@ -12,7 +12,8 @@ use super::slice::{Slice, resolve};
 /// Memory that the kernel may read: a buffer to send or write from.
 ///
 /// Implemented by `Vec<u8>`, `Box<[u8]>`, `Arc<[u8]>`, `String`, `&'static [u8]`, `&'static str`,
-/// [`Lease`](super::Lease), [`AlignedBuf`](super::AlignedBuf), and [`Slice`] of any of them.
+/// [`Lease`](super::Lease), [`AlignedBuf`](super::AlignedBuf), with the feature `bytes` by `Bytes` and
+/// `BytesMut`, and by [`Slice`] of any of them.
 ///
 /// ```
 /// use quoit::buffer::IoBuf;
@@ -39,6 +40,9 @@ pub unsafe trait IoBuf: Unpin + 'static {
 
     /// Narrows the buffer to a range of its bytes, to write that part only.
     ///
+    /// With this trait in scope it is also what `bytes.slice(..)` calls on a `Bytes`, whose own
+    /// method takes `&self`: write `Bytes::slice(&bytes, ..)` for that, which serves as well.
+    ///
     /// # Panics
     ///
     /// If the range does not lie within the bytes there are.
@@ -57,12 +61,12 @@ pub unsafe trait IoBuf: Unpin + 'static {
 ///
 /// | buffer | room for a read | after `n` bytes were read |
 /// |---|---|---|
-/// | `Vec<u8>` | its capacity | `len() == n`: it holds just what was read |
+/// | `Vec<u8>`, `BytesMut` | its capacity | `len() == n`: it holds just what was read |
 /// | `Box<[u8]>`, [`AlignedBuf`](super::AlignedBuf) | its length | the old bytes follow the `n` |
 /// | [`Slice<B>`](Slice) | its range | a vector grows as needed, never shrinks |
 ///
 /// A read that fails leaves the length as it was. `Vec::new()` has no room: reading into it returns
-/// 0 at once, which looks like the end of the stream; give it a capacity. To append to a vector,
+/// 0 at once, which looks like the end of the stream; give it a capacity, as `BytesMut::new()`. To append to a vector,
 /// read into what lies behind its bytes:
 ///
 /// ```
@@ -227,7 +231,7 @@ pub(super) mod tests {
     }
 
     /// Does what a write does: reads all there is, after the value has moved twice.
-    fn sent<B: IoBuf>(buffer: B) -> Vec<u8> {
+    pub(in super::super) fn sent<B: IoBuf>(buffer: B) -> Vec<u8> {
         let pointer = buffer.stable_ptr();
         let moved = Box::new(buffer);
         assert_eq!(moved.stable_ptr(), pointer, "the bytes moved with their owner");

@@ -24,8 +24,9 @@ use super::shared::Shared;
 ///
 /// A receive returns one without copying. It dereferences to exactly the bytes received, can be cut
 /// apart, kept, sent to another thread, sent out again as it is ([`IoBuf`]), or made a
-/// `bytes::Bytes` by `Bytes::from_owner(lease)`. Dropping the last part of it gives the buffer back
-/// to the pool, from any thread, and even after its runtime has ended.
+/// `bytes::Bytes` (by `Bytes::from_owner(lease)`, or with the feature `bytes` by `into`). Dropping
+/// the last part of it gives the buffer back to the pool, from any thread, and even after its
+/// runtime has ended.
 ///
 /// An empty lease is the end of the stream. It holds no buffer, nor does one whose bytes have all
 /// been taken away by [`advance`](Self::advance), [`truncate`](Self::truncate) or a split.

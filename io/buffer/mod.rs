@@ -14,6 +14,8 @@
 //! none.
 
 mod aligned;
+#[cfg(feature = "bytes")]
+mod bytes;
 mod error;
 mod iobuf;
 mod lease;
@@ -27,6 +29,7 @@ pub use self::aligned::AlignedBuf;
 pub use self::error::BufError;
 pub use self::iobuf::{IoBuf, IoBufMut};
 pub use self::lease::Lease;
+pub use self::pool::BufferCounters;
 pub(crate) use self::pool::{BufferPool, PoolConfig};
 
 pub use self::slice::Slice;

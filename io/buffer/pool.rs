@@ -41,7 +41,34 @@ pub(crate) struct BufferPool {
     lent: u64,
     home: u64,
     remote: u64,
+    /// The most that were outstanding at once.
+    peak: u64,
+    growths: u64,
+    growths_refused: u64,
     shared: NonNull<Shared>,
+}
+
+/// The pool of a core: what it has, and what it has gone through. [`ResourceCounters`] tells how
+/// often receives found no buffer.
+///
+/// [`ResourceCounters`]: crate::ResourceCounters
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BufferCounters {
+    /// Bytes of each buffer.
+    pub size: usize,
+    /// How many there may be in the end.
+    pub limit: usize,
+    /// How many there are.
+    pub total: usize,
+    /// How many the program has, or has given back since the last turn.
+    pub in_use: usize,
+    /// The most that it had at once.
+    pub in_use_peak: usize,
+    /// Times that the pool was enlarged, the first buffers included.
+    pub growths: u64,
+    /// Times that the system gave no memory to enlarge it.
+    pub growths_refused: u64,
 }
 
 struct Slot {
@@ -59,7 +86,10 @@ impl BufferPool {
     pub(crate) fn new(config: PoolConfig, mailbox: &Mailbox) -> io::Result<Self> {
         config.check()?;
         let shared = Shared::create(config.limit, mailbox);
-        Ok(Self { config, slots: Vec::new(), lent: 0, home: 0, remote: 0, shared })
+        let (lent, home, remote, peak) = (0, 0, 0, 0);
+        let (growths, growths_refused) = (0, 0);
+        let slots = Vec::new();
+        Ok(Self { config, slots, lent, home, remote, peak, growths, growths_refused, shared })
     }
 
     /// Adds a chunk of buffers and answers them, to be given to the ring. Answers none at the
@@ -74,7 +104,8 @@ impl BufferPool {
         let count = count.min(usize::from(self.config.count));
         if count > 0 {
             let size = self.config.size as usize;
-            let region = Region::map(count * size)?;
+            let region = Region::map(count * size).inspect_err(|_| self.growths_refused += 1)?;
+            self.growths += 1;
             let start = region.start();
             // SAFETY: buffer `index` of `count` lies within the region.
             let slot = |index| Slot { start: unsafe { start.add(index * size) }, is_lent: false };
@@ -108,6 +139,7 @@ impl BufferPool {
         assert!(length <= self.config.size, "the ring filled buffer {id} beyond its end");
         slot.is_lent = true;
         self.lent += 1;
+        self.peak = self.peak.max(self.lent - self.home - self.remote);
         // SAFETY: the start of this buffer, which is long enough; marked just now, and the kernel
         // is done with it, says the caller.
         let lease = unsafe { Lease::pooled(slot.start, length, id, self.shared) };
@@ -137,6 +169,18 @@ impl BufferPool {
     /// Leases that were made and not taken back yet.
     pub(crate) fn outstanding(&self) -> usize {
         (self.lent - self.home - self.remote) as usize
+    }
+
+    pub(crate) fn counters(&self) -> BufferCounters {
+        BufferCounters {
+            size: self.config.size as usize,
+            limit: usize::from(self.config.limit),
+            total: self.slots.len(),
+            in_use: self.outstanding(),
+            in_use_peak: self.peak as usize,
+            growths: self.growths,
+            growths_refused: self.growths_refused,
+        }
     }
 
     /// Buffers that the ring may lend.

@@ -3,7 +3,7 @@
 //! ```text
 //!   Fresh(payload) ──first poll──► InFlight ──answer──► Over
 //!        ▲                           │  │
-//!        └────────── EINTR ──────────┘  └─ dropped: a change goes on the ledger; then the slot is
+//!        └────── EINTR, EAGAIN ──────┘  └─ dropped: a change goes on the ledger; then the slot is
 //!                                          an orphan, and keeps the payload to the end
 //! ```
 
@@ -121,13 +121,15 @@ impl<P: Payload + Unpin, F: Fn(&mut P) -> Request> Future for Flight<'_, P, F> {
                 Poll::Pending
             }
             Poll::Ready(Err(error)) => Poll::Ready(Err((error, None))),
-            Poll::Ready(Ok((outcome, payload))) => {
+            Poll::Ready(Ok((outcome, mut payload))) => {
                 this.stage = Stage::Over;
-                let interrupted = is_interrupted(outcome);
-                if this.cancelled && (interrupted || outcome == -i64::from(libc::ECANCELED)) {
+                let goes_on = is_interrupted(outcome)
+                    || outcome == -i64::from(libc::EAGAIN)
+                        && (this.request)(&mut payload).may_wait();
+                if this.cancelled && (goes_on || outcome == -i64::from(libc::ECANCELED)) {
                     return Poll::Ready(Err((timed_out(), Some(payload))));
                 }
-                if interrupted {
+                if goes_on {
                     return this.submit(payload, cx);
                 }
                 Poll::Ready(Ok((outcome, payload)))

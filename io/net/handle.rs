@@ -442,6 +442,15 @@ impl ListenerHandle {
     pub(crate) fn is_bound(&self) -> bool {
         self.binding.core() != 0
     }
+
+    /// Whether this very core serves it, and goes on.
+    #[cfg(feature = "futures-core")]
+    pub(crate) fn is_served_here(&self) -> bool {
+        let is_open = Proactor::with_current(|proactor| {
+            self.binding.core() == proactor.id() && !proactor.is_closed()
+        });
+        is_open.unwrap_or(false)
+    }
 }
 
 impl Bound for ListenerHandle {

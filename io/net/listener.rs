@@ -40,6 +40,14 @@ enum State {
     BackingOff(TimerKey),
 }
 
+/// What a stream of connections is told.
+#[cfg(feature = "futures-core")]
+pub(crate) struct Next {
+    pub(crate) result: io::Result<Descriptor>,
+    /// The listener is not at its end: another connection may come.
+    pub(crate) goes_on: bool,
+}
+
 pub(crate) struct Listener {
     descriptor: Arc<Descriptor>,
     /// Connections ahead of the program; bounded by `Limits::accept_ahead`, overshot by what one
@@ -72,6 +80,11 @@ impl Listener {
         self.descriptor.number()
     }
 
+    /// Connections that nobody has taken yet.
+    pub(crate) fn queued(&self) -> usize {
+        self.queue.len()
+    }
+
     /// The next connection.
     pub(crate) fn poll_accept(
         &mut self,
@@ -81,24 +94,51 @@ impl Listener {
         services: &mut Services,
     ) -> Poll<io::Result<Descriptor>> {
         if self.waiters.may_go(*waiter) {
-            let next = match self.queue.pop_front() {
-                Some(connection) => {
-                    services.counters.connections_delivered += 1;
-                    Some(Ok(connection))
-                }
-                None => self.error.take().map(|error| Err(explain(error))),
-            };
-            if self.state == State::Idle && self.queue.len() <= services.limits.accept_ahead / 2 {
-                self.arm(key, services);
-            }
-            if let Some(next) = next {
+            if let Some(next) = self.next(key, services) {
                 if let Some(id) = waiter.take() {
                     self.withdraw(id, services);
                 }
-                return Poll::Ready(next);
+                return Poll::Ready(next.map_err(explain));
             }
         }
         self.wait(waiter, caller, services)
+    }
+
+    /// The next connection, for who has no place in line, as a stream that may be kept for long and
+    /// not polled: it waits as an observer, and goes behind whoever has asked before it.
+    #[cfg(feature = "futures-core")]
+    pub(crate) fn poll_flow(
+        &mut self,
+        key: Key,
+        observer: &mut Option<WaiterId>,
+        caller: &mut Caller<'_>,
+        services: &mut Services,
+    ) -> Poll<Next> {
+        if self.waiters.may_look(*observer) {
+            if let Some(next) = self.next(key, services) {
+                if let Some(observer) = observer.take() {
+                    self.overlook(observer, services);
+                }
+                let goes_on = next.as_ref().err().is_none_or(|error| is_shortage(*error));
+                return Poll::Ready(Next { result: next.map_err(explain), goes_on });
+            }
+        }
+        services.look_out(&mut self.waiters, observer, caller)
+    }
+
+    /// What the next in line gets, if it is there. Otherwise it is on its way from now on.
+    fn next(&mut self, key: Key, services: &mut Services) -> Option<Result<Descriptor, i32>> {
+        let next = match self.queue.pop_front() {
+            Some(connection) => {
+                services.counters.connections_delivered += 1;
+                Some(Ok(connection))
+            }
+            None => self.error.take().map(Err),
+        };
+        if self.state == State::Idle && self.queue.len() <= services.limits.accept_ahead / 2 {
+            self.arm(key, services);
+        }
+        next
     }
 
     pub(crate) fn wait<T>(
@@ -183,6 +223,11 @@ impl Listener {
         if was_first && (!self.queue.is_empty() || self.error.is_some()) {
             self.waiters.notify(&mut services.effects.wakers);
         }
+    }
+
+    /// An observer is not to be told any more.
+    pub(crate) fn overlook(&mut self, observer: WaiterId, services: &mut Services) {
+        services.effects.discard(self.waiters.overlook(observer));
     }
 
     /// The last handle is gone.

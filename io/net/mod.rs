@@ -1,6 +1,7 @@
 //! TCP: listeners, streams, and the state machines behind them. `guide.md` is the public text.
 
 mod binding;
+mod connect;
 mod handle;
 pub(crate) mod listener;
 #[cfg(test)]
@@ -14,7 +15,12 @@ mod split;
 mod tcp_listener;
 mod tcp_socket;
 mod tcp_stream;
-#[cfg(any(feature = "tokio-io", feature = "futures-io", feature = "hyper"))]
+#[cfg(any(
+    feature = "tokio-io",
+    feature = "futures-core",
+    feature = "futures-io",
+    feature = "hyper"
+))]
 mod traits;
 
 pub use self::futures::{Accept, Recv, SendBuffer};
@@ -22,5 +28,7 @@ pub use self::split::{OwnedReadHalf, OwnedWriteHalf, ReadHalf, ReuniteError, Wri
 pub use self::tcp_listener::{Placement, TcpListener};
 pub use self::tcp_socket::TcpSocket;
 pub use self::tcp_stream::{DetachError, TcpStream};
+#[cfg(feature = "futures-core")]
+pub use self::traits::streams::{Incoming, IntoIncoming, IntoLeases, Leases};
 pub use crate::io::dns::ToSocketAddrs;
 pub use crate::io::timed::Timed;

@@ -69,6 +69,11 @@ impl TcpListener {
         Self { handle: ListenerHandle::new(descriptor) }
     }
 
+    #[cfg(feature = "futures-core")]
+    pub(super) fn handle(&self) -> &ListenerHandle {
+        &self.handle
+    }
+
     /// Listens on an address, with `SO_REUSEADDR`. A name is resolved off the loop, and the first
     /// of its addresses that can be bound is taken.
     ///

@@ -1,21 +1,15 @@
 //! `TcpSocket`: a socket before it connects or listens, for options that must be set first.
 
-use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
+use super::connect::connect;
 use super::options;
 use super::{TcpListener, TcpStream};
-use crate::io::alarm::Alarm;
 use crate::io::descriptor::Descriptor;
-use crate::io::operation::{Pending, outcome_to_result};
-use crate::io::payload::Payload;
-use crate::io::proactor::{Proactor, outside};
-use crate::io::request::{Connect, Request, SocketAddress, call};
+use crate::io::request::call;
 
 /// A TCP socket that is neither connected nor listening yet.
 ///
@@ -37,14 +31,6 @@ use crate::io::request::{Connect, Request, SocketAddress, call};
 pub struct TcpSocket {
     descriptor: Descriptor,
 }
-
-/// What a connect lends to the kernel until its terminal completion.
-struct Connecting {
-    descriptor: Arc<Descriptor>,
-    address: Box<SocketAddress>,
-}
-
-impl Payload for Connecting {}
 
 impl TcpSocket {
     /// A socket for IPv4, with `TCP_NODELAY`.
@@ -113,41 +99,8 @@ impl TcpSocket {
         address: SocketAddr,
         limit: Option<Duration>,
     ) -> io::Result<TcpStream> {
-        let descriptor = Arc::new(self.descriptor);
-        let address = Box::new(SocketAddress::new(&address));
-        let mut connecting = Some(Connecting { descriptor, address });
-        let mut pending = None;
-        let mut alarm = limit.map(Alarm::new);
-        let (outcome, connecting) = poll_fn(|cx| {
-            let started = pending.get_or_insert_with(|| {
-                let payload = connecting.take().expect("started once");
-                Proactor::with_current(|proactor| Attempt(start(proactor, payload, cx.waker())))
-            });
-            let Some(Attempt(pending)) = started else {
-                return Poll::Ready(Err(outside("a connect")));
-            };
-            if let Poll::Ready(done) = pending.poll(cx) {
-                return Poll::Ready(done);
-            }
-            if alarm.as_mut().is_some_and(|alarm| alarm.poll(cx).is_ready()) {
-                alarm = None;
-                // The terminal completion still comes; a connection made just then wins.
-                pending.cancel();
-            }
-            Poll::Pending
-        })
-        .await?;
-        match outcome_to_result(outcome) {
-            Ok(_) => {
-                let descriptor = Arc::into_inner(connecting.descriptor);
-                Ok(TcpStream::from_descriptor(descriptor.expect("the request is over")))
-            }
-            Err(error) if limit.is_some() && error.raw_os_error() == Some(libc::ECANCELED) => {
-                let text = "the connection's time limit has passed";
-                Err(io::Error::new(io::ErrorKind::TimedOut, text))
-            }
-            Err(error) => Err(error),
-        }
+        let descriptor = connect(self.descriptor, address, limit).await?;
+        Ok(TcpStream::from_descriptor(descriptor))
     }
 
     /// Whether the address may be bound again soon (`SO_REUSEADDR`).
@@ -260,31 +213,6 @@ impl TcpSocket {
 
     fn number(&self) -> RawFd {
         self.descriptor.number()
-    }
-}
-
-/// A connect under way; dropped, it is cancelled, and its socket is closed when the kernel is done.
-struct Attempt(Pending<Connecting>);
-
-impl Drop for Attempt {
-    fn drop(&mut self) {
-        self.0.cancel();
-    }
-}
-
-fn start(
-    proactor: &Proactor,
-    payload: Connecting,
-    waker: &std::task::Waker,
-) -> Pending<Connecting> {
-    // SAFETY: the payload owns the address, in a box of its own, and the descriptor.
-    unsafe {
-        Pending::submit(proactor, payload, waker, |connecting| {
-            Request::Connect(Connect {
-                descriptor: connecting.descriptor.number(),
-                address: &raw const *connecting.address,
-            })
-        })
     }
 }
 

@@ -53,8 +53,15 @@ impl Poll {
     /// The descriptor number is one that the caller keeps open.
     pub(crate) unsafe fn attempt(self) -> Attempt {
         let mut entry = libc::pollfd { fd: self.descriptor, events: self.mask(), revents: 0 };
-        // SAFETY: one valid pollfd.
-        let ready = answer(unsafe { libc::poll(&raw mut entry, 1, 0) } as isize);
+        // A signal that comes while nothing is ready ends even a call that does not wait, and it is
+        // not begun anew for a handler with `SA_RESTART` (signal(7)).
+        let ready = loop {
+            // SAFETY: one valid pollfd.
+            let ready = answer(unsafe { libc::poll(&raw mut entry, 1, 0) } as isize);
+            if ready != -libc::EINTR {
+                break ready;
+            }
+        };
         match (ready, self.multishot) {
             (0, _) => Attempt::WouldBlock(self.interest),
             (1, true) => {

@@ -8,7 +8,7 @@ use std::ffi::c_char;
 
 use io_uring::{opcode, squeue, types};
 
-use super::{Attempt, Features, answer, would_block};
+use super::{Attempt, Features, answer};
 use crate::io::ring::simulated::world;
 
 /// The most that one read or write moves (`MAX_RW_COUNT`, read(2)).
@@ -97,9 +97,11 @@ impl ReadAt {
                     _ => Attempt::Blocking,
                 }
             }
-            // EOPNOTSUPP: the file system knows no RWF_NOWAIT.
-            Err(_) if would_block(result) || result == -libc::EOPNOTSUPP => Attempt::Blocking,
-            Err(_) => Attempt::Done { result },
+            Err(_) => match -result {
+                // EOPNOTSUPP: the file system knows no RWF_NOWAIT. EINTR: who waits asks again.
+                libc::EAGAIN | libc::EOPNOTSUPP | libc::EINTR => Attempt::Blocking,
+                _ => Attempt::Done { result },
+            },
         }
     }
 

@@ -282,6 +282,22 @@ impl Request {
         }
     }
 
+    /// Whether a request for a file may wait there: nobody has asked for `O_NONBLOCK`. If it may,
+    /// `EAGAIN` is no answer. File systems and devices give it to io_uring all the same, when a part
+    /// of a request finds no room (XFS; a direct read of which the block device takes only some).
+    pub(crate) fn may_wait(&self) -> bool {
+        let flags = match self {
+            Self::Open(request) => request.flags,
+            Self::ReadAt(ReadAt { descriptor, .. })
+            | Self::WriteAt(WriteAt { descriptor, .. })
+            | Self::Synchronize(Synchronize { descriptor, .. })
+            | Self::SetLength(SetLength { descriptor, .. })
+            | Self::Allocate(Allocate { descriptor, .. }) => status_flags(*descriptor),
+            _ => 0,
+        };
+        flags & libc::O_NONBLOCK == 0
+    }
+
     /// Whether its result, unless it is an error, is a new descriptor.
     pub(crate) fn opens(&self) -> bool {
         matches!(self, Self::Open(_) | Self::Accept(_))

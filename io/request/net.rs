@@ -73,11 +73,12 @@ impl Connect {
         let address = unsafe { &*self.address };
         // SAFETY: the pointer and length describe one valid socket address. A second call on a
         // socket whose handshake has ended answers EISCONN or the handshake's error, exactly once.
+        // An interrupted handshake goes on.
         let result = answer(unsafe {
             libc::connect(self.descriptor, address.as_ptr(), address.len()) as isize
         });
         match -result {
-            libc::EINPROGRESS | libc::EALREADY | libc::EAGAIN => {
+            libc::EINPROGRESS | libc::EALREADY | libc::EAGAIN | libc::EINTR => {
                 Attempt::WouldBlock(Interest::Writable)
             }
             libc::EISCONN => Attempt::Done { result: 0 },

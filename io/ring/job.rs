@@ -11,6 +11,10 @@ use crate::io::descriptor::Descriptor;
 use crate::io::mailbox::{Mailbox, Message};
 use crate::io::request::{Request, Token};
 
+/// The answer when no thread is to be had, now and for as long as the machine gives us none. It is
+/// not `EAGAIN`, which says that it is worth while to ask again.
+pub(super) const NO_THREAD: i32 = libc::EBUSY;
+
 pub(super) struct Job {
     request: Request,
     token: Token,

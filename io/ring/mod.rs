@@ -57,6 +57,12 @@ pub struct RingCounters {
     pub pool_jobs: u64,
     /// Times that the kernel's completion queue overflowed into its memory.
     pub overflows: u64,
+    /// Submissions that found the submission queue full, and went in after an enter of their own.
+    pub queue_full: u64,
+    /// Enters that the kernel sent back (`EAGAIN`, `EBUSY`), and that the next turn did again.
+    pub enters_refused: u64,
+    /// Attempts of the readiness ring that found nothing to do yet (`EAGAIN`), and wait for epoll.
+    pub would_block: u64,
 }
 
 impl RingCounters {
@@ -198,6 +204,28 @@ impl Ring {
         }
     }
 
+    /// Somebody is about to wait for the descriptor instead of a turn. What shows there from now on
+    /// is news; true: there is nothing else.
+    pub(crate) fn rest(&mut self) -> bool {
+        match self {
+            Self::Uring(ring) => ring.rest(),
+            // What did not fit into the last wait has had its edge.
+            Self::Readiness(ring) if ring.has_more() => return false,
+            Self::Readiness(_) | Self::Simulated(_) => {}
+        }
+        !self.wants_turn()
+    }
+
+    /// How long the core may sleep although nothing shows, in nanoseconds. `turn` knows by itself;
+    /// this is for who waits elsewhere.
+    pub(crate) fn longest_sleep(&self) -> Option<u64> {
+        match self {
+            Self::Uring(ring) => ring.longest_sleep(),
+            Self::Readiness(ring) => ring.longest_sleep(),
+            Self::Simulated(_) => None,
+        }
+    }
+
     /// A result that a pool thread has sent back through the mailbox.
     pub(crate) fn complete_from_pool(&mut self, token: Token, result: i32) -> Completion {
         match self {
@@ -216,8 +244,9 @@ impl Ring {
         }
     }
 
-    /// Readable when a turn would find something. A simulated ring has nothing that a kernel knows.
-    pub(crate) fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+    /// Readable when something has come up since `rest`. A simulated ring has nothing that a kernel
+    /// knows.
+    pub(crate) fn as_fd(&mut self) -> Option<BorrowedFd<'_>> {
         match self {
             Self::Uring(ring) => Some(ring.as_fd()),
             Self::Readiness(ring) => Some(ring.as_fd()),

@@ -124,7 +124,7 @@ fn start_up_failures_name_core_and_cause() {
     assert!(error.to_string().contains("Builder::run"), "{error}");
     // What `run` does when one of several cores cannot be built.
     let called = Arc::new(AtomicUsize::new(0));
-    let mut starting = Starting::new(3);
+    let mut starting = Starting::new(3, Location::caller());
     for index in 0..3 {
         let builder = Runtime::builder();
         let (ring, pool) = (prepare(builder.ring).unwrap(), builder.pool());
@@ -134,7 +134,7 @@ fn start_up_failures_name_core_and_cause() {
             called.fetch_add(1, Ordering::SeqCst);
             async {}
         };
-        starting.start(index, Seed { builder, ring, pool, cpu }, program).unwrap();
+        starting.start(index, Seed { builder, ring, pool, watchdog: None, cpu }, program).unwrap();
     }
     let report = prepare(RingChoice::Auto).unwrap().report().clone();
     let error = starting.all_started(report).map(drop).unwrap_err();

@@ -51,7 +51,7 @@
 //! # What goes wrong
 //!
 //! By itself, what may go wrong on one machine: completions come late and in any order, sends are
-//! short, buffers and descriptors run out. What is done to a world is planned ([`Sim::at`]), done
+//! short, buffers and descriptors run out, rings are full ([`Rings`]), the kernel is interrupted. What is done to a world is planned ([`Sim::at`]), done
 //! by a program ([`World`]), or drawn from the seed ([`Sim::faults`], [`DiskOptions::drawn`]).
 //!
 //! # What must not leak in
@@ -96,7 +96,7 @@ pub use self::settings::Link;
 use self::settings::Settings;
 pub use self::world::{World, note, world};
 use crate::io::ring::simulated::world::World as Kernel;
-pub use crate::io::ring::simulated::{Books, Chance, Crash, Disk, DiskOptions, Survival};
+pub use crate::io::ring::simulated::{Books, Chance, Crash, Disk, DiskOptions, Rings, Survival};
 use crate::runtime::builder::nanoseconds;
 use crate::runtime::one::Report;
 use crate::runtime::{Builder, CoreHandle, Metrics};
@@ -157,13 +157,15 @@ pub struct Sim {
 
 impl Sim {
     /// A world without hosts. The seed decides everything that is not set: latencies, the size of
-    /// socket buffers, the limits of the runtimes, who runs first, which completion comes when.
+    /// socket buffers and rings, the limits of the runtimes, who runs first, which completion comes
+    /// when.
     ///
     /// The same seed gives the same world on every machine, for one version of this crate.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         let settings = Settings::draw(seed);
         let world = Kernel::new(seed, settings.weather());
+        world.set_rings(settings.rings);
         Self {
             driver: Driver::new(world.clone()),
             world,
@@ -270,6 +272,13 @@ impl Sim {
         self.settings.capacity_max = bytes.max(1);
         let weather = self.settings.weather();
         self.world.with(|state| state.set_weather(weather));
+        self
+    }
+
+    /// Sets what the rings of all cores are like, instead of what the seed has drawn.
+    pub fn rings(&mut self, rings: Rings) -> &mut Self {
+        self.settings.rings = rings;
+        self.world.set_rings(rings);
         self
     }
 

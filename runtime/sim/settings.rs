@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::io::ring::simulated::{self, Chance, Weather};
+use crate::io::ring::simulated::{self, Chance, Rings, Weather};
 use crate::runtime::builder::nanoseconds;
 use crate::runtime::{Builder, Runtime};
 
@@ -77,6 +77,7 @@ struct Limits {
 pub(crate) struct Settings {
     pub(crate) link: Link,
     pub(crate) capacity_max: usize,
+    pub(crate) rings: Rings,
     limits: Limits,
 }
 
@@ -100,6 +101,7 @@ impl Settings {
                 send_inline: chance.one_in(2),
                 task_budget: chance.up_to(64),
             },
+            rings: Rings::drawn(&mut chance),
         }
     }
 
@@ -129,6 +131,7 @@ impl fmt::Display for Settings {
         let Limits { buffers: (count, size, limit), .. } = self.limits;
         writeln!(f, "  links: {}", self.link)?;
         writeln!(f, "  socket buffers: up to {} bytes", self.capacity_max)?;
+        writeln!(f, "  rings: {}", self.rings)?;
         writeln!(f, "  runtimes: {count} to {limit} buffers of {size} bytes, at most")?;
         writeln!(
             f,

@@ -5,6 +5,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+#[cfg(feature = "futures-core")]
+use futures_core::{Stream, stream::FusedStream};
+
 use super::{Instant, Sleep, sleep, sleep_until};
 
 /// A tick that comes later than this has been missed. Less is the ordinary delay of a busy
@@ -204,5 +207,40 @@ impl Interval {
     #[must_use]
     pub fn period(&self) -> Duration {
         self.period
+    }
+}
+
+/// The ticks, without an end: each item is the time that it was meant for, as
+/// [`tick`](Interval::tick) answers it.
+///
+/// ```
+/// use std::time::Duration;
+/// use futures::StreamExt;
+/// use quoit::time::{self, interval};
+///
+/// # quoit::block_on(async {
+/// time::pause();
+/// let mut ticks = interval(Duration::from_secs(10)).take(3);
+/// let first = ticks.next().await.unwrap();
+/// assert_eq!(ticks.next().await, Some(first + Duration::from_secs(10)));
+/// # });
+/// ```
+#[cfg(feature = "futures-core")]
+impl Stream for Interval {
+    type Item = Instant;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Instant>> {
+        self.get_mut().poll_tick(cx).map(Some)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (usize::MAX, None)
+    }
+}
+
+#[cfg(feature = "futures-core")]
+impl FusedStream for Interval {
+    fn is_terminated(&self) -> bool {
+        false
     }
 }

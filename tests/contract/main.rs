@@ -5,13 +5,14 @@
 //! ```text
 //!   on io_uring, readiness and, by seeds, the simulation
 //!     read, write, accept, close, cancel, half, ready, observe, pool, odd, handover, off_core,
-//!     shutdown, reuse, but for what follows
+//!     shutdown, reuse, metrics, but for what follows
 //!   on the real rings only, since it is about the process
 //!     shutdown      the end of a thread, and of a process; a core's clock that stands while the
 //!                   machine's goes on
 //!     off_core      giving a descriptor away
 //!     accept        the process's limit of descriptors; a simulated kernel has its own shortages
 //!     many          ten thousand descriptors, and a process of clients
+//!     guest         a core driven by the loop of somebody else
 //!     start         filters, limits, the environment; the slack of a thread's timers
 //! ```
 //!
@@ -23,9 +24,11 @@ mod accept;
 mod cancel;
 mod close;
 mod common;
+mod guest;
 mod half;
 mod handover;
 mod many;
+mod metrics;
 mod observe;
 mod odd;
 mod off_core;

@@ -2,7 +2,7 @@
 //! seeds: whatever is dropped, what it did not return shows up next, at the exact byte.
 //!
 //! ```text
-//!   accept connect read write end file
+//!   accept connect read write end file streams
 //!                                     cancelled at every poll of the operation that they name
 //!   whole                             conversations whose tasks, or root, end at every poll
 //!   faults                            every call refused, late or cut short
@@ -28,6 +28,7 @@ mod faults;
 mod file;
 mod planted;
 mod read;
+mod streams;
 mod whole;
 mod write;
 

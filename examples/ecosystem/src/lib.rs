@@ -10,11 +10,26 @@
 //! | `hyper_get` | hyper's client |
 //! | `kv` | a key-value server for the clients of Redis, on one core or several |
 //! | `postgres` | a queue of jobs in PostgreSQL, by tokio-postgres |
+//! | `grpc_store`, `grpc_call` | gRPC by tonic: server and client, every kind of call, deadlines |
+//! | `axum_links` | reqwest and sqlx, which need tokio, in a sidecar |
+//! | `tower_get` | a client in layers of tower: trace, retry, rate, concurrency, time limit |
+//! | `worker_pool` | channels, codecs, trackers: work shared out, answered in order |
+//! | `tokio_guest` | quoit inside a program of tokio's |
 
 pub mod chat;
+pub mod deadline;
+pub mod grpc;
+pub mod grpc_client;
+pub mod grpc_status;
+pub mod guest;
 pub mod hello;
 pub mod kv;
 pub mod layers;
+pub mod links;
 pub mod notes;
 pub mod postgres;
 pub mod redis_client;
+pub mod sidecar;
+pub mod timed;
+pub mod tower_client;
+pub mod worker_pool;

@@ -5,7 +5,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
-use axum::routing::get as on_get;
+use axum::body::Body;
+use axum::routing::{get as on_get, post as on_post};
+use futures::StreamExt;
+use quoit::net::TcpSocket;
 use quoit::time::{Instant, sleep};
 use quoit_http::Trouble;
 
@@ -130,6 +133,83 @@ async fn a_connection_whose_streams_were_reset_is_idle() {
     assert!(started.elapsed() >= LIMIT - 50 * MS, "{:?}", started.elapsed());
     let report = server.end().await;
     assert_eq!((report.idle_timeouts, report.errors), (1, 0));
+}
+
+/// What comes is its body, though the response has ended, and neither idleness nor a slow head.
+#[quoit::test]
+async fn a_request_that_goes_on_after_its_response_has_its_time() {
+    const LENGTH: usize = 8;
+    let read = Arc::new(Mutex::new(Vec::new()));
+    let handler = {
+        let read = read.clone();
+        move |body: Body| async move {
+            quoit::spawn(async move {
+                let mut body = body.into_data_stream();
+                while let Some(data) = body.next().await {
+                    read.lock().unwrap().extend_from_slice(&data.unwrap());
+                }
+            });
+            "early"
+        }
+    };
+    let router = hello().route("/early", on_post(handler));
+    let server = start(router, |serve| serve.idle_timeout(LIMIT).header_timeout(LIMIT)).await;
+    for head in [format!("content-length: {LENGTH}"), "transfer-encoding: chunked".into()] {
+        let is_chunked = head.starts_with("transfer");
+        let mut client = server.client().await;
+        client.send(format!("POST /early HTTP/1.1\r\nhost: test\r\n{head}\r\n\r\n")).await;
+        assert_eq!(client.response().await.1, "early");
+        for _ in 0..LENGTH {
+            sleep(LIMIT / 3).await;
+            client.send(if is_chunked { "1\r\nx\r\n" } else { "x" }).await;
+        }
+        client.send(if is_chunked { "0\r\n\r\n" } else { "" }).await;
+        until("it has come", || read.lock().unwrap().len() == LENGTH).await;
+        read.lock().unwrap().clear();
+        // From here on it is idle, and the next head may take as long as any other.
+        sleep(LIMIT / 2).await;
+        assert_eq!(client.get("/").await.1, "hello");
+        let started = Instant::now();
+        client.send("GET / HTT").await;
+        client.end().await;
+        assert!(started.elapsed() >= LIMIT, "{:?}", started.elapsed());
+    }
+    let report = server.end().await;
+    assert_eq!((report.header_timeouts, report.idle_timeouts, report.errors), (2, 0, 0));
+}
+
+/// Neither what it gets for its pings, nor what it does not take of that, is a response.
+#[quoit::test]
+async fn a_peer_that_only_pings_is_idle() {
+    // RFC 9113: the preface, SETTINGS; HEADERS of stream 1, END_STREAM and END_HEADERS, whose
+    // fields stand in the static table of RFC 7541: GET, http, /.
+    const START: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0\
+        \0\0\x03\x01\x05\0\0\0\x01\x82\x86\x84";
+    const PING: &[u8] = b"\0\0\x08\x06\0\0\0\0\0quoitpng";
+    let server = start(hello(), |serve| serve.idle_timeout(5 * LIMIT)).await;
+    let reading = server.client().await.stream;
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let deaf = socket.connect(server.address).await.unwrap();
+    for stream in [&reading, &deaf] {
+        stream.send_all(START).await.unwrap();
+    }
+    let started = Instant::now();
+    let pings = async {
+        while reading.send_all(PING).await.is_ok() {
+            sleep(20 * MS).await;
+        }
+    };
+    let acknowledgements =
+        async { while reading.recv().await.is_ok_and(|lease| !lease.is_empty()) {} };
+    // Soon the server can write no more, as nobody reads.
+    let flood =
+        quoit::spawn(async move { while deaf.send_all(PING.repeat(1000)).await.is_ok() {} });
+    soon(async { futures::join!(pings, acknowledgements) }).await;
+    assert!(started.elapsed() >= LIMIT, "{:?}", started.elapsed());
+    let report = server.end().await;
+    assert_eq!((report.requests, report.idle_timeouts), (2, 2));
+    flood.abort();
 }
 
 /// The kernel and the listener hold those that come beyond the limit.

@@ -215,10 +215,12 @@ async fn a_panic_ends_its_connection_only() {
     .await;
     let mut other = server.client().await;
     let mut client = server.client().await;
+    let peer = client.stream.local_addr().unwrap();
     client.send("GET /panic HTTP/1.1\r\nhost: test\r\n\r\n").await;
     client.end().await;
     let trouble = soon(told.recv()).await.unwrap();
     assert!(trouble.contains("on purpose"), "{trouble}");
+    assert!(trouble.starts_with(&format!("{peer}: ")), "{trouble}");
     assert_eq!(other.get("/still").await.1, "still");
     drop(other);
     let report = server.end().await;

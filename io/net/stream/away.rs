@@ -49,7 +49,7 @@ impl Away {
             Wait::Read => &mut self.reads,
             Wait::Write => &mut self.writes,
             // Those stand in no line that is kept.
-            Wait::Accept | Wait::Readable | Wait::Writable | Wait::Idle => return,
+            Wait::Accept | Wait::Incoming | Wait::Readable | Wait::Writable | Wait::Idle => return,
         };
         let (waker, _) = line.strike(waiter);
         debug_assert!(waker.is_none(), "nobody waits for a stream that is away");

@@ -186,7 +186,7 @@ impl Stream {
         match wait {
             Wait::Read => self.receive.withdraw(waiter, services),
             Wait::Readable => self.receive.overlook(waiter, services),
-            Wait::Write | Wait::Accept => self.send.withdraw(waiter, services),
+            Wait::Write | Wait::Accept | Wait::Incoming => self.send.withdraw(waiter, services),
             Wait::Writable => self.send.overlook(waiter, services),
             Wait::Idle => {
                 let phase = self.phase();

@@ -15,6 +15,8 @@
 //! could overtake bytes that are already on their way.
 
 mod direct;
+#[cfg(feature = "futures-core")]
+mod flow;
 #[cfg(any(feature = "tokio-io", feature = "futures-io"))]
 mod lend;
 mod starved;
@@ -122,25 +124,38 @@ impl Receiving {
         services: &mut Services,
     ) -> Poll<io::Result<Lease>> {
         if self.waiters.may_go(*waiter) {
-            self.ahead = true;
-            if let Some(lease) = self.pop() {
+            if let Some(next) = self.next_lease(key, number, services) {
                 self.served(waiter, services);
-                // Not after an error: the kernel tells it once, and an orderly end from then on.
-                if self.state == State::Idle
-                    && self.bytes <= services.limits.receive_ahead / 2
-                    && self.end.is_none()
-                {
-                    self.arm(key, number, services);
-                }
-                return Poll::Ready(Ok(lease));
+                return Poll::Ready(next);
             }
-            if let Some(end) = self.end {
-                self.served(waiter, services);
-                return Poll::Ready(self.tell(end).map(|()| Lease::empty()));
-            }
-            self.arm(key, number, services);
         }
         self.wait(waiter, caller, services)
+    }
+
+    /// What the next reader gets, if it is there. Otherwise it is on its way from now on.
+    #[inline]
+    fn next_lease(
+        &mut self,
+        key: Key,
+        number: RawFd,
+        services: &mut Services,
+    ) -> Option<io::Result<Lease>> {
+        self.ahead = true;
+        if let Some(lease) = self.pop() {
+            // Not after an error: the kernel tells it once, and an orderly end from then on.
+            if self.state == State::Idle
+                && self.bytes <= services.limits.receive_ahead / 2
+                && self.end.is_none()
+            {
+                self.arm(key, number, services);
+            }
+            return Some(Ok(lease));
+        }
+        if let Some(end) = self.end {
+            return Some(self.tell(end).map(|()| Lease::empty()));
+        }
+        self.arm(key, number, services);
+        None
     }
 
     /// A completion of the multishot receive.

@@ -1,4 +1,5 @@
-//! The streams as readers and writers of other crates: tokio's, futures', hyper's.
+//! The streams as readers and writers of other crates: tokio's, futures', hyper's; and what keeps
+//! coming as `futures_core::Stream`.
 //!
 //! ```text
 //!   tokio.rs    futures.rs    hyper.rs      each trait's own words for the same six calls
@@ -9,7 +10,8 @@
 //! ```
 //!
 //! They stand directly on the handles, so nothing is wrapped and all tiers can be mixed on one
-//! stream. The kernel never sees a slice across a return from `poll`.
+//! stream. The kernel never sees a slice across a return from `poll`. The streams of items are in
+//! `streams.rs`.
 
 #[cfg(feature = "futures-io")]
 mod futures;
@@ -17,11 +19,15 @@ mod futures;
 mod hyper;
 #[cfg(any(feature = "tokio-io", feature = "futures-io"))]
 mod lend;
+#[cfg(any(feature = "tokio-io", feature = "futures-io", feature = "hyper"))]
 mod poll;
+#[cfg(feature = "futures-core")]
+pub(super) mod streams;
 #[cfg(feature = "tokio-io")]
 mod tokio;
 
 use super::handle::StreamHandle;
+#[cfg(any(feature = "tokio-io", feature = "futures-io", feature = "hyper"))]
 use super::{OwnedReadHalf, OwnedWriteHalf, ReadHalf, TcpStream, WriteHalf};
 
 /// A handle on a stream, or on one of its directions.

@@ -20,9 +20,9 @@ pub(super) const EDGES: u32 =
     (libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLET) as u32;
 
 /// The doorbell's: only that it was rung.
-pub(super) const EDGES_OF_DOORBELL: u32 = (libc::EPOLLIN | libc::EPOLLET) as u32;
+pub(in crate::io::ring) const EDGES_OF_DOORBELL: u32 = (libc::EPOLLIN | libc::EPOLLET) as u32;
 
-pub(super) struct Epoll {
+pub(in crate::io::ring) struct Epoll {
     instance: OwnedFd,
     events: Box<[libc::epoll_event]>,
     /// `epoll_pwait2` (Linux 5.11) takes nanoseconds; `epoll_wait` takes milliseconds.
@@ -37,7 +37,7 @@ pub(super) struct Event {
 }
 
 impl Epoll {
-    pub(super) fn new() -> io::Result<Self> {
+    pub(in crate::io::ring) fn new() -> io::Result<Self> {
         // SAFETY: no pointers.
         let number = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
         if number < 0 {
@@ -54,7 +54,7 @@ impl Epoll {
     }
 
     /// Watches a descriptor, or answers the negated error number.
-    pub(super) fn register(&self, number: i32, events: u32, data: u64) -> i32 {
+    pub(in crate::io::ring) fn register(&self, number: i32, events: u32, data: u64) -> i32 {
         let result = self.control(libc::EPOLL_CTL_ADD, number, events, data);
         if result == -libc::EEXIST {
             // It was forgotten but not closed, and has come back. Modifying reports its present
@@ -82,7 +82,7 @@ impl Epoll {
 
     /// Waits as told and answers how many events there are. A signal ends the wait with none: the
     /// caller turns again, and finds what the handler has done.
-    pub(super) fn wait(&mut self, waiting: Waiting) -> io::Result<usize> {
+    pub(in crate::io::ring) fn wait(&mut self, waiting: Waiting) -> io::Result<usize> {
         let count = match waiting {
             Waiting::No => self.wait_milliseconds(0),
             Waiting::Until(None) => self.wait_milliseconds(-1),

@@ -25,7 +25,7 @@
 //! any other.
 
 mod buffers;
-mod epoll;
+pub(super) mod epoll;
 mod pending;
 mod sources;
 #[cfg(test)]
@@ -42,7 +42,7 @@ use self::buffers::Provisions;
 use self::epoll::{EDGES_OF_DOORBELL, EVENTS_MAX, Epoll};
 use self::pending::{List, Requests, waits_for};
 use self::sources::{Side, Sources};
-use super::job::Job;
+use super::job::{Job, NO_THREAD};
 use super::{Provided, RingCounters, Waiting};
 use crate::io::mailbox::Mailbox;
 use crate::io::pool::Pool;
@@ -87,6 +87,8 @@ pub(crate) struct Readiness {
     buffers: Provisions,
     /// Bytes that this turn may still receive.
     budget: u32,
+    /// The last wait told as much as it can at once: there may be more.
+    cut_short: bool,
     mailbox: Arc<Mailbox>,
     pool: Arc<Pool>,
     in_flight: usize,
@@ -117,6 +119,7 @@ impl Readiness {
             cancelled: Vec::new(),
             buffers: Provisions::new(buffers_max),
             budget: 0,
+            cut_short: false,
             mailbox: mailbox.clone(),
             pool: pool.clone(),
             in_flight: 0,
@@ -198,6 +201,7 @@ impl Readiness {
         let began = trace::begin();
         let ready = self.epoll.wait(waiting)?;
         trace::end(began, SpanKind::Enter, || ready as i64);
+        self.cut_short = ready == EVENTS_MAX;
         for index in 0..ready {
             let event = self.epoll.event(index);
             self.dispatch(event, completions);
@@ -209,6 +213,16 @@ impl Readiness {
     pub(crate) fn wants_turn(&self) -> bool {
         // Not the refused jobs: the pool gets no emptier by asking again at once.
         !self.queue.is_empty() || !self.loose.is_empty() || !self.cancelled.is_empty()
+    }
+
+    /// Whether the last wait may have left something.
+    pub(crate) fn has_more(&self) -> bool {
+        self.cut_short
+    }
+
+    /// See `Ring::longest_sleep`.
+    pub(crate) fn longest_sleep(&self) -> Option<u64> {
+        (!self.refused.is_empty()).then_some(POOL_RETRY)
     }
 
     /// # Panics
@@ -351,13 +365,16 @@ impl Readiness {
         let request = self.requests.give_away(index);
         let token = self.requests[index].token;
         let has_thread = self.pool.has_thread();
-        let unless_run = if has_thread { libc::ECANCELED } else { libc::EAGAIN };
+        let unless_run = if has_thread { libc::ECANCELED } else { NO_THREAD };
         // SAFETY: the submitter keeps what the request names until its terminal completion, and
         // that is made of the job's answer.
         let job = unsafe { Job::new(token, request, &self.mailbox, unless_run) };
         if has_thread {
             self.refused.push_back((token, Box::new(move || job.run())));
             self.retry_refused();
+        } else if matches!(request, Request::Close(_)) {
+            // A number that is never closed would be lost. A dropped file is closed here, too.
+            job.run();
         }
     }
 

@@ -147,7 +147,10 @@ impl Readiness {
                         return Visit::GoesOn;
                     }
                 }
-                Attempt::WouldBlock(_) => return self.block(number, side, index, completions),
+                Attempt::WouldBlock(_) => {
+                    self.counters.would_block += 1;
+                    return self.block(number, side, index, completions);
+                }
                 Attempt::Blocking => {
                     panic!("{request:?} waits for its descriptor, not for a thread")
                 }

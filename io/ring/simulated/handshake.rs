@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 
 use super::connection::{Connection, End, Segment};
 use super::network::{SECOND, What};
-use super::state::{Connecting, Kind, State};
+use super::state::{Connecting, Kind, Socket, State};
 use super::trace::Event;
 use super::world;
 
@@ -22,8 +22,12 @@ const SYN_TRIES: u32 = 7;
 const NO_NEIGHBOUR: u64 = 3 * SECOND;
 
 impl State {
-    /// Starts a handshake.
+    /// Starts a handshake, or tells what has become of one that was started before: an error once,
+    /// `EISCONN` from then on if it went through.
     pub(super) fn connect(&mut self, number: i32, to: SocketAddr) -> Result<(), i32> {
+        if self.is_connecting(number) {
+            return Err(self.connected(number).unwrap_or(-libc::EALREADY));
+        }
         let boot = world::boot_of(number);
         let to = match to.ip() {
             ip if ip.is_unspecified() => super::host::loopback(ip.is_ipv4(), to.port()),
@@ -60,6 +64,12 @@ impl State {
             }
             _ => Some(0),
         }
+    }
+
+    /// Whether a handshake is under way: nothing is ready before it is over.
+    pub(super) fn is_shaking_hands(&mut self, number: i32) -> bool {
+        let socket = self.socket(number);
+        matches!(socket, Ok(Socket { kind: Kind::Connecting(one), .. }) if one.error.is_none())
     }
 
     /// The attempt, if its client still waits.

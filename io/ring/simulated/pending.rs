@@ -34,6 +34,8 @@ pub(super) struct Kernel<'a> {
     pub(super) boot: usize,
     pub(super) chance: &'a mut Chance,
     pub(super) provided: &'a mut VecDeque<Provided>,
+    /// The completion queue has no room for more answers than those that are made.
+    pub(super) is_full: bool,
 }
 
 /// An answer that is made and not posted yet, and the bytes that go to its buffer then.
@@ -44,6 +46,8 @@ struct Answer {
 
 pub(super) struct Pending {
     pub(super) token: Token,
+    /// It waits in the submission queue: the kernel does not know of it.
+    pub(super) is_queued: bool,
     request: Request,
     answers: VecDeque<Answer>,
     /// The terminal answer is made.
@@ -76,6 +80,9 @@ impl std::fmt::Debug for Pending {
         if let Some(number) = self.descriptor() {
             write!(f, " on {number:#x}")?;
         }
+        if self.is_queued {
+            f.write_str(", not handed in")?;
+        }
         if self.is_cancelled { f.write_str(", cancelled") } else { Ok(()) }
     }
 }
@@ -92,6 +99,7 @@ impl Pending {
         };
         Self {
             token,
+            is_queued: true,
             request,
             answers: VecDeque::new(),
             is_over: false,
@@ -124,6 +132,11 @@ impl Pending {
 
     pub(super) fn has_answers(&self) -> bool {
         !self.answers.is_empty()
+    }
+
+    /// How many are made and not posted.
+    pub(super) fn answers(&self) -> usize {
+        self.answers.len()
     }
 
     pub(super) fn is_posted(&self) -> bool {
@@ -201,6 +214,13 @@ impl Pending {
             return true;
         }
         let result = match (self.request, self.descriptor()) {
+            // A handshake goes on, whoever was not there to wait for it.
+            (Request::Connect(connect), _) if [libc::EINTR, libc::EALREADY].contains(&error) => {
+                match self.begin(connect, kernel) {
+                    Ok(()) => -error,
+                    Err(other) => other,
+                }
+            }
             // The number is gone, whatever the answer (close(2)).
             (Request::Close(close), _) => match kernel.state.close(close.descriptor) {
                 0 => -error,
@@ -258,9 +278,10 @@ impl Pending {
         &mut self,
         result: i32,
         filled: Option<(Provided, Vec<u8>)>,
-        chance: &mut Chance,
+        kernel: &mut Kernel<'_>,
     ) -> bool {
-        let is_last = chance.one_in(EARLY_END) || self.fault == Some(Fault::Short);
+        let is_short = self.fault == Some(Fault::Short);
+        let is_last = kernel.chance.one_in(EARLY_END) || is_short || kernel.is_full;
         let flags = if is_last { Flags::NONE } else { Flags::NONE.with_more() };
         self.answer(result, flags, filled)
     }
@@ -275,7 +296,7 @@ impl Pending {
 
     /// Looks at once, and then at each event: readiness that stays is not told again.
     fn poll(&mut self, request: Poll, kernel: &mut Kernel<'_>) -> bool {
-        if kernel.state.is_connecting(request.descriptor) {
+        if kernel.state.is_shaking_hands(request.descriptor) {
             return false;
         }
         let (count, events) = match kernel.state.stream(request.descriptor) {
@@ -301,7 +322,7 @@ impl Pending {
             return false;
         }
         if request.multishot {
-            self.more(events.into(), None, kernel.chance)
+            self.more(events.into(), None, kernel)
         } else {
             self.end(events.into())
         }
@@ -322,16 +343,21 @@ impl Pending {
             return self.end(-error);
         }
         let number = kernel.state.accept(request.descriptor).expect("one waits");
-        self.more(number, None, kernel.chance)
+        self.more(number, None, kernel)
+    }
+
+    /// Sends the first word of a handshake. `Err` is a negated error number.
+    fn begin(&mut self, request: Connect, kernel: &mut Kernel<'_>) -> Result<(), i32> {
+        self.has_begun = true;
+        // SAFETY: the submitter keeps the address until the terminal completion.
+        let address = unsafe { *request.address };
+        let to = address.to_std().ok_or(-libc::EAFNOSUPPORT)?;
+        kernel.state.connect(request.descriptor, to)
     }
 
     fn connect(&mut self, request: Connect, kernel: &mut Kernel<'_>) -> bool {
-        // SAFETY: the submitter keeps the address until the terminal completion.
-        let address = unsafe { *request.address };
-        let Some(to) = address.to_std() else { return self.end(-libc::EAFNOSUPPORT) };
         if !self.has_begun {
-            self.has_begun = true;
-            return match kernel.state.connect(request.descriptor, to) {
+            return match self.begin(request, kernel) {
                 Ok(()) => true,
                 Err(error) => self.end(error),
             };
@@ -369,7 +395,7 @@ impl Pending {
                 // SAFETY: the buffer was provided, and nobody has it before the completion is
                 // posted.
                 unsafe { scribble(&buffer, kernel.chance.bits()) };
-                self.more(bytes.len() as i32, Some((buffer, bytes)), kernel.chance)
+                self.more(bytes.len() as i32, Some((buffer, bytes)), kernel)
             }
         }
     }

@@ -12,6 +12,7 @@
 use std::fmt;
 use std::io;
 
+use super::random::Chance;
 use crate::io::request::Request;
 
 /// How many times a late request is passed over.
@@ -157,18 +158,33 @@ impl Site {
         }
     }
 
-    /// What the runtime bears, and asks again: a worker was interrupted, the connection was gone
-    /// before it was accepted, no buffer was left.
+    /// What the runtime bears, and asks again: the connection was gone before it was accepted, no
+    /// buffer was left; and what a request has come to in a worker of the kernel's. There a socket
+    /// that does not block answers `EAGAIN`, and a connect that has begun `EALREADY`: the ring could
+    /// not watch it for want of memory, or was woken in vain too often (`APOLL_MAX_RETRY`). A wait is
+    /// interrupted. A file system answers `EAGAIN` though it was allowed to wait: XFS, and devices
+    /// that have no room for the request. One in user space answers what it likes.
     fn hiccups(self) -> &'static [i32] {
-        use libc::{EAGAIN, ECANCELED, ECONNABORTED, EINTR, ENOBUFS, EPERM, EPROTO};
+        use libc::{EAGAIN, EALREADY, ECANCELED, ECONNABORTED, EINTR, ENOBUFS, EPERM, EPROTO};
         match self {
             Self::Poll => &[ECANCELED],
             Self::ReadNow => &[EAGAIN],
             Self::Accept => &[ECONNABORTED, EPROTO, EPERM, EINTR, EAGAIN, ECANCELED],
+            Self::Connect => &[EINTR, EALREADY],
             Self::Receive => &[ENOBUFS, EINTR, EAGAIN, ECANCELED],
             Self::Send => &[EINTR, EAGAIN, ECANCELED],
+            Self::Read | Self::Write => &[EINTR, EAGAIN],
+            Self::Open | Self::Synchronize | Self::Allocate | Self::Metadata | Self::Close => {
+                &[EINTR]
+            }
             _ => &[],
         }
+    }
+
+    /// One of those errors that cost time at most, if there is any here.
+    pub(super) fn hiccup(self, chance: &mut Chance) -> Option<Fault> {
+        let hiccups = self.hiccups();
+        (!hiccups.is_empty()).then(|| Fault::Fails(hiccups[chance.below(hiccups.len())]))
     }
 
     /// Every fault here that the program hears of.

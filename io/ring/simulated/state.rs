@@ -24,6 +24,7 @@ use super::listening::Listening;
 use super::network::{Happening, Links, Weather};
 use super::plan::{Fault, FaultPlan, Site, breaks_connection};
 use super::random::Chance;
+use super::rings::Rings;
 use super::trace::{Event, Trace};
 use super::world::{self, Books, FIRST};
 
@@ -75,6 +76,8 @@ pub(crate) struct State {
     pub(super) coming: BinaryHeap<Happening>,
     pub(super) chance: Chance,
     pub(super) weather: Weather,
+    /// What a ring is like that is made now.
+    pub(super) rings: Rings,
     pub(super) books: Books,
     pub(super) plan: FaultPlan,
     pub(super) trace: Trace,
@@ -94,6 +97,7 @@ impl State {
             coming: BinaryHeap::new(),
             chance: Chance::of(seed, 1),
             weather,
+            rings: Rings::new(),
             books: Books::default(),
             plan: FaultPlan::none(),
             trace: Trace::new(seed),
@@ -219,6 +223,7 @@ impl State {
         }
     }
 
+    /// A handshake of the number's is under way, or has failed and nobody has heard of it.
     pub(super) fn is_connecting(&mut self, number: i32) -> bool {
         matches!(self.socket(number), Ok(Socket { kind: Kind::Connecting(_), .. }))
     }

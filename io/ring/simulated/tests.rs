@@ -357,3 +357,128 @@ fn a_late_request_ends_all_the_same_and_a_short_one_with_one_byte() {
         assert_eq!(bench.drain(server), [0], "seed {seed}");
     }
 }
+
+/// A ring like this in a world of its own.
+fn ring_like(rings: Rings, seed: u64, buffers: u16) -> Bench {
+    let mut bench = Bench::new(seed, buffers);
+    bench.ring.rings = rings;
+    bench
+}
+
+#[test]
+fn a_full_queue_is_handed_in_late_and_in_order() {
+    let (mut latest, mut soon) = (0, 0);
+    for seed in 0..SEEDS {
+        let mut bench = ring_like(Rings::new().submissions(1), seed, 0);
+        for token in 0..8 {
+            bench.submit(token, Request::Nop(Nop));
+        }
+        assert_eq!(bench.ring.in_flight(), 8);
+        let mut found = Vec::new();
+        for turn in 1.. {
+            let queued = |ring: &Simulated| -> Vec<u64> {
+                let queued = ring.pending.iter().filter(|pending| pending.is_queued);
+                queued.map(|pending| pending.token.0).collect()
+            };
+            let before = queued(&bench.ring);
+            bench.ring.turn(&mut found);
+            let after = queued(&bench.ring);
+            assert!(before.ends_with(&after), "{before:?}, and then {after:?}");
+            if after.is_empty() {
+                latest = latest.max(turn);
+                soon += u32::from(turn == 1);
+                break;
+            }
+            assert!(bench.ring.wants_turn() && !bench.ring.is_settled());
+        }
+        found.extend(bench.settle());
+        assert_eq!(found.len(), 8, "seed {seed}");
+    }
+    assert!(latest > 4 && soon > 0, "{latest} turns at most, one turn {soon} times");
+}
+
+/// The token of a request that is over is soon that of the next one.
+#[test]
+fn a_cancel_that_is_held_back_never_meets_the_next_request_of_its_token() {
+    let mut came_late = 0;
+    for seed in 0..SEEDS {
+        let mut bench = ring_like(Rings::new().submissions(1), seed, 8);
+        let (client, server) = bench.pair();
+        let receive = Request::ReceiveMany(ReceiveMany { descriptor: server });
+        bench.submit(RECEIVE, receive);
+        bench.world.close(client);
+        while bench.next_event() {}
+        let mut found = Vec::new();
+        // One turn from its end, or further away.
+        while found.is_empty() && !bench.ring.pending[0].has_answers() {
+            bench.ring.turn(&mut found);
+        }
+        if found.is_empty() {
+            for token in 100..104 {
+                bench.submit(token, Request::Nop(Nop));
+            }
+            bench.ring.cancel(Token(RECEIVE));
+            while !found.iter().any(|completion: &Completion| completion.token.0 == RECEIVE) {
+                bench.ring.turn(&mut found);
+            }
+            came_late += u32::from(!bench.ring.queue.is_empty());
+            bench.submit(RECEIVE, receive);
+            let found = bench.settle();
+            let last = found.iter().rfind(|completion| completion.token.0 == RECEIVE);
+            assert_eq!(last.map(|completion| completion.result), Some(0), "seed {seed}");
+        }
+    }
+    assert!(came_late > 10, "{came_late}");
+}
+
+#[test]
+fn a_turn_brings_what_the_completion_queue_holds_and_the_rest_comes_later() {
+    let mut overflows = 0;
+    for seed in 0..SEEDS {
+        let mut bench = ring_like(Rings::new().completions(2), seed, 0);
+        for token in 0..8 {
+            bench.submit(token, Request::Nop(Nop));
+        }
+        let mut found = Vec::new();
+        while bench.ring.in_flight() > 0 {
+            let before = found.len();
+            bench.ring.turn(&mut found);
+            assert!(found.len() - before <= 2, "seed {seed}: {found:?}");
+        }
+        assert_eq!(found.len(), 8, "seed {seed}");
+        overflows += bench.ring.counters().overflows;
+    }
+    assert!(overflows > SEEDS / 4, "{overflows}");
+}
+
+/// What is interrupted has done nothing; a handshake has begun, and goes on.
+#[test]
+fn interrupted_requests_say_so_and_nothing_is_lost() {
+    let mut answers = std::collections::BTreeSet::new();
+    for seed in 0..SEEDS {
+        let always = Rings { interruptions: 1, ..Rings::new() };
+        let mut bench = ring_like(always, seed, 8);
+        let (listener, address) = bench.listen();
+        let (descriptor, address) = (bench.world.tcp_socket(true), SocketAddress::new(&address));
+        let connect = Connect { descriptor, address: &raw const address };
+        bench.submit(CONNECT, Request::Connect(connect));
+        let found = bench.settle();
+        let [Completion { result: first, .. }] = found[..] else { panic!("{found:?}") };
+        assert!([libc::EINTR, libc::EALREADY].contains(&-first), "seed {seed}: {first}");
+        bench.ring.rings = Rings::new();
+        bench.submit(CONNECT, Request::Connect(connect));
+        assert_eq!(bench.settle(), [Completion::done(Token(CONNECT), -libc::EISCONN)]);
+        let server = bench.world.with(|state| state.accept(listener)).expect("it has come through");
+
+        bench.ring.rings = always;
+        let bytes = pattern(1);
+        let send = SendBytes { descriptor, address: bytes.as_ptr(), length: 1 };
+        bench.submit(SEND, Request::SendBytes(send));
+        let found = bench.settle();
+        let [Completion { result: second, .. }] = found[..] else { panic!("{found:?}") };
+        assert!(second < 0 && bench.drain(server).is_empty(), "seed {seed}: {second}");
+        answers.extend([first, second]);
+    }
+    let wanted = [libc::ECANCELED, libc::EALREADY, libc::EAGAIN, libc::EINTR].map(|error| -error);
+    assert_eq!(answers, std::collections::BTreeSet::from(wanted));
+}

@@ -22,6 +22,7 @@ use super::disk::Disk;
 use super::host::Crash;
 use super::network::Weather;
 use super::plan::{Fault, FaultPlan, Site};
+use super::rings::Rings;
 use super::state::{self, State};
 use super::trace::Event;
 use crate::io::system::signals::Signal;
@@ -256,6 +257,11 @@ impl World {
     /// Replaces what is planned; nothing is, at first.
     pub(crate) fn set_plan(&self, plan: FaultPlan) {
         self.with(|state| state.plan = plan);
+    }
+
+    /// What the rings are like that are made from now on.
+    pub(crate) fn set_rings(&self, rings: Rings) {
+        self.with(|state| state.rings = rings);
     }
 
     pub(crate) fn books(&self) -> Books {

@@ -13,6 +13,7 @@
 
 mod buffers;
 mod enter;
+mod notice;
 pub(crate) mod setup;
 
 use std::collections::VecDeque;
@@ -25,8 +26,9 @@ use io_uring::{EnterFlags, IoUring, opcode, squeue, types};
 
 use self::buffers::BufferRing;
 use self::enter::{Entrance, WaitArgument};
+use self::notice::Notice;
 use self::setup::Setup;
-use super::job::Job;
+use super::job::{Job, NO_THREAD};
 use super::{Provided, RingCounters, Waiting};
 use crate::io::mailbox::Mailbox;
 use crate::io::pool::Pool;
@@ -44,6 +46,9 @@ const INTERNAL: u64 = 1 << 63;
 /// twice as large each time: every lot costs a system call.
 const LOT: u32 = 2;
 
+/// How long somebody else may wait for this ring if nothing can tell him that it has something.
+const UNNOTICED: u64 = 1_000_000;
+
 pub(crate) struct Uring {
     // Fields drop in order: the entrance would keep the ring open, and the kernel must let go of
     // the buffers before they are freed.
@@ -56,6 +61,9 @@ pub(crate) struct Uring {
     backlog: VecDeque<squeue::Entry>,
     in_flight: usize,
     doorbell_armed: bool,
+    notice: Option<Notice>,
+    /// The kernel has refused a notice.
+    unnoticed: bool,
     /// Queued requests that a device could already work on, and how many of them make a lot.
     for_device: u32,
     lot: u32,
@@ -73,7 +81,7 @@ impl Uring {
     ) -> io::Result<Self> {
         let ring = setup.create()?;
         let buffers = BufferRing::register(&ring, buffers_max)
-            .map_err(|error| setup::Refusal::of(&error).into_error(error.kind()))?;
+            .map_err(|error| setup::Refusal::error("io_uring_register", &error))?;
         Ok(Self {
             entrance: Entrance::of(&ring),
             ring,
@@ -82,6 +90,8 @@ impl Uring {
             backlog: VecDeque::new(),
             in_flight: 0,
             doorbell_armed: false,
+            notice: None,
+            unnoticed: false,
             for_device: 0,
             lot: LOT,
             mailbox: mailbox.clone(),
@@ -127,7 +137,7 @@ impl Uring {
         self.counters.pool_jobs += 1;
         // SAFETY: the submitter keeps all that the request names until the completion, which is the
         // job's answer.
-        let job = unsafe { Job::new(token, request, &self.mailbox, libc::EAGAIN) };
+        let job = unsafe { Job::new(token, request, &self.mailbox, NO_THREAD) };
         // One that the pool has no room for answers when it is dropped.
         drop(self.pool.submit(Box::new(move || job.run())));
     }
@@ -178,9 +188,30 @@ impl Uring {
         self.in_flight
     }
 
-    pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
-        // SAFETY: the ring owns its descriptor and is borrowed for as long.
-        unsafe { BorrowedFd::borrow_raw(self.ring.as_raw_fd()) }
+    /// Readable when there is something to do. Where the kernel refuses that, the ring itself, and
+    /// `longest_sleep` is short.
+    pub(super) fn as_fd(&mut self) -> BorrowedFd<'_> {
+        if self.notice.is_none() && !self.unnoticed {
+            self.notice = Notice::register(&self.ring, &self.mailbox).ok();
+            self.unnoticed = self.notice.is_none();
+        }
+        match &self.notice {
+            Some(notice) => notice.as_fd(),
+            // SAFETY: the ring owns its descriptor and is borrowed for as long.
+            None => unsafe { BorrowedFd::borrow_raw(self.ring.as_raw_fd()) },
+        }
+    }
+
+    /// See `Ring::rest`.
+    pub(super) fn rest(&mut self) {
+        if let Some(notice) = &mut self.notice {
+            notice.lower();
+        }
+    }
+
+    /// See `Ring::longest_sleep`.
+    pub(super) fn longest_sleep(&self) -> Option<u64> {
+        self.unnoticed.then_some(UNNOTICED)
     }
 
     pub(super) fn counters(&self) -> RingCounters {
@@ -207,6 +238,7 @@ impl Uring {
         if self.backlog.is_empty() && unsafe { self.ring.submission().push(&entry) }.is_ok() {
             return;
         }
+        self.counters.queue_full += 1;
         self.backlog.push_back(entry);
         self.flush_backlog();
     }
@@ -255,7 +287,11 @@ impl Uring {
             Err(error) => match error.raw_os_error() {
                 // The time is up; a signal came; the kernel wants completions taken first. In each
                 // case the queues tell what happened, and the next turn goes on.
-                Some(libc::ETIME | libc::EINTR | libc::EAGAIN | libc::EBUSY) => Ok(()),
+                Some(libc::ETIME | libc::EINTR) => Ok(()),
+                Some(libc::EAGAIN | libc::EBUSY) => {
+                    self.counters.enters_refused += 1;
+                    Ok(())
+                }
                 _ => Err(error),
             },
         }

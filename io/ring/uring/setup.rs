@@ -22,6 +22,8 @@ const SUBMISSIONS_MIN: u32 = 64;
 /// tried again for a while before it counts.
 const RETRIES: u32 = 5;
 
+const SETUP: &str = "io_uring_setup";
+
 /// The group id of the one provided buffer ring.
 pub(super) const BUFFER_GROUP: u16 = 0;
 
@@ -55,15 +57,19 @@ impl Setup {
             match create(delivery) {
                 Ok(ring) => return Self::inspect(&ring, delivery),
                 Err(error) if error.raw_os_error() == Some(libc::EINVAL) => last = Some(error),
-                Err(error) => return Err(Refusal::of(&error)),
+                Err(error) => return Err(Refusal::of(SETUP, &error)),
             }
         }
-        Err(Refusal::of(&last.unwrap_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))))
+        let last = last.unwrap_or_else(|| io::Error::from_raw_os_error(libc::EINVAL));
+        Err(Refusal::of(SETUP, &last))
     }
 
     fn inspect(ring: &IoUring, delivery: Delivery) -> Result<Self, Refusal> {
         let mut probe = Probe::new();
-        ring.submitter().register_probe(&mut probe).map_err(|error| Refusal::of(&error))?;
+        let refused = |error| Refusal::of("io_uring_register", &error);
+        ring.submitter().register_probe(&mut probe).map_err(refused)?;
+        // A profile may forbid one call of the three; entering with nothing to submit tells.
+        ring.submitter().submit().map_err(|error| Refusal::of("io_uring_enter", &error))?;
         let parameters = ring.params();
         // The provided buffer ring and multishot accept came with `SOCKET` in Linux 5.19, multishot
         // receive with `SEND_ZC` in 6.0: neither has a probe of its own.
@@ -86,7 +92,7 @@ impl Setup {
 
     /// Makes a ring of this kind for the calling thread.
     pub(super) fn create(&self) -> io::Result<IoUring> {
-        create(self.delivery).map_err(|error| Refusal::of(&error).into_error(error.kind()))
+        create(self.delivery).map_err(|error| Refusal::error(SETUP, &error))
     }
 
     /// The flags, for people.
@@ -153,7 +159,8 @@ impl Refusal {
         }
     }
 
-    pub(crate) fn of(error: &io::Error) -> Self {
+    /// `call` has answered with `error`.
+    pub(crate) fn of(call: &str, error: &io::Error) -> Self {
         let sysctl = std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled");
         let disabled = sysctl.as_deref().map_or("0", str::trim);
         let (what, remedy) = match error.raw_os_error() {
@@ -162,13 +169,14 @@ impl Refusal {
                 "set it with `sysctl kernel.io_uring_disabled=0`, or (for 1) join its group",
             ),
             Some(libc::EPERM | libc::EACCES) => (
-                "io_uring_setup is forbidden, most likely by a seccomp profile".into(),
+                format!("{call} is forbidden, most likely by a seccomp profile"),
                 "allow io_uring_setup, io_uring_enter and io_uring_register in the container's \
                  seccomp profile",
             ),
             Some(libc::ENOSYS | libc::EOPNOTSUPP) => (
                 "this kernel or sandbox has no io_uring".into(),
-                "run Linux 6.1 or newer, outside a sandbox that hides it",
+                "run Linux 6.1 or newer, and allow io_uring_setup, io_uring_enter and \
+                 io_uring_register in the sandbox or its seccomp profile (Podman's forbids them)",
             ),
             Some(libc::ENOMEM) => (
                 "no locked memory is left for a ring".into(),
@@ -182,9 +190,14 @@ impl Refusal {
                 "the kernel refuses every set-up flag that is needed".into(),
                 "run Linux 6.1 or newer",
             ),
-            _ => ("io_uring_setup failed".into(), "see io_uring_setup(2) for this error"),
+            _ => (format!("{call} failed"), "see io_uring_setup(2) for this error"),
         };
         Self { reason: format!("{what} ({error})"), remedy }
+    }
+
+    /// The same as an error of the kind that it is.
+    pub(super) fn error(call: &str, error: &io::Error) -> io::Error {
+        Self::of(call, error).into_error(error.kind())
     }
 
     pub(crate) fn into_error(self, kind: io::ErrorKind) -> io::Error {

@@ -1,5 +1,7 @@
 //! Waiting: for readiness itself, for threads, for time.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use super::*;
 
 #[test]
@@ -177,22 +179,55 @@ fn a_pool_without_room_is_asked_again_and_what_it_refused_can_be_cancelled() {
     assert_eq!((bench.ring.in_flight(), bench.ring.counters().pool_jobs), (0, 7));
 }
 
-#[test]
-fn a_signal_ends_a_wait_quietly() {
+/// Has a signal that no one else uses interrupt system calls, and do nothing else.
+fn catch_signal() -> i32 {
     extern "C" fn nothing(_: i32) {}
-    let mut bench = Bench::new(0);
     // SAFETY: a handler that does nothing, without SA_RESTART, for a signal that no one else uses.
     unsafe {
         let mut action: libc::sigaction = mem::zeroed();
         action.sa_sigaction = nothing as extern "C" fn(i32) as usize;
         assert_eq!(libc::sigaction(libc::SIGRTMAX(), &raw const action, std::ptr::null_mut()), 0);
     }
+    libc::SIGRTMAX()
+}
+
+#[test]
+fn signals_are_no_readiness() {
+    let (ours, _theirs) = pair();
+    let poll = Poll { descriptor: ours.as_raw_fd(), interest: Interest::Readable, multishot: true };
+    let signal = catch_signal();
+    // SAFETY: no arguments.
+    let target = unsafe { libc::pthread_self() };
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                // SAFETY: the target waits for this thread, so it lives.
+                unsafe { libc::pthread_kill(target, signal) };
+            }
+        });
+        for _ in 0..50_000 {
+            // SAFETY: the socket is open.
+            let attempt = unsafe { poll.attempt() };
+            if attempt != Attempt::WouldBlock(Interest::Readable) {
+                is_over.store(true, Ordering::Relaxed);
+                panic!("{attempt:?}");
+            }
+        }
+        is_over.store(true, Ordering::Relaxed);
+    });
+}
+
+#[test]
+fn a_signal_ends_a_wait_quietly() {
+    let mut bench = Bench::new(0);
+    let signal = catch_signal();
     // SAFETY: no arguments.
     let waiter = unsafe { libc::pthread_self() };
     let sender = std::thread::spawn(move || {
         std::thread::sleep(Duration::from_millis(10));
         // SAFETY: the waiting thread joins this one, so it lives.
-        unsafe { libc::pthread_kill(waiter, libc::SIGRTMAX()) }
+        unsafe { libc::pthread_kill(waiter, signal) }
     });
     let far = system::now() + 20_000_000_000;
     assert_eq!(bench.wait(Waiting::Until(Some(far))), []);
