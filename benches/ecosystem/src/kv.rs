@@ -1,9 +1,12 @@
 //! A key-value server: the store, parser and commands of `examples/ecosystem`'s `kv` with quoit's
 //! sockets and with tokio's, and Redis itself, for scale; asked by `redis-benchmark`.
 //!
-//! The tokio server is what one would write there: a buffer for reading and one for writing for each
-//! connection, one `write_all` for all that one read has brought.
+//! | contender | |
+//! |---|---|
+//! | `tokio` | what one would write there: a buffer for reading and one for writing for each connection, one `write_all` for all that one read has brought |
+//! | `tokio-shared` | the same with one pair of buffers for all connections: it waits until a socket is readable, and reads then. What quoit does by its pool, by hand |
 
+use std::cell::RefCell;
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -23,6 +26,7 @@ use crate::suite::{Load, Measured, Suite, Terms};
 use crate::tools;
 
 const REDIS: &str = "redis";
+const SHARED: &str = "tokio-shared";
 
 /// As many keys as are used. All are there before a measurement begins.
 const KEYS: &str = "1000";
@@ -59,7 +63,7 @@ impl Suite for Kv {
     }
 
     fn contenders(&self) -> &'static [&'static str] {
-        &[TOKIO, URING, READINESS, REDIS]
+        &[TOKIO, URING, READINESS, SHARED, REDIS]
     }
 
     fn cells(&self) -> Vec<Cell> {
@@ -189,26 +193,35 @@ pub fn serve(contender: &str, listener: TcpListener) -> io::Result<()> {
             server::serve(listener, Limits::default(), std::future::pending::<()>()).await.map(drop)
         });
     }
-    if contender != TOKIO {
-        return Err(runtimes::unknown(contender));
-    }
     listener.set_nonblocking(true)?;
-    runtimes::tokio()?.block_on(serve_tokio(listener))
+    match contender {
+        TOKIO => runtimes::tokio()?.block_on(serve_tokio(listener, talk_tokio)),
+        SHARED => runtimes::tokio()?.block_on(serve_tokio(listener, talk_tokio_shared)),
+        _ => Err(runtimes::unknown(contender)),
+    }
 }
 
 thread_local! {
     // Of the only thread there is: tasks may then be `tokio::spawn`'s, without a lock and without
     // the second queue of a `LocalSet`.
     static SHARD: Shard = Shard::default();
+    static ROOM_OF_ALL: RefCell<Vec<u8>> = RefCell::new(vec![0; 2 * ROOM]);
+    static REPLIES_OF_ALL: RefCell<Vec<u8>> = RefCell::default();
 }
 
-async fn serve_tokio(listener: TcpListener) -> io::Result<()> {
+async fn serve_tokio<F>(
+    listener: TcpListener,
+    talk: fn(tokio::net::TcpStream, u64) -> F,
+) -> io::Result<()>
+where
+    F: Future<Output = io::Result<()>> + Send + 'static,
+{
     let listener = tokio::net::TcpListener::from_std(listener)?;
     for id in 1.. {
         let (stream, _) = listener.accept().await?;
         tokio::spawn(async move {
             // A client that went away is no failure of the server.
-            let _ = talk_tokio(stream, id).await;
+            let _ = talk(stream, id).await;
         });
     }
     Ok(())
@@ -240,4 +253,47 @@ async fn talk_tokio(mut stream: tokio::net::TcpStream, id: u64) -> io::Result<()
         room.clear();
     }
     Ok(())
+}
+
+async fn talk_tokio_shared(mut stream: tokio::net::TcpStream, id: u64) -> io::Result<()> {
+    let limits = Limits::default();
+    let mut session = Session::new(Client::new(id, 1), limits);
+    // Of a turn that ended before its input did.
+    let mut rest = Vec::new();
+    loop {
+        if rest.is_empty() {
+            stream.readable().await?;
+        }
+        let mut replies = REPLIES_OF_ALL.take();
+        let turn = ROOM_OF_ALL.with_borrow_mut(|room| {
+            let mut input = match &rest[..] {
+                [] => match stream.try_read(room) {
+                    Ok(0) => return Ok(Flow::Close),
+                    Ok(count) => &room[..count],
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        return Ok(Flow::Read);
+                    }
+                    Err(error) => return Err(error),
+                },
+                rest => rest,
+            };
+            let feed = |shard: &Shard| {
+                shard.with(|store| {
+                    let replies = &mut replies;
+                    session.feed(&mut input, &mut Local { store, replies, limits })
+                })
+            };
+            let flow = SHARD.with(feed);
+            let left = input.to_vec();
+            rest = left;
+            Ok(flow)
+        });
+        let flow = turn?;
+        stream.write_all(&replies).await?;
+        replies.clear();
+        REPLIES_OF_ALL.replace(replies);
+        if flow == Flow::Close {
+            return Ok(());
+        }
+    }
 }
