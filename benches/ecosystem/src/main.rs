@@ -7,7 +7,7 @@
 //!
 //!   suite.rs     what a suite is, and the rounds        results.rs   ratios, verdicts, the table
 //!   tools.rs     other people's load tools              runtimes.rs  the runtimes to run on
-//!   http.rs      a suite
+//!   http.rs, kv.rs, postgres.rs   the suites
 //! ```
 //!
 //! A suite is added by a module that implements [`suite::Suite`], a line in [`Command`], and, if it
@@ -21,6 +21,8 @@ use std::process::ExitCode;
 use clap::Parser;
 
 mod http;
+mod kv;
+mod postgres;
 mod results;
 mod runtimes;
 mod suite;
@@ -41,11 +43,18 @@ mod system;
 enum Command {
     /// The same axum router: hello, JSON, large bodies; wrk, h2load, ab.
     Http(suite::Options),
+    /// One key-value server's code on both runtimes: redis-benchmark; and Redis itself, for scale.
+    Kv(suite::Options),
+    /// A client of PostgreSQL, by tokio-postgres: `pgbench -S`, the client measured.
+    Postgres(suite::Options),
     /// Prints the table of an earlier run again.
     Table {
         /// As written by a suite.
         file: PathBuf,
     },
+    /// Runs a client of one contender, and answers with what it has measured.
+    #[command(hide = true)]
+    Ask { contender: String, numbers: Vec<String> },
     /// Serves one contender until killed.
     Serve {
         suite: String,
@@ -61,6 +70,9 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Command::parse() {
         Command::Http(options) => suite::run(&http::Http, &options),
+        Command::Kv(options) => suite::run(&kv::Kv, &options),
+        Command::Postgres(options) => suite::run(&postgres::Postgres::default(), &options),
+        Command::Ask { contender, numbers } => process::answer(postgres::ask(&contender, &numbers)),
         Command::Table { file } => table(&file),
         Command::Serve { suite, contender, port, arguments } => {
             serve(&suite, &contender, port, &arguments)
@@ -80,6 +92,7 @@ fn serve(suite: &str, contender: &str, port: u16, arguments: &[String]) -> io::R
     let listener = process::listen(port)?;
     match (suite, arguments) {
         ("http", []) => http::serve(contender, listener),
+        ("kv", []) => kv::serve(contender, listener),
         _ => Err(io::Error::other(format!("there is no suite {suite} of {arguments:?}"))),
     }
 }

@@ -137,7 +137,7 @@ fn none_failed(program: &str, failed: u64, text: &str) -> io::Result<()> {
     Err(io::Error::other(format!("{program}: {failed} requests failed\n{text}")))
 }
 
-fn unreadable(program: &str, text: &str) -> io::Error {
+pub fn unreadable(program: &str, text: &str) -> io::Error {
     io::Error::other(format!("{program} says something else than its other versions:\n{text}"))
 }
 

@@ -9,6 +9,8 @@
 //! | `axum_layers` | layers of tower: a limit, load shedding, compression; and a time limit |
 //! | `hyper_get` | hyper's client |
 //! | `quic_echo` | QUIC by quinn, on a socket of the standard library |
+//! | `kv` | a key-value server for the clients of Redis, on one core or several |
+//! | `postgres` | a queue of jobs in PostgreSQL, by tokio-postgres |
 //! | `grpc_store`, `grpc_call` | gRPC by tonic: server and client, every kind of call, deadlines |
 //! | `axum_links` | reqwest and sqlx, which need tokio, in a sidecar |
 //! | `tower_get` | a client in layers of tower: trace, retry, rate, concurrency, time limit |
@@ -26,7 +28,9 @@ pub mod kv;
 pub mod layers;
 pub mod links;
 pub mod notes;
+pub mod postgres;
 pub mod quic;
+pub mod redis_client;
 pub mod sidecar;
 pub mod timed;
 pub mod tower_client;
