@@ -19,8 +19,8 @@
 //! Who may touch what:
 //!
 //! 1. `state` is atomic: any thread that holds a reference.
-//! 2. `vtable`, `inbox`, `id`, `location`, `span` never change: any thread that holds a reference. The
-//!    inbox outlives the cell, because every cell is counted in it.
+//! 2. `vtable`, `inbox`, `id`, `location`, `span` never change: any thread that holds a reference.
+//!    The inbox outlives the cell, because every cell is counted in it.
 //! 3. `next`, `slot`, `local` and `local_joiner` belong to the core: only its thread, while that
 //!    core is current. A handle that is polled there uses `local_joiner`, and so no locked
 //!    instruction.

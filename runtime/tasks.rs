@@ -245,8 +245,8 @@ impl Tasks {
         unsafe { self.ready.push(task) };
     }
 
-    /// A task's turn as others see it: the watchdog, the histogram, the timeline. With a clock, that
-    /// is read once: a turn begins when the one before it has ended.
+    /// A task's turn as others see it: the watchdog, the histogram, the timeline. With a clock,
+    /// that is read once: a turn begins when the one before it has ended.
     ///
     /// # Safety
     ///

@@ -6,9 +6,9 @@
 //!   waker ──► event `runtime::waker` (op, task.id: the number of the span)
 //! ```
 //!
-//! The span wraps the future, so it ends when the future does, whoever keeps the cell. A span has no
-//! parent: a task is nobody's child. A subscriber is foreign code; it is called where a future's own
-//! code might run, and nowhere else.
+//! The span wraps the future, so it ends when the future does, whoever keeps the cell. A span has
+//! no parent: a task is nobody's child. A subscriber is foreign code; it is called where a future's
+//! own code might run, and nowhere else.
 
 use std::panic::Location;
 

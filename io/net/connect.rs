@@ -7,8 +7,8 @@
 //! ```
 //!
 //! A handshake does not end with the call that began it (connect(2), `EINTR`). On io_uring a worker
-//! that finds it under way answers so (`EALREADY`), if there was no memory to watch the socket. What
-//! has become of it, a further connect tells.
+//! that finds it under way answers so (`EALREADY`), if there was no memory to watch the socket.
+//! What has become of it, a further connect tells.
 
 use std::future::poll_fn;
 use std::io;

@@ -283,8 +283,9 @@ impl Request {
     }
 
     /// Whether a request for a file may wait there: nobody has asked for `O_NONBLOCK`. If it may,
-    /// `EAGAIN` is no answer. File systems and devices give it to io_uring all the same, when a part
-    /// of a request finds no room (XFS; a direct read of which the block device takes only some).
+    /// `EAGAIN` is no answer. File systems and devices give it to io_uring all the same, when a
+    /// part of a request finds no room (XFS; a direct read of which the block device takes only
+    /// some).
     pub(crate) fn may_wait(&self) -> bool {
         let flags = match self {
             Self::Open(request) => request.flags,

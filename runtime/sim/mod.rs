@@ -51,8 +51,9 @@
 //! # What goes wrong
 //!
 //! By itself, what may go wrong on one machine: completions come late and in any order, sends are
-//! short, buffers and descriptors run out, rings are full ([`Rings`]), the kernel is interrupted. What is done to a world is planned ([`Sim::at`]), done
-//! by a program ([`World`]), or drawn from the seed ([`Sim::faults`], [`DiskOptions::drawn`]).
+//! short, buffers and descriptors run out, rings are full ([`Rings`]), the kernel is interrupted.
+//! What is done to a world is planned ([`Sim::at`]), done by a program ([`World`]), or drawn from
+//! the seed ([`Sim::faults`], [`DiskOptions::drawn`]).
 //!
 //! # What must not leak in
 //!

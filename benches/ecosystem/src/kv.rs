@@ -3,8 +3,8 @@
 //!
 //! | contender | |
 //! |---|---|
-//! | `tokio` | what one would write there: a buffer for reading and one for writing for each connection, one `write_all` for all that one read has brought |
-//! | `tokio-shared` | the same with one pair of buffers for all connections: it waits until a socket is readable, and reads then. What quoit does by its pool, by hand |
+//! | `tokio` | what one would write there: two buffers a connection, one `write_all` per read |
+//! | `tokio-shared` | one pair of buffers for all: waits for readiness, then reads; quoit does so by its pool |
 
 use std::cell::RefCell;
 use std::fmt;

@@ -113,8 +113,8 @@ pub type Pool = managed::Pool<Opener>;
 pub struct Opener(pub Config);
 
 /// A pool of at most so many connections, opened when needed. One that broke is not given out once
-/// its core has heard of it: the first query is what tells for certain. deadpool's time limits want a runtime
-/// that it knows; `quoit::time::timeout` around `get` does the same.
+/// its core has heard of it: the first query is what tells for certain. deadpool's time limits want
+/// a runtime that it knows; `quoit::time::timeout` around `get` does the same.
 pub fn pool(config: Config, most: usize) -> Result<Pool, Trouble> {
     Ok(Pool::builder(Opener(config)).max_size(most).build()?)
 }

@@ -1,7 +1,7 @@
 //! A client of Redis, or of this package's `kv`, by the crate `redis` on a stream of quoit's.
 //!
 //! ```text
-//!   tasks of the core ──► MultiplexedConnection (clones share it) ──► its driver, a task ──► stream
+//!   tasks of a core ──► MultiplexedConnection (clones share it) ──► its driver: a task ──► stream
 //!                              │ broken, or too slow
 //!                              ▼
 //!                   dropped; the next who asks opens another

@@ -133,8 +133,8 @@ impl Sidecar {
         TokioContext::new(future, self.0.tokio.clone())
     }
 
-    /// Ends the sidecar: takes nothing on, waits for what runs, for so long at most, drops the rest,
-    /// and waits for the thread. Answers how many calls were cut off.
+    /// Ends the sidecar: takes nothing on, waits for what runs, for so long at most, drops the
+    /// rest, and waits for the thread. Answers how many calls were cut off.
     ///
     /// # Cancel safety
     ///

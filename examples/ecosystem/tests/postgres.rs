@@ -233,7 +233,8 @@ async fn jobs_are_done_once() {
     done.dedup();
     assert_eq!(done.len(), 102);
     let client = open(&server.config()).await.unwrap();
-    let count = "SELECT count(*) FILTER (WHERE state = 'done'), count(*) FILTER (WHERE state = 'failed') FROM jobs";
+    let count = "SELECT count(*) FILTER (WHERE state = 'done'), \
+                 count(*) FILTER (WHERE state = 'failed') FROM jobs";
     let row = client.query_one(count, &[]).await.unwrap();
     assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1)), (99, 1));
 

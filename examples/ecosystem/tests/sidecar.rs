@@ -251,8 +251,8 @@ async fn nobody_left_is_the_end() {
     soon(until(|| alive_in(&alive) == 0)).await;
 }
 
-/// What either way costs, counted: a call that is sent over wakes this core once; one that is polled
-/// here, whenever tokio has something for it.
+/// What either way costs, counted: a call that is sent over wakes this core once; one that is
+/// polled here, whenever tokio has something for it.
 #[test]
 fn a_call_that_is_sent_over_costs_one_wake() {
     const CALLS: u64 = 200;

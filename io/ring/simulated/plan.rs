@@ -160,10 +160,10 @@ impl Site {
 
     /// What the runtime bears, and asks again: the connection was gone before it was accepted, no
     /// buffer was left; and what a request has come to in a worker of the kernel's. There a socket
-    /// that does not block answers `EAGAIN`, and a connect that has begun `EALREADY`: the ring could
-    /// not watch it for want of memory, or was woken in vain too often (`APOLL_MAX_RETRY`). A wait is
-    /// interrupted. A file system answers `EAGAIN` though it was allowed to wait: XFS, and devices
-    /// that have no room for the request. One in user space answers what it likes.
+    /// that does not block answers `EAGAIN`, and a connect that has begun `EALREADY`: the ring
+    /// could not watch it for want of memory, or was woken in vain too often (`APOLL_MAX_RETRY`). A
+    /// wait is interrupted. A file system answers `EAGAIN` though it was allowed to wait: XFS, and
+    /// devices that have no room for the request. One in user space answers what it likes.
     fn hiccups(self) -> &'static [i32] {
         use libc::{EAGAIN, EALREADY, ECANCELED, ECONNABORTED, EINTR, ENOBUFS, EPERM, EPROTO};
         match self {

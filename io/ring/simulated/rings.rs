@@ -78,8 +78,8 @@ impl Rings {
     }
 
     /// One in so many requests is answered `EINTR`, `EAGAIN` or the like, having done nothing, and
-    /// one in so many calls to hand in requests takes only some of them. Zero is never; one is taken
-    /// for two, since with every request interrupted nothing would ever be done. Default: 0.
+    /// one in so many calls to hand in requests takes only some of them. Zero is never; one is
+    /// taken for two, since with every request interrupted nothing would ever be done. Default: 0.
     pub fn interruptions(mut self, one_in: u32) -> Self {
         self.interruptions = if one_in == 1 { 2 } else { one_in };
         self

@@ -1,4 +1,5 @@
-//! A router behind layers of tower: `axum_layers [ADDR]`, then `curl --compressed http://ADDR/long`.
+//! A router behind layers of tower: `axum_layers [ADDR]`, then
+//! `curl --compressed http://ADDR/long`.
 
 use std::error::Error;
 
