@@ -145,12 +145,12 @@ pub struct ErrorCounters {
     pub cancelled: u64,
     /// `ENOBUFS`: no provided buffer was free.
     pub no_buffers: u64,
-    /// `EAGAIN` and `EINTR`: not now; tried again.
+    /// `EAGAIN`, `EINTR` and `EALREADY`: not now; tried again.
     pub again: u64,
     /// `EMFILE`, `ENFILE` and `ENOMEM`: the process or the machine has run out of something.
     pub shortages: u64,
     /// The connection or its network has failed: `ECONNRESET`, `ECONNREFUSED`, `ECONNABORTED`,
-    /// `EPIPE`, `ENOTCONN`, `ETIMEDOUT`, `EHOSTUNREACH`, `ENETUNREACH`.
+    /// `EPROTO`, `EPIPE`, `ENOTCONN`, `ETIMEDOUT`, `EHOSTUNREACH`, `ENETUNREACH`.
     pub connections: u64,
     /// Any other.
     pub others: u64,
@@ -169,14 +169,16 @@ impl ErrorCounters {
         let counter = match number {
             libc::ECANCELED => &mut self.cancelled,
             libc::ENOBUFS => &mut self.no_buffers,
-            libc::EAGAIN | libc::EINTR => &mut self.again,
+            libc::EAGAIN | libc::EINTR | libc::EALREADY => &mut self.again,
             libc::EMFILE | libc::ENFILE | libc::ENOMEM => &mut self.shortages,
             libc::ECONNRESET | libc::ECONNREFUSED | libc::ECONNABORTED | libc::EPIPE => {
                 &mut self.connections
             }
-            libc::ENOTCONN | libc::ETIMEDOUT | libc::EHOSTUNREACH | libc::ENETUNREACH => {
-                &mut self.connections
-            }
+            libc::EPROTO
+            | libc::ENOTCONN
+            | libc::ETIMEDOUT
+            | libc::EHOSTUNREACH
+            | libc::ENETUNREACH => &mut self.connections,
             _ => &mut self.others,
         };
         *counter += 1;

