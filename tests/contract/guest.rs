@@ -149,10 +149,13 @@ fn a_root_that_was_woken_at_its_end_does_not_keep_the_core_busy() {
         kept.unwrap().wake();
         host.turn();
         assert!(host.turns < 20, "{} turns", host.turns);
-        let start = Instant::now();
-        host.runtime.turn(Some(Duration::from_millis(50)));
-        host.runtime.turn(Some(Duration::from_millis(50)));
-        assert!(start.elapsed() >= Duration::from_millis(50), "it waits when nothing is there");
+        // A bell that was rung before may end a wait early, but not each.
+        let (start, mut waits) = (Instant::now(), 0);
+        while start.elapsed() < Duration::from_millis(50) {
+            host.runtime.turn(Some(Duration::from_millis(50)));
+            waits += 1;
+        }
+        assert!(waits < 10, "{waits} waits: it spins when nothing is there");
     });
 }
 

@@ -76,7 +76,7 @@ async fn a_client_that_goes_away_is_skipped() {
     for _ in 0..50 {
         gone.feed("999983".to_owned()).await.unwrap();
     }
-    gone.flush().await.unwrap();
+    SinkExt::<String>::flush(&mut gone).await.unwrap();
     gone.into_inner().abort();
     let mut client = connect(address).await;
     client.send("15".to_owned()).await.unwrap();
