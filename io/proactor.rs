@@ -358,7 +358,13 @@ impl Proactor {
     /// messages ring the bell. True: nobody here has anything to do that it would not show.
     pub(crate) fn rest(&self) -> bool {
         self.doorbell().sleep();
-        self.tables.borrow_mut().services.ring.rest() && self.may_sleep()
+        let mut tables = self.tables.borrow_mut();
+        // A stream that found no buffer is fed when the next turn begins: nothing in the kernel
+        // waits for it until then.
+        let all_fed = tables.services.starved.is_empty();
+        let rests = tables.services.ring.rest() && all_fed;
+        drop(tables);
+        rests && self.may_sleep()
     }
 
     /// Nobody here has anything to do that would not wake the core.

@@ -170,6 +170,27 @@ fn timers_are_on_time() {
     });
 }
 
+/// The bytes are there before the first receive is, and the pool has no buffer yet: the receive
+/// comes back with nothing, and has to be tried again without anything else happening.
+#[test]
+fn a_receive_that_finds_no_buffer_is_tried_again() {
+    on_both(|mut host| {
+        let (send, receive) = std::sync::mpsc::channel();
+        let task = host.runtime.spawn(async move {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            send.send(listener.local_addr().unwrap()).unwrap();
+            let (stream, _) = listener.accept().await.unwrap();
+            stream.recv().await.unwrap().len()
+        });
+        host.turn();
+        let address = receive.recv_timeout(LIMIT).unwrap();
+        let mut client = std::net::TcpStream::connect(address).unwrap();
+        client.write_all(b"word").unwrap();
+        host.run_until(|| task.is_finished());
+        assert_eq!(host.runtime.block_on(task).unwrap(), 4);
+    });
+}
+
 /// Hundreds of connections at once: more than one wait of the ring reports.
 #[test]
 fn sockets_show() {

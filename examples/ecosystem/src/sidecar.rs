@@ -92,6 +92,9 @@ impl Sidecar {
 
     /// Runs a future on tokio's thread.
     ///
+    /// One that waits for something which itself has to `run` may wait for ever: all places may be
+    /// taken by those who wait. Give the two a sidecar each.
+    ///
     /// # Errors
     ///
     /// [`Gone`] if the sidecar has ended before the future.

@@ -190,6 +190,7 @@ fn a_guest_goes_on_in_the_next_run() {
     let task = quoit.spawn(async move { receive.await.unwrap() });
     tokio.block_on(guest::run(&quoit, async { tokio::task::yield_now().await })).unwrap();
     send.send(7).unwrap();
-    let result = tokio.block_on(guest::run(&quoit, tokio::time::timeout(SOON, task)));
+    let host = async { tokio::time::timeout(SOON, task).await };
+    let result = tokio.block_on(guest::run(&quoit, host));
     assert_eq!(result.unwrap().unwrap().unwrap(), 7);
 }
