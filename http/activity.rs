@@ -16,6 +16,8 @@ pub(crate) struct Activity {
     /// Requests that came, and those among them whose response is not complete.
     requests: AtomicU64,
     in_flight: AtomicUsize,
+    /// There is no HTTP yet.
+    in_handshake: AtomicBool,
     /// HTTP/1 has not come to the next head yet: a body may still come whose response has ended.
     in_message: AtomicBool,
     /// Reads that brought something, and writes that did something for a request.
@@ -40,6 +42,7 @@ impl Activity {
             born: Instant::now(),
             requests: AtomicU64::new(0),
             in_flight: AtomicUsize::new(0),
+            in_handshake: AtomicBool::new(false),
             in_message: AtomicBool::new(false),
             reads: AtomicU64::new(0),
             writes: AtomicU64::new(0),
@@ -88,6 +91,19 @@ impl Activity {
 
     pub(crate) fn is_busy(&self) -> bool {
         self.in_flight.load(Relaxed) > 0 || self.in_message.load(Relaxed)
+    }
+
+    pub(crate) fn begin_handshake(&self) {
+        self.in_handshake.store(true, Relaxed);
+    }
+
+    pub(crate) fn end_handshake(&self) {
+        self.in_handshake.store(false, Relaxed);
+    }
+
+    /// Whether a handshake is going on that the peer has begun.
+    pub(crate) fn is_in_handshake(&self) -> bool {
+        self.in_handshake.load(Relaxed) && self.reads.load(Relaxed) > 0
     }
 
     /// A request of HTTP/1 has come: until `await_head`, what is read may be of its body.

@@ -1,12 +1,13 @@
 //! The task of one connection: the protocol and the watch over it, polled in turns.
 
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use hyper::rt::{Read, Write};
 use pin_project_lite::pin_project;
 
-use crate::protocol::Protocol;
+use crate::protocol::{Fault, Protocol};
 use crate::report::BoxError;
 use crate::service::Application;
 use crate::watch::{Step, Watch};
@@ -17,6 +18,8 @@ pub(crate) enum End {
     /// By itself, or handed on.
     Done,
     Failed(BoxError),
+    /// Before anything of HTTP.
+    Unshaken(io::Error),
     Silent,
     Idle,
 }
@@ -53,7 +56,10 @@ where
             match this.protocol.as_mut().poll(cx) {
                 Poll::Ready(Ok(())) if this.watch.was_idle() => return Poll::Ready(End::Idle),
                 Poll::Ready(Ok(())) => return Poll::Ready(End::Done),
-                Poll::Ready(Err(error)) => return Poll::Ready(End::Failed(error)),
+                Poll::Ready(Err(Fault::Http(error))) => return Poll::Ready(End::Failed(error)),
+                Poll::Ready(Err(Fault::Handshake(error))) => {
+                    return Poll::Ready(End::Unshaken(error));
+                }
                 Poll::Pending => {}
             }
             match this.watch.poll(this.protocol.version(), cx) {

@@ -25,6 +25,11 @@
 //! [`Shards`] are listeners on one address, one for each core. A core's connections, tasks and
 //! service stay there, so what the service needs is made once per core, and need not be `Send`.
 //!
+//! # TLS
+//!
+//! With the feature `tls`, [`Serve::tls`] takes an acceptor of `quoit-tls`, and serves HTTP/2 and
+//! HTTP/1 as each client agrees to.
+//!
 //! # What does not run here
 //!
 //! What needs tokio's runtime by itself: `axum::serve`, axum's `WebSocketUpgrade` (upgrade by
@@ -37,6 +42,7 @@
 //!   serve.rs ──► server.rs   accepts, drains           slots.rs    how many are open
 //!                  │         a task per connection     roster.rs   who is there to be told
 //!                connection.rs ──► protocol.rs   hyper's HTTP/1 or HTTP/2
+//!                  │                 ├─ handshake.rs before it: TLS (tls.rs), or nothing
 //!                  │                 ├─ wire.rs      below it: the socket
 //!                  │                 └─ service.rs   above it: the service
 //!                  │                 ├─ heads.rs     when HTTP/1 begins to wait for a head
@@ -47,6 +53,7 @@
 mod activity;
 mod connection;
 mod frames;
+mod handshake;
 mod heads;
 mod options;
 mod protocol;
@@ -57,12 +64,15 @@ mod server;
 mod service;
 mod shards;
 mod slots;
+#[cfg(feature = "tls")]
+mod tls;
 mod upgrade;
 mod watch;
 mod wire;
 
+pub use handshake::{After, Agreed, Handshake, Plain};
 pub use report::{BoxError, Report, Trouble};
 pub use serve::{Serve, serve, serve_with};
 pub use shards::Shards;
 pub use slots::Slot;
-pub use upgrade::{Parts, downcast};
+pub use upgrade::{Parts, downcast, downcast_to};

@@ -1,5 +1,6 @@
 //! What all connections of one server have in common.
 
+use std::io;
 use std::time::Duration;
 
 use hyper::server::conn::{http1, http2};
@@ -12,6 +13,26 @@ pub(crate) enum Versions {
     Both,
     Http1,
     Http2,
+}
+
+impl Versions {
+    /// Those among them that a handshake leaves, by what it has agreed on.
+    pub(crate) fn agreed(self, protocol: Option<&[u8]>) -> io::Result<Self> {
+        let agreed = match protocol {
+            Some(b"h2") => Self::Http2,
+            Some(b"http/1.1" | b"http/1.0") => Self::Http1,
+            _ => return Ok(self),
+        };
+        if self != Self::Both && self != agreed {
+            let name = String::from_utf8_lossy(protocol.unwrap_or_default());
+            let text = format!(
+                "the handshake has agreed on {name}, which this server does not speak: \
+                 take it out of the protocols offered (ALPN)"
+            );
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
+        Ok(agreed)
+    }
 }
 
 /// How long what may take. `None` is for ever.

@@ -1,6 +1,8 @@
 //! One connection in the protocol that its client chose.
 //!
 //! ```text
+//!   Shaking ── what was agreed on ──┐
+//!                                   ▼
 //!   Unknown ── 24 bytes are the preface of HTTP/2 ──► Http2
 //!      └────── one of them is not ──────────────────► Http1 ── upgrade ──► handed on
 //! ```
@@ -9,8 +11,10 @@
 //! upgrades it cannot be told to speak one protocol only, it does not tell which one it found
 //! (what "idle" means depends on that), and a shutdown before it knows is an error.
 
+use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use hyper::rt::{Read, Write};
@@ -18,11 +22,27 @@ use hyper::server::conn::{http1, http2};
 use pin_project_lite::pin_project;
 use quoit::rt::QuoitExecutor;
 
+use crate::activity::Activity;
+use crate::handshake::{Agreed, Shaking, Started};
 use crate::heads::Heads;
 use crate::options::{Options, Versions};
 use crate::report::BoxError;
 use crate::service::{Application, Counted};
+use crate::slots::Slot;
 use crate::wire::{Version, Wire};
+
+/// Why a connection has failed.
+#[derive(Debug)]
+pub(crate) enum Fault {
+    Handshake(io::Error),
+    Http(BoxError),
+}
+
+impl Fault {
+    fn http(error: impl Into<BoxError>) -> Self {
+        Self::Http(error.into())
+    }
+}
 
 pin_project! {
     #[project = Projection]
@@ -31,10 +51,18 @@ pin_project! {
     where
         S: Application,
     {
+        Shaking {
+            shaking: Shaking<T>,
+            activity: Arc<Activity>,
+            slot: Slot,
+            service: Counted<S>,
+            options: Rc<Options>,
+        },
         Unknown {
             wire: Wire<T>,
             service: Counted<S>,
             options: Rc<Options>,
+            versions: Versions,
         },
         Http1 {
             #[pin]
@@ -54,22 +82,36 @@ where
     T: Read + Write + Unpin + Send + 'static,
     S: Application,
 {
-    pub(crate) fn new(wire: Wire<T>, service: Counted<S>, options: Rc<Options>) -> Self {
-        Self::Unknown { wire, service, options }
+    pub(crate) fn new(
+        started: Started<T>,
+        (activity, slot): (Arc<Activity>, Slot),
+        service: Counted<S>,
+        options: Rc<Options>,
+    ) -> Self {
+        match started {
+            Started::Ready(io) => {
+                let (wire, versions) = (Wire::new(io, activity, slot), options.versions);
+                Self::Unknown { wire, service, options, versions }
+            }
+            Started::Shaking(shaking) => {
+                activity.begin_handshake();
+                Self::Shaking { shaking, activity, slot, service, options }
+            }
+        }
     }
 
     pub(crate) fn version(&self) -> Option<Version> {
         match self {
             Self::Http1 { .. } => Some(Version::Http1),
             Self::Http2 { .. } => Some(Version::Http2),
-            Self::Unknown { .. } | Self::Over => None,
+            Self::Shaking { .. } | Self::Unknown { .. } | Self::Over => None,
         }
     }
 
     /// Asks for no more requests. What has begun goes on.
     pub(crate) fn shut_down(mut self: Pin<&mut Self>) {
         match self.as_mut().project() {
-            Projection::Unknown { .. } => self.set(Self::Over),
+            Projection::Shaking { .. } | Projection::Unknown { .. } => self.set(Self::Over),
             Projection::Http1 { connection } => connection.graceful_shutdown(),
             Projection::Http2 { connection } => connection.graceful_shutdown(),
             Projection::Over => {}
@@ -77,31 +119,53 @@ where
     }
 
     /// Serves until the connection is at its end, or has been handed on by an upgrade.
-    pub(crate) fn poll(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<(), BoxError>> {
+    pub(crate) fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
         loop {
             let version = match self.as_mut().project() {
+                Projection::Shaking { shaking, .. } => {
+                    let agreed = ready!(shaking.as_mut().poll(cx)).map_err(Fault::Handshake)?;
+                    self.as_mut().agree(agreed).map_err(Fault::Handshake)?;
+                    continue;
+                }
                 // A preface is waited for even where nothing else is spoken: hyper, once it waits
                 // for one, cannot be asked to close.
-                Projection::Unknown { wire, options, .. } => match options.versions {
+                Projection::Unknown { wire, versions, .. } => match *versions {
                     Versions::Http1 => Version::Http1,
-                    versions => match ready!(wire.poll_version(cx))? {
+                    versions => match ready!(wire.poll_version(cx)).map_err(Fault::http)? {
                         Version::Http1 if versions == Versions::Http2 => Version::Http2,
                         version => version,
                     },
                 },
-                Projection::Http1 { connection } => return connection.poll(cx).map_err(Into::into),
-                Projection::Http2 { connection } => return connection.poll(cx).map_err(Into::into),
+                Projection::Http1 { connection } => {
+                    return connection.poll(cx).map_err(Fault::http);
+                }
+                Projection::Http2 { connection } => {
+                    return connection.poll(cx).map_err(Fault::http);
+                }
                 Projection::Over => return Poll::Ready(Ok(())),
             };
             self.as_mut().settle(version);
         }
     }
 
+    /// The handshake has ended. `None`: the peer has gone.
+    fn agree(mut self: Pin<&mut Self>, agreed: Option<Agreed<T>>) -> io::Result<()> {
+        let taken = self.as_mut().project_replace(Self::Over);
+        let (Taken::Shaking { activity, slot, mut service, options, .. }, Some(agreed)) =
+            (taken, agreed)
+        else {
+            return Ok(());
+        };
+        let versions = options.versions.agreed(agreed.protocol.as_deref())?;
+        activity.end_handshake();
+        service.carry(agreed.extensions);
+        let wire = Wire::new(agreed.io, activity, slot);
+        self.set(Self::Unknown { wire, service, options, versions });
+        Ok(())
+    }
+
     fn settle(mut self: Pin<&mut Self>, version: Version) {
-        let Taken::Unknown { mut wire, service, options } =
+        let Taken::Unknown { mut wire, service, options, .. } =
             self.as_mut().project_replace(Self::Over)
         else {
             return;

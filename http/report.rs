@@ -26,6 +26,13 @@ pub enum Trouble {
     /// No connection could be accepted, for want of descriptors or memory as a rule. It stays in
     /// the kernel's queue, and the server tries again.
     Accept(io::Error),
+    /// A handshake ([`Serve::tls`](crate::Serve::tls)) failed: there was no HTTP on this connection.
+    Handshake {
+        /// The other end.
+        peer: SocketAddr,
+        /// Its error.
+        error: io::Error,
+    },
     /// A connection ended with an error: the peer reset it, or did not keep to the protocol, or the
     /// service or a response's body failed.
     Connection {
@@ -34,7 +41,8 @@ pub enum Trouble {
         /// hyper's error, or the socket's.
         error: BoxError,
     },
-    /// A connection was closed because the head of a request was not complete in time.
+    /// A connection was closed because the head of a request was not complete in time, or the
+    /// handshake before it.
     HeaderTimeout {
         /// The other end.
         peer: SocketAddr,
@@ -54,6 +62,7 @@ impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Accept(error) => write!(f, "accept: {error}"),
+            Self::Handshake { peer, error } => write!(f, "{peer}: handshake: {error}"),
             Self::Connection { peer, error } => write!(f, "{peer}: {error}"),
             Self::HeaderTimeout { peer } => write!(f, "{peer}: no request came in time"),
             Self::Panic { peer, error } => write!(f, "{peer}: the service: {error}"),
@@ -64,7 +73,7 @@ impl fmt::Display for Trouble {
 impl Error for Trouble {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
-            Self::Accept(error) => Some(error),
+            Self::Accept(error) | Self::Handshake { error, .. } => Some(error),
             Self::Connection { error, .. } => Some(&**error),
             Self::HeaderTimeout { .. } => None,
             Self::Panic { error, .. } => Some(error),
@@ -94,11 +103,13 @@ pub struct Report {
     pub connections: u64,
     /// Requests that reached the service.
     pub requests: u64,
-    /// Connections that ended with an error.
+    /// Connections whose handshake failed.
+    pub handshake_errors: u64,
+    /// Connections that ended with an error of HTTP.
     pub errors: u64,
     /// Connections that ended with a panic of the service.
     pub panics: u64,
-    /// Connections that were closed because no head of a request came in time.
+    /// Connections that were closed because no head of a request, or no handshake, came in time.
     pub header_timeouts: u64,
     /// Connections that were closed because they were idle.
     pub idle_timeouts: u64,

@@ -1,7 +1,7 @@
 //! The connections whose tasks run, and how to tell them that the end has come.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::mem;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -11,7 +11,8 @@ use crate::activity::Activity;
 
 #[derive(Debug, Default)]
 pub(crate) struct Roster {
-    members: RefCell<HashMap<u64, Option<Waker>>>,
+    /// In the order in which they came, so that a simulation has one, too.
+    members: RefCell<BTreeMap<u64, Option<Waker>>>,
     joined: Cell<u64>,
     /// Requests of the members that have left.
     requests: Cell<u64>,

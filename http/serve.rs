@@ -5,6 +5,7 @@ use std::future::{IntoFuture, pending};
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::time::Duration;
 
 use http_body::Body;
@@ -15,6 +16,7 @@ use quoit::net::TcpListener;
 use quoit::rt::QuoitExecutor;
 use tower_service::Service;
 
+use crate::handshake::{After, Handshake, Plain, Start};
 use crate::options::{Options, Versions};
 use crate::report::{BoxError, Report, Trouble};
 use crate::server::Server;
@@ -91,6 +93,7 @@ where
     Serve {
         listener,
         make,
+        start: Plain,
         options: Options::new(),
         max_connections: usize::MAX,
         stop: Box::pin(pending()),
@@ -152,9 +155,10 @@ where
 /// # }).unwrap();
 /// ```
 #[must_use = "a server does nothing unless awaited"]
-pub struct Serve<M> {
+pub struct Serve<M, H = Plain> {
     pub(crate) listener: TcpListener,
     pub(crate) make: M,
+    pub(crate) start: H,
     pub(crate) options: Options,
     pub(crate) max_connections: usize,
     pub(crate) stop: Pin<Box<dyn Future<Output = ()>>>,
@@ -163,6 +167,56 @@ pub struct Serve<M> {
 }
 
 impl<M> Serve<M> {
+    /// Begins each connection with a handshake: TLS, as a rule. With the feature `tls`,
+    /// `quoit_tls::TlsAcceptor` is what to give; what else can be is a [`Handshake`].
+    ///
+    /// It runs in the connection's own task, from the first byte of its peer on, and within the time
+    /// of the [`header_timeout`](Self::header_timeout), which is for both, the handshake and the
+    /// first head. A failure is a [`Trouble::Handshake`], except for a peer that goes without having
+    /// sent anything, as those do that only look whether somebody listens. A shutdown lets
+    /// handshakes that have begun come to their end.
+    ///
+    /// Where the handshake has agreed on a protocol (ALPN: `h2`, `http/1.1`), that one is spoken. So
+    /// offer both: `config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()]`.
+    ///
+    /// Every request has `quoit_tls::TlsInfo` among its extensions: the name that was asked for,
+    /// the client's certificates, and so on.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[cfg(feature = "tls")]
+    /// # async fn example(
+    /// #     listener: quoit::net::TcpListener,
+    /// #     config: std::sync::Arc<quoit_tls::rustls::ServerConfig>,
+    /// # ) -> std::io::Result<()> {
+    /// use axum::{Extension, Router, routing::get};
+    /// use quoit_tls::{TlsAcceptor, TlsInfo};
+    ///
+    /// async fn name(Extension(tls): Extension<TlsInfo>) -> String {
+    ///     tls.server_name().unwrap_or("nobody in particular").to_owned()
+    /// }
+    ///
+    /// let router = Router::new().route("/", get(name));
+    /// quoit_http::serve(listener, router).tls(TlsAcceptor::from(config)).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn tls<H: Handshake>(self, handshake: H) -> Serve<M, After<H>> {
+        Serve {
+            listener: self.listener,
+            make: self.make,
+            start: After(Rc::new(handshake)),
+            options: self.options,
+            max_connections: self.max_connections,
+            stop: self.stop,
+            drain_timeout: self.drain_timeout,
+            on_error: self.on_error,
+        }
+    }
+}
+
+impl<M, H> Serve<M, H> {
     /// Speaks HTTP/1 only. Without this, each connection speaks what its client starts with: a
     /// client that starts with the preface of HTTP/2 (RFC 9113, section 3.4) gets that. Upgrades
     /// from HTTP/1 to HTTP/2 (`h2c`, which RFC 9113 has withdrawn) are not made.
@@ -335,9 +389,10 @@ fn positive(limit: Option<Duration>) -> Option<Duration> {
     limit
 }
 
-impl<M, S, B> IntoFuture for Serve<M>
+impl<M, S, B, H> IntoFuture for Serve<M, H>
 where
     M: FnMut(SocketAddr) -> S + 'static,
+    H: Start,
     S: Service<Request<Incoming>, Response = Response<B>> + Clone + 'static,
     S::Future: 'static,
     S::Error: Into<BoxError>,
@@ -353,7 +408,7 @@ where
     }
 }
 
-impl<M> fmt::Debug for Serve<M> {
+impl<M, H> fmt::Debug for Serve<M, H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Serve")
             .field("listener", &self.listener)

@@ -5,7 +5,7 @@
 //!   stop ──► listener closed ──► everybody told ──► all ended, or time is over ──► Report
 //! ```
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::future::{pending, poll_fn};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -21,6 +21,7 @@ use quoit::time::{Sleep, sleep};
 
 use crate::activity::Activity;
 use crate::connection::{Connection, End};
+use crate::handshake::Start;
 use crate::options::Options;
 use crate::protocol::Protocol;
 use crate::report::{Report, Trouble};
@@ -29,7 +30,6 @@ use crate::serve::Serve;
 use crate::service::{Application, Counted};
 use crate::slots::Slots;
 use crate::watch::Watch;
-use crate::wire::Wire;
 
 /// How long to wait after an error of `accept` that may pass. The listener itself waits longer when
 /// there is a shortage; this is for errors that nobody thought of.
@@ -45,15 +45,16 @@ enum Event {
     Stop,
 }
 
-pub(crate) struct Server<M> {
+pub(crate) struct Server<M, H> {
     make: M,
+    start: H,
     options: Rc<Options>,
     stop: Pin<Box<dyn Future<Output = ()>>>,
     drain_timeout: Option<Duration>,
     on_error: Box<dyn FnMut(Trouble)>,
     tasks: JoinSet<(TaskId, End)>,
     /// The other end of each of them: one that panicked does not say.
-    peers: HashMap<TaskId, SocketAddr>,
+    peers: BTreeMap<TaskId, SocketAddr>,
     roster: Rc<Roster>,
     slots: Arc<Slots>,
     /// Until then nothing is accepted, after an error.
@@ -61,21 +62,23 @@ pub(crate) struct Server<M> {
     report: Report,
 }
 
-impl<M, S> Server<M>
+impl<M, S, H> Server<M, H>
 where
     M: FnMut(SocketAddr) -> S + 'static,
     S: Application,
+    H: Start,
 {
     /// A server, and what it is to accept from.
-    pub(crate) fn new(serve: Serve<M>) -> (Self, TcpListener) {
+    pub(crate) fn new(serve: Serve<M, H>) -> (Self, TcpListener) {
         let server = Self {
             make: serve.make,
+            start: serve.start,
             options: Rc::new(serve.options),
             stop: serve.stop,
             drain_timeout: serve.drain_timeout,
             on_error: serve.on_error,
             tasks: JoinSet::new(),
-            peers: HashMap::new(),
+            peers: BTreeMap::new(),
             roster: Rc::new(Roster::default()),
             slots: Slots::new(serve.max_connections),
             pause: None,
@@ -143,9 +146,10 @@ where
     fn admit(&mut self, stream: TcpStream, peer: SocketAddr) {
         let activity = Arc::new(Activity::new());
         let service = Counted::new((self.make)(peer), activity.clone());
-        let wire = Wire::new(stream, activity.clone(), self.slots.take());
+        let started = self.start.start(stream, &activity);
+        let place = (activity.clone(), self.slots.take());
         let watch = Watch::new(self.roster.join(activity), self.options.limits);
-        let protocol = Protocol::new(wire, service, self.options.clone());
+        let protocol = Protocol::new(started, place, service, self.options.clone());
         let connection = Connection::new(protocol, watch);
         let task = self.tasks.spawn(async move {
             let end = connection.await;
@@ -163,6 +167,10 @@ where
             Ok(End::Idle) => {
                 report.idle_timeouts += 1;
                 return;
+            }
+            Ok(End::Unshaken(error)) => {
+                report.handshake_errors += 1;
+                Trouble::Handshake { peer, error }
             }
             Ok(End::Failed(error)) => {
                 report.errors += 1;

@@ -13,6 +13,7 @@ use std::task::{Context, Poll, ready};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::header::{CONNECTION, HeaderValue};
+use hyper::http::Extensions;
 use hyper::{Method, Request, Response, StatusCode, Version};
 use pin_project_lite::pin_project;
 use tower_service::Service;
@@ -48,11 +49,18 @@ where
 pub(crate) struct Counted<S> {
     service: S,
     activity: Arc<Activity>,
+    /// What a handshake has left for each request.
+    extensions: Option<Extensions>,
 }
 
 impl<S> Counted<S> {
     pub(crate) fn new(service: S, activity: Arc<Activity>) -> Self {
-        Self { service, activity }
+        Self { service, activity, extensions: None }
+    }
+
+    /// Has each request carry these.
+    pub(crate) fn carry(&mut self, extensions: Extensions) {
+        self.extensions = (!extensions.is_empty()).then_some(extensions);
     }
 }
 
@@ -61,7 +69,10 @@ impl<S: Application> hyper::service::Service<Request<Incoming>> for Counted<S> {
     type Error = S::Error;
     type Future = Answer<S>;
 
-    fn call(&self, request: Request<Incoming>) -> Answer<S> {
+    fn call(&self, mut request: Request<Incoming>) -> Answer<S> {
+        if let Some(extensions) = &self.extensions {
+            request.extensions_mut().extend(extensions.clone());
+        }
         let is_http1 = request.version() < Version::HTTP_2;
         if is_http1 {
             self.activity.begin_message();

@@ -1,6 +1,7 @@
 //! The stream under an upgraded connection, given back as it is.
 
 use bytes::Bytes;
+use hyper::rt::{Read, Write};
 use hyper::upgrade::Upgraded;
 use quoit::net::TcpStream;
 
@@ -10,9 +11,9 @@ use crate::wire::Wire;
 /// An upgraded connection in its parts; see [`downcast`].
 #[derive(Debug)]
 #[non_exhaustive]
-pub struct Parts {
+pub struct Parts<T = TcpStream> {
     /// The connection's stream.
-    pub stream: TcpStream,
+    pub stream: T,
     /// What the peer had already sent of the new protocol. It comes before anything that the stream
     /// gives.
     pub read_buf: Bytes,
@@ -27,7 +28,7 @@ pub struct Parts {
 /// # Errors
 ///
 /// Gives the connection back if it is not a [`TcpStream`] of this crate: a stream of an HTTP/2
-/// connection, for one.
+/// connection, for one, or one of TLS, for which there is [`downcast_to`].
 ///
 /// # Examples
 ///
@@ -55,7 +56,33 @@ pub struct Parts {
 /// # drop(router);
 /// ```
 pub fn downcast(upgraded: Upgraded) -> Result<Parts, Upgraded> {
-    let parts = upgraded.downcast::<Wire<TcpStream>>()?;
+    downcast_to(upgraded)
+}
+
+/// As [`downcast`], for what a [`Handshake`](crate::Handshake) has made of the stream:
+/// `quoit_tls::server::TlsStream<TcpStream>`, say.
+///
+/// # Errors
+///
+/// Gives the connection back if it is something else.
+///
+/// # Examples
+///
+/// ```
+/// use hyper::upgrade::Upgraded;
+/// use quoit::net::TcpStream;
+/// use quoit_http::{Parts, downcast_to};
+///
+/// fn apart(upgraded: Upgraded) -> Option<Parts<TcpStream>> {
+///     downcast_to(upgraded).ok()
+/// }
+/// # let _ = apart;
+/// ```
+pub fn downcast_to<T>(upgraded: Upgraded) -> Result<Parts<T>, Upgraded>
+where
+    T: Read + Write + Unpin + Send + 'static,
+{
+    let parts = upgraded.downcast::<Wire<T>>()?;
     let (stream, rest, slot) = parts.io.into_parts();
     let read_buf = if rest.is_empty() {
         parts.read_buf

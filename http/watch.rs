@@ -4,6 +4,8 @@
 //!   accepted ──► First ── head ──► busy ─── over ─────► idle ── bytes ──► Head ── head ──► busy
 //!      header timeout: cut         no limit        idle timeout: close   header timeout: cut
 //!
+//!   First: with TLS, its handshake is a part of it
+//!
 //!   close: no more requests are asked for (GOAWAY, Connection: close); one that is left with
 //!   nothing to do, and does not go within LAST_WORDS, is cut
 //!
@@ -132,10 +134,11 @@ impl Watch {
     /// HTTP/2 loses no request by closing. A client of HTTP/1 learns of it by a response, and hyper
     /// would drop one in the middle of a further head as if it were idle.
     fn may_drain(&mut self, version: Option<Version>) -> bool {
-        if self.head.is_some() {
+        let activity = self.member.activity();
+        // Who is in the middle of a handshake is about to ask, and has time for that afterwards.
+        if self.head.is_some() || activity.is_in_handshake() {
             return false;
         }
-        let activity = self.member.activity();
         if version == Some(Version::Http2) || activity.requests() > 0 {
             return true;
         }

@@ -189,8 +189,18 @@ impl<T: Write + Unpin> Write for Wire<T> {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         // Nothing more of a request is read, and one that was not read to its end is over.
         self.activity.await_head();
-        Pin::new(&mut self.io).poll_shutdown(cx)
+        match ready!(Pin::new(&mut self.io).poll_shutdown(cx)) {
+            // All that HTTP had to say was flushed before. TLS says goodbye, and a peer that has
+            // gone, as it may, is none the worse for not hearing it.
+            Err(error) if is_gone(&error) => Poll::Ready(Ok(())),
+            shut => Poll::Ready(shut),
+        }
     }
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, NotConnected};
+    matches!(error.kind(), BrokenPipe | ConnectionReset | NotConnected)
 }
 
 impl<T: fmt::Debug> fmt::Debug for Wire<T> {

@@ -7,7 +7,7 @@
 //!
 //!   suite.rs     what a suite is, and the rounds        results.rs   ratios, verdicts, the table
 //!   tools.rs     other people's load tools              runtimes.rs  the runtimes to run on
-//!   http.rs, kv.rs, postgres.rs   the suites
+//!   http.rs, kv.rs, postgres.rs, tls.rs   the suites
 //! ```
 //!
 //! A suite is added by a module that implements [`suite::Suite`], a line in [`Command`], and, if it
@@ -26,6 +26,7 @@ mod postgres;
 mod results;
 mod runtimes;
 mod suite;
+mod tls;
 mod tools;
 
 // Shared with the benchmark of runtimes, and with examples/duel.
@@ -43,6 +44,8 @@ mod system;
 enum Command {
     /// The same axum router: hello, JSON, large bodies; wrk, h2load, ab.
     Http(suite::Options),
+    /// The same over TLS: full and resumed handshakes, 16 KiB answers; openssl, wrk, h2load.
+    Tls(suite::Options),
     /// One key-value server's code on both runtimes: redis-benchmark; and Redis itself, for scale.
     Kv(suite::Options),
     /// A client of PostgreSQL, by tokio-postgres: `pgbench -S`, the client measured.
@@ -70,6 +73,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Command::parse() {
         Command::Http(options) => suite::run(&http::Http, &options),
+        Command::Tls(options) => suite::run(&tls::Tls, &options),
         Command::Kv(options) => suite::run(&kv::Kv, &options),
         Command::Postgres(options) => suite::run(&postgres::Postgres::default(), &options),
         Command::Ask { contender, numbers } => process::answer(postgres::ask(&contender, &numbers)),
@@ -92,6 +96,7 @@ fn serve(suite: &str, contender: &str, port: u16, arguments: &[String]) -> io::R
     let listener = process::listen(port)?;
     match (suite, arguments) {
         ("http", []) => http::serve(contender, listener),
+        ("tls", []) => tls::serve(contender, listener),
         ("kv", []) => kv::serve(contender, listener),
         _ => Err(io::Error::other(format!("there is no suite {suite} of {arguments:?}"))),
     }

@@ -7,6 +7,7 @@
 //! | `axum_notes` | JSON, a file, server-sent events |
 //! | `axum_chat` | WebSocket, by tungstenite on the upgraded stream |
 //! | `axum_layers` | layers of tower: a limit, load shedding, compression; and a time limit |
+//! | `https_hello`, `https_get` | TLS by rustls: HTTP/1 and HTTP/2 by ALPN, server and client |
 //! | `hyper_get` | hyper's client |
 //! | `quic_echo` | QUIC by quinn, on a socket of the standard library |
 //! | `kv` | a key-value server for the clients of Redis, on one core or several |
@@ -24,6 +25,7 @@ pub mod grpc_client;
 pub mod grpc_status;
 pub mod guest;
 pub mod hello;
+pub mod https;
 pub mod kv;
 pub mod layers;
 pub mod links;

@@ -6,6 +6,7 @@
 //!   routers.rs     a router of axum as people write it; a service that is not `Send`
 //!   limits.rs      heads, idleness, connections, descriptors
 //!   end.rs         shutting down
+//!   tls.rs         the same over TLS
 //!   upgrades.rs    connections that become something else
 //! ```
 
@@ -15,5 +16,6 @@ mod end;
 mod limits;
 mod protocols;
 mod routers;
+mod tls;
 mod tools;
 mod upgrades;

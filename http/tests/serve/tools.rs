@@ -37,12 +37,22 @@ pub(crate) async fn start(
     router: Router,
     change: impl FnOnce(Serve<Make>) -> Serve<Make>,
 ) -> Server {
+    let make: Make = Box::new(move |_| router.clone());
+    started(move |listener, stopped| {
+        change(serve_with(listener, make).with_graceful_shutdown(stopped)).into_future()
+    })
+    .await
+}
+
+/// A server on this core that ends when its event comes.
+pub(crate) async fn started<F>(run: impl FnOnce(TcpListener, oneshot::Receiver<()>) -> F) -> Server
+where
+    F: Future<Output = io::Result<Report>> + 'static,
+{
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel::<()>();
-    let make: Make = Box::new(move |_| router.clone());
-    let serve = change(serve_with(listener, make).with_graceful_shutdown(stopped));
-    Server { address, stop: Some(stop), task: quoit::spawn(serve.into_future()) }
+    Server { address, stop: Some(stop), task: quoit::spawn(run(listener, stopped)) }
 }
 
 impl Server {
