@@ -1,4 +1,5 @@
-//! Which bytes that HTTP/2 writes are of a message, and which only keep the connection itself going.
+//! Which bytes that HTTP/2 writes are of a message, and which only keep the connection itself
+//! going.
 //!
 //! ```text
 //!   length: 3 │ type: 1 │ flags: 1 │ stream: 4 │ payload        (RFC 9113, section 4.1)

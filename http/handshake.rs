@@ -105,8 +105,8 @@ impl<T> Agreed<T> {
     }
 
     /// The protocol that was agreed on, by its name in ALPN (RFC 7301): after `h2` it is HTTP/2,
-    /// after `http/1.1` and `http/1.0` it is HTTP/1, and after any other it shows from how the client
-    /// starts.
+    /// after `http/1.1` and `http/1.0` it is HTTP/1, and after any other it shows from how the
+    /// client starts.
     #[must_use]
     pub fn protocol(mut self, name: impl Into<Vec<u8>>) -> Self {
         self.protocol = Some(name.into());

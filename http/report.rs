@@ -26,7 +26,8 @@ pub enum Trouble {
     /// No connection could be accepted, for want of descriptors or memory as a rule. It stays in
     /// the kernel's queue, and the server tries again.
     Accept(io::Error),
-    /// A handshake ([`Serve::tls`](crate::Serve::tls)) failed: there was no HTTP on this connection.
+    /// A handshake ([`Serve::tls`](crate::Serve::tls)) failed: there was no HTTP on this
+    /// connection.
     Handshake {
         /// The other end.
         peer: SocketAddr,

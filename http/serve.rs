@@ -170,14 +170,14 @@ impl<M> Serve<M> {
     /// Begins each connection with a handshake: TLS, as a rule. With the feature `tls`,
     /// `quoit_tls::TlsAcceptor` is what to give; what else can be is a [`Handshake`].
     ///
-    /// It runs in the connection's own task, from the first byte of its peer on, and within the time
-    /// of the [`header_timeout`](Self::header_timeout), which is for both, the handshake and the
-    /// first head. A failure is a [`Trouble::Handshake`], except for a peer that goes without having
-    /// sent anything, as those do that only look whether somebody listens. A shutdown lets
+    /// It runs in the connection's own task, from the first byte of its peer on, and within the
+    /// time of the [`header_timeout`](Self::header_timeout), which is for both, the handshake and
+    /// the first head. A failure is a [`Trouble::Handshake`], except for a peer that goes without
+    /// having sent anything, as those do that only look whether somebody listens. A shutdown lets
     /// handshakes that have begun come to their end.
     ///
-    /// Where the handshake has agreed on a protocol (ALPN: `h2`, `http/1.1`), that one is spoken. So
-    /// offer both: `config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()]`.
+    /// Where the handshake has agreed on a protocol (ALPN: `h2`, `http/1.1`), that one is spoken.
+    /// So offer both: `config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()]`.
     ///
     /// Every request has `quoit_tls::TlsInfo` among its extensions: the name that was asked for,
     /// the client's certificates, and so on.
@@ -262,12 +262,12 @@ impl<M, H> Serve<M, H> {
     /// How long a connection may be kept alive without a request in flight. Then it is closed as by
     /// a shutdown: GOAWAY over HTTP/2, FIN over HTTP/1. `None` is for ever.
     ///
-    /// A response that the peer has yet to take is in flight, and so is, over HTTP/1, a request whose
-    /// body has yet to come, also after its response has ended. What HTTP/2's flow control holds back
-    /// after a response has ended is not, but each part of it that the peer takes puts the close off,
-    /// as does each part that is taken of a request. Pings and other frames of the connection itself
-    /// do not. It is off for an HTTP/2 connection of which a stream was upgraded, for such a stream
-    /// may be silent for long.
+    /// A response that the peer has yet to take is in flight, and so is, over HTTP/1, a request
+    /// whose body has yet to come, also after its response has ended. What HTTP/2's flow control
+    /// holds back after a response has ended is not, but each part of it that the peer takes puts
+    /// the close off, as does each part that is taken of a request. Pings and other frames of the
+    /// connection itself do not. It is off for an HTTP/2 connection of which a stream was upgraded,
+    /// for such a stream may be silent for long.
     ///
     /// # Panics
     ///

@@ -51,8 +51,8 @@ impl TlsAcceptor {
     ///
     /// # Errors
     ///
-    /// [`InvalidData`](io::ErrorKind::InvalidData) around a [`rustls::Error`] when the peer does not
-    /// keep to the protocol, or nothing could be agreed on; the peer is told by an alert.
+    /// [`InvalidData`](io::ErrorKind::InvalidData) around a [`rustls::Error`] when the peer does
+    /// not keep to the protocol, or nothing could be agreed on; the peer is told by an alert.
     /// [`UnexpectedEof`](io::ErrorKind::UnexpectedEof) when it goes away,
     /// [`TimedOut`](io::ErrorKind::TimedOut) when it takes too long, and the stream's own errors.
     ///

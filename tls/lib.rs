@@ -71,7 +71,7 @@
 //! |---|---|
 //! | a handshake | the connection |
 //! | one read (`read`, `fill_buf`) | nothing: what has come stays in the stream for the next one |
-//! | one write (`write`) | nothing: either it was not begun, or the future had said how much it took |
+//! | one write (`write`) | nothing: it was not begun, or had said how much it took |
 //! | `flush`, `shutdown` | nothing: the next call goes on |
 //! | tokio's loops (`read_exact`, `write_all`) | what they had taken or given, as tokio has it |
 //!

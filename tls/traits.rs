@@ -46,7 +46,10 @@ macro_rules! streams {
 
         impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncBufRead for $stream<IO> {
             #[inline]
-            fn poll_fill_buf(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
+            fn poll_fill_buf(
+                self: Pin<&mut Self>,
+                cx: &mut Context<'_>,
+            ) -> Poll<io::Result<&[u8]>> {
                 inner!($stream, self, inner => inner.poll_fill_buf(cx))
             }
 

@@ -4,7 +4,7 @@
 //! | contender | |
 //! |---|---|
 //! | `tokio` | what one would write there: two buffers a connection, one `write_all` per read |
-//! | `tokio-shared` | one pair of buffers for all: waits for readiness, then reads; quoit does so by its pool |
+//! | `tokio-shared` | one pair of buffers for all, read into when there is something |
 
 use std::cell::RefCell;
 use std::fmt;

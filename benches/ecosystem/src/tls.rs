@@ -1,9 +1,9 @@
-//! HTTPS: one router behind the same rustls configuration, on quoit by `quoit-http` and `quoit-tls`,
-//! on tokio by hyper and `tokio-rustls`.
+//! HTTPS: one router behind the same rustls configuration, on quoit by `quoit-http` and
+//! `quoit-tls`, on tokio by hyper and `tokio-rustls`.
 //!
 //! | cell | asked by | what it is made of |
 //! |---|---|---|
-//! | full, resumed | `openssl s_time`, one connection after the other | TCP, a handshake, `GET /`, the end |
+//! | full, resumed | `openssl s_time`, one after the other | TCP, a handshake, `GET /`, the end |
 //! | h1, h2 | wrk, h2load, kept alive | 16 KiB of answer |
 
 use std::fmt;

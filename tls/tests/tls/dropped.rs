@@ -28,7 +28,8 @@ async fn for_polls<F: Future>(future: F, mut polls: usize) -> Option<F::Output> 
     .await
 }
 
-/// After each number of polls, until one is enough; the other side sees an end, and nothing is left.
+/// After each number of polls, until one is enough; the other side sees an end, and nothing is
+/// left.
 #[quoit::test]
 async fn a_handshake_that_is_dropped_leaves_nothing() {
     let identity = Identity::of("test");

@@ -86,7 +86,8 @@ async fn much_goes_both_ways_at_once() {
     assert_eq!(echo.await.unwrap(), (data.len() as u64, true));
 }
 
-/// Both talk at once, and neither waits for the other to read: 2 MiB each way, by tasks of one core.
+/// Both talk at once, and neither waits for the other to read: 2 MiB each way, by tasks of one
+/// core.
 #[quoit::test]
 async fn both_may_write_before_they_read() {
     let data = pattern(2 << 20);
