@@ -368,8 +368,7 @@ mod tests {
             looks.into_iter().find(|frames| has(frames, "spin_in_here"))
         });
         let frames = seen.expect("it is in there nearly always");
-        let place =
-            frames.iter().position(|frame| has(std::slice::from_ref(frame), "spin_in_here"));
+        let place = frames.iter().position(|frame| has(slice::from_ref(frame), "spin_in_here"));
         let outside = &frames[place.expect("just seen") + 1..];
         assert!(has(outside, "during"), "its caller: {frames:#?}");
         assert!(has(outside, "thread_start") || has(outside, "clone"), "to the end: {frames:#?}");
