@@ -3,7 +3,7 @@
 //!
 //! | cell | asked by | of |
 //! |---|---|---|
-//! | h1 | wrk | `GET /`, `GET /json`; `GET /large` and `/stream`, `POST /whole` and `/drain` of 1 MiB |
+//! | h1 | wrk | `GET` `/`, `/json`, `/large`, `/stream`; `POST` `/whole`, `/drain` of 1 MiB |
 //! | h2 | h2load, several streams | `GET /`, `GET /json`, `GET /large` |
 //! | ab | `ab -k` | `GET /` |
 

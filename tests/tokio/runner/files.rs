@@ -26,7 +26,7 @@ const LEFT_OUT: [(&str, &str); 12] = [
     ("signal_", "quoit's signals are two futures, not tokio's streams"),
     ("tracing_", "an unstable API"),
     ("dump", "an unstable API"),
-    ("io_async_fd", "quoit has no readiness of foreign descriptors"),
+    ("io_async_fd", "another AsyncFd than tokio's: it owns a duplicate, and knows no priority"),
 ];
 
 /// The part that a file belongs to.
