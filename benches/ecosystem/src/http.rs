@@ -3,7 +3,7 @@
 //!
 //! | cell | asked by | of |
 //! |---|---|---|
-//! | h1 | wrk | `GET` `/`, `/json`, `/large`, `/stream`; `POST` `/whole`, `/drain` of 1 MiB |
+//! | h1 | wrk | `GET /`, `/json`; `/large`, `/stream`; `POST /whole`, `/drain` of 1 MiB |
 //! | h2 | h2load, several streams | `GET /`, `GET /json`, `GET /large` |
 //! | ab | `ab -k` | `GET /` |
 
@@ -20,11 +20,9 @@ use axum::routing::{get, post};
 use bytes::Bytes;
 use futures::stream;
 use http_body_util::BodyExt;
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use hyper_util::server::conn::auto;
-use hyper_util::service::TowerToHyperService;
 use serde::Serialize;
 
+use crate::http_server;
 use crate::runtimes::{self, READINESS, TOKIO, URING};
 use crate::suite::{Measured, Suite, Terms, measure_server};
 use crate::tools;
@@ -176,26 +174,11 @@ pub fn serve(contender: &str, listener: TcpListener) -> io::Result<()> {
     }
     listener.set_nonblocking(true)?;
     match contender {
-        TOKIO => runtimes::tokio()?.block_on(serve_tokio(listener)),
+        TOKIO => runtimes::tokio()?.block_on(http_server::serve_tokio(listener, router())),
         AXUM_SERVE => runtimes::tokio()?.block_on(async {
             axum::serve(tokio::net::TcpListener::from_std(listener)?, router()).await
         }),
         _ => Err(runtimes::unknown(contender)),
-    }
-}
-
-/// What `axum::serve` does, without its shutdown.
-async fn serve_tokio(listener: TcpListener) -> io::Result<()> {
-    let listener = tokio::net::TcpListener::from_std(listener)?;
-    let router = router();
-    loop {
-        let (stream, _) = listener.accept().await?;
-        let service = TowerToHyperService::new(router.clone());
-        tokio::spawn(async move {
-            let builder = auto::Builder::new(TokioExecutor::new());
-            // A client that went away is no failure of the server.
-            let _ = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).await;
-        });
     }
 }
 

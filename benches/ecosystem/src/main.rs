@@ -8,6 +8,7 @@
 //!   suite.rs     what a suite is, and the rounds        results.rs   ratios, verdicts, the table
 //!   tools.rs     other people's load tools              runtimes.rs  the runtimes to run on
 //!   http.rs, kv.rs, postgres.rs, tls.rs   the suites
+//!   websocket.rs  an echo, for tests
 //! ```
 //!
 //! A suite is added by a module that implements [`suite::Suite`], a line in [`Command`], and, if it
@@ -21,6 +22,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 mod http;
+mod http_server;
 mod kv;
 mod postgres;
 mod results;
@@ -28,6 +30,7 @@ mod runtimes;
 mod suite;
 mod tls;
 mod tools;
+mod websocket;
 
 // Shared with the benchmark of runtimes, and with examples/duel.
 #[allow(dead_code, reason = "what only the other programs use")]
@@ -98,6 +101,7 @@ fn serve(suite: &str, contender: &str, port: u16, arguments: &[String]) -> io::R
         ("http", []) => http::serve(contender, listener),
         ("tls", []) => tls::serve(contender, listener),
         ("kv", []) => kv::serve(contender, listener),
+        ("websocket", []) => websocket::serve(contender, listener),
         _ => Err(io::Error::other(format!("there is no suite {suite} of {arguments:?}"))),
     }
 }
