@@ -84,7 +84,10 @@ async fn work(jobs: Receiver<Job>) {
 
 fn factor(number: u64) -> u64 {
     let smallest = (2..).take_while(|divisor: &u64| divisor.saturating_mul(*divisor) <= number);
-    smallest.into_iter().find(|divisor| number % divisor == 0).map_or(1, |least| number / least)
+    smallest
+        .into_iter()
+        .find(|divisor| number.is_multiple_of(*divisor))
+        .map_or(1, |least| number / least)
 }
 
 /// Answers every client that comes, until it is told to stop; then waits for those that are there.
