@@ -86,8 +86,7 @@ pub fn connector(roots: &str, protocols: &[&str]) -> io::Result<TlsConnector> {
         let certificate = certificate.map_err(io::Error::other)?;
         store.add(certificate).map_err(io::Error::other)?;
     }
-    let mut config =
-        ClientConfig::builder().with_root_certificates(store).with_no_client_auth();
+    let mut config = ClientConfig::builder().with_root_certificates(store).with_no_client_auth();
     config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
     Ok(Arc::new(config).into())
 }
