@@ -378,9 +378,10 @@ fn answers_as_tungstenite_on_tokio_does() {
 const HEAD: &str = "\
 # WebSocket, case by case
 
-What RFC 6455 asks of a server, sent as raw frames to the same echo by tokio-tungstenite: on the stream
-of an upgraded connection of `quoit-http` (io_uring and readiness), and on tokio. The protocol is the same
-crate's on either side, so a difference would be quoit's. After each case's frames the client sends Close 1000.
+What RFC 6455 asks of a server, sent as raw frames to the same echo by tokio-tungstenite: on the
+stream of an upgraded connection of `quoit-http` (io_uring and readiness), and on tokio. The
+protocol is the same crate's on either side, so a difference would be quoit's. After each case's
+frames the client sends Close 1000.
 
 TOTALS
 A connection that is to fail (section 7.1.7) may end with a Close of the code given, or at once.

@@ -122,14 +122,16 @@ fn answers_as_hyper_on_tokio_does() {
 const HEAD: &str = "\
 # HTTP/2, case by case
 
-What RFC 9113 and RFC 7541 ask of a server, sent as raw frames to the same axum router on `quoit-http`
-(io_uring and readiness) and on hyper and tokio (hyper-util's `auto`, as `axum::serve` uses it). The
-sections are those of RFC 9113; *H* is RFC 7541 (HPACK). The protocol is hyper's and h2's on either side,
-so a difference would be quoit's; where the outcome is not as the RFC asks, it is the same on tokio.
+What RFC 9113 and RFC 7541 ask of a server, sent as raw frames to the same axum router on
+`quoit-http` (io_uring and readiness) and on hyper and tokio (hyper-util's `auto`, as `axum::serve`
+uses it). The sections are those of RFC 9113; *H* is RFC 7541 (HPACK). The protocol is hyper's and
+h2's on either side, so a difference would be quoit's; where the outcome is not as the RFC asks, it
+is the same on tokio.
 
 TOTALS
-An error of a stream may always be one of the connection (section 5.4.2), and an error of the connection
-may be told by closing it (section 5.4.1). *Ignored*: the next request was answered, and nothing else came.
+An error of a stream may always be one of the connection (section 5.4.2), and an error of the
+connection may be told by closing it (section 5.4.1). *Ignored*: the next request was answered, and
+nothing else came.
 
 ```text
 WRITE_TABLE=1 cargo test --manifest-path benches/ecosystem/Cargo.toml --test http2
