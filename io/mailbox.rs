@@ -55,6 +55,7 @@ pub(crate) type WaiterId = NonZeroU64;
 pub(crate) enum Wait {
     Accept,
     /// For a connection, as a stream of them.
+    #[cfg_attr(not(feature = "futures-core"), allow(dead_code, reason = "who waits so"))]
     Incoming,
     Read,
     Write,

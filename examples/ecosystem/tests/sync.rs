@@ -41,10 +41,8 @@ async fn everywhere(make: impl Fn() -> (End, End)) {
         let (one, other) = make();
         let ends = Arc::new(Mutex::new(vec![one, other]));
         let both = spawn_blocking(|| {
-            Runtime::builder().cores(Cores::Count(2)).pin(false).run(move |_| {
-                let end = ends.lock().unwrap().pop().unwrap();
-                end
-            })
+            let runtime = Runtime::builder().cores(Cores::Count(2)).pin(false);
+            runtime.run(move |_| ends.lock().unwrap().pop().unwrap())
         });
         both.await.unwrap().unwrap();
 
