@@ -189,7 +189,7 @@ fn listen(stream: &mut TcpStream, then: Then) -> Outcome {
         }
         let is_refused = kind == kind::RST_STREAM && id == PROBE;
         let is_over = is_end && (id == PROBE || then == Then::Wait);
-        if is_over || is_refused || (then == Then::Wait && so_far == Outcome::Ack) {
+        if is_over || is_refused {
             return so_far;
         }
     }
