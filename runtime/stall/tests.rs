@@ -6,6 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::*;
+use crate::runtime::metrics::books_here;
 use crate::runtime::{Builder, Cores, Runtime, spawn, yield_now};
 use crate::time;
 use crate::{RingChoice, RingKind};
@@ -255,8 +256,12 @@ fn too_many_stalls_are_counted_instead_of_reported() {
     let runtime = builder.stall_limit(Duration::from_millis(1)).build().expect("a runtime");
     let start = Instant::now();
     runtime.block_on(async {
-        for _ in 0..40 {
-            spawn(async { thread::sleep(Duration::from_millis(8)) }).await.expect("no panic");
+        for _ in 0..20 {
+            let stall = async {
+                let before = books_here().stalls;
+                count_for_ever(|| books_here().stalls > before)
+            };
+            spawn(stall).await.expect("no panic");
         }
     });
     let elapsed = start.elapsed();
