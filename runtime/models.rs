@@ -11,6 +11,7 @@
 //! inbox's: a leaked cell, or one that was counted twice, fails the model.
 
 use std::future::poll_fn;
+use std::panic::Location;
 use std::pin::{Pin, pin};
 use std::sync::Mutex;
 use std::task::{Context, Poll, Wake, Waker};
@@ -22,6 +23,7 @@ use loom::thread;
 use crate::runtime::inbox::{Bell, Inbox};
 use crate::runtime::join::JoinHandle;
 use crate::runtime::tasks::{self, Tasks};
+use crate::runtime::traced::Label;
 
 /// Two threads are explored to this depth; with three it would take minutes, and they get one less.
 const PREEMPTIONS_MAX: usize = 3;
@@ -66,7 +68,7 @@ impl ModelCore {
 
     #[track_caller]
     fn spawn<F: Future + 'static>(&self, future: F) -> JoinHandle<F::Output> {
-        self.tasks.spawn(future, std::panic::Location::caller())
+        self.tasks.spawn(future, Location::caller())
     }
 
     fn turn(&self) {
@@ -375,7 +377,7 @@ fn loom_a_task_sent_to_an_ending_core_runs_or_is_cancelled() {
                 theirs.fetch_add(1, Ordering::Relaxed);
                 async {}
             };
-            let task = tasks::send(&inbox, start, std::panic::Location::caller());
+            let task = tasks::send(&inbox, start, Label::task(Location::caller()));
             drop(inbox);
             // Woken by the core or by ourselves, never stranded.
             block_on(task).is_ok()
@@ -420,7 +422,7 @@ fn loom_the_sender_of_a_dead_core_cleans_up() {
             let inbox = inbox.clone();
             thread::spawn(move || {
                 let start = || async {};
-                let mut task = pin!(tasks::send(&inbox, start, std::panic::Location::caller()));
+                let mut task = pin!(tasks::send(&inbox, start, Label::task(Location::caller())));
                 let polled = task.as_mut().poll(&mut Context::from_waker(Waker::noop()));
                 // The other thread may be the one that refuses it.
                 !matches!(polled, Poll::Ready(Ok(())))
