@@ -2,7 +2,6 @@
 
 use std::cell::Cell;
 use std::convert::Infallible;
-use std::io::Write;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
@@ -15,12 +14,11 @@ use axum::routing::{get, post};
 use ecosystem::timed::{RateLimitLayer, TimeoutLayer};
 use ecosystem::tower_client::{LIMIT, TRIES, client};
 use futures::future::join_all;
-use http_body_util::{BodyExt, Full};
+use http_body_util::Full;
 use hyper::Request;
 use quoit::net::TcpListener;
 use quoit::time::{Elapsed, Instant, sleep, timeout};
 use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
-use tracing::Level;
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -40,8 +38,7 @@ async fn start() -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
     let router = Router::new()
         .route("/flaky/{name}/{failures}", get(flaky.clone()))
         .route("/flaky/{name}/{failures}", post(flaky))
-        .route("/slow/{milliseconds}", get(slow))
-        .route("/hello", get(|| async { "hello" }));
+        .route("/slow/{milliseconds}", get(slow));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     quoit::spawn(quoit_http::serve(listener, router).into_future());
@@ -124,37 +121,4 @@ async fn a_time_limit_drops_what_takes_longer() {
     assert!(service.clone().oneshot(3600).await.unwrap_err().is::<Elapsed>());
     assert_eq!(dropped.get(), 1);
     assert_eq!(service.oneshot(0).await.unwrap(), 0);
-}
-
-/// What tracing writes, as text.
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-#[quoit::test]
-async fn requests_are_traced() {
-    let lines = Lines::default();
-    let writer = lines.clone();
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(Level::DEBUG)
-        .with_ansi(false)
-        .with_writer(move || writer.clone())
-        .finish();
-    let _default = tracing::subscriber::set_default(subscriber);
-    let (address, _) = start().await;
-    let request = ecosystem::tower_client::get(&format!("http://{address}/hello")).unwrap();
-    let response = client().oneshot(request).await.unwrap();
-    assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "hello");
-    let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
-    assert!(text.contains("started processing request"), "{text}");
-    assert!(text.contains("status=200") && text.contains("uri=http://"), "{text}");
 }
