@@ -14,12 +14,12 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use ecosystem::kv::client::Client;
-use ecosystem::kv::server;
-use ecosystem::kv::session::{Flow, Local, Session};
-use ecosystem::kv::{Limits, Shard};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use crate::key_value::client::Client;
+use crate::key_value::server;
+use crate::key_value::session::{Flow, Local, Session};
+use crate::key_value::{Limits, Shard};
 use crate::process::{self, Server, pin_command};
 use crate::runtimes::{self, READINESS, TOKIO, URING};
 use crate::suite::{Load, Measured, Suite, Terms};

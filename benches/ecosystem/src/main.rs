@@ -38,6 +38,10 @@ mod websocket;
 mod process;
 #[path = "../../peers/src/report.rs"]
 mod report;
+// The server of the example, without all that the other examples need.
+#[allow(dead_code, reason = "what only the example uses")]
+#[path = "../../../examples/ecosystem/src/kv/mod.rs"]
+mod key_value;
 #[allow(dead_code, reason = "what only the other programs use")]
 #[path = "../../../examples/duel/system.rs"]
 mod system;

@@ -55,6 +55,11 @@ impl Suite for Postgres {
         "transaction"
     }
 
+    /// PostgreSQL's.
+    fn is_apart(&self) -> bool {
+        true
+    }
+
     fn contenders(&self) -> &'static [&'static str] {
         &[TOKIO, URING, READINESS]
     }

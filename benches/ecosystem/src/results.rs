@@ -52,6 +52,9 @@ pub struct Results {
     pub suite: String,
     pub unit: String,
     pub cores: Cores,
+    /// The other side has a core of its own in any case.
+    #[serde(default)]
+    pub apart: bool,
     /// The first is the reference.
     pub contenders: Vec<String>,
     pub cells: Vec<String>,
@@ -102,6 +105,9 @@ impl Results {
         let (unit, what) = (
             &self.unit,
             match self.cores {
+                Cores::Same if self.apart => {
+                    format!("{}s per CPU-second, the other side on another core", self.unit)
+                }
                 Cores::Same => format!("{}s per CPU-second, one core for both", self.unit),
                 Cores::Two => format!("{}s per second, a core for each", self.unit),
             },

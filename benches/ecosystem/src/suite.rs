@@ -94,6 +94,11 @@ pub trait Suite {
     /// What is counted: "request", "command", "transaction".
     fn unit(&self) -> &'static str;
 
+    /// Whether the other side has a core of its own, whatever the command line says.
+    fn is_apart(&self) -> bool {
+        false
+    }
+
     /// The first is the reference.
     fn contenders(&self) -> &'static [&'static str];
 
@@ -160,6 +165,7 @@ pub fn run<S: Suite>(suite: &S, options: &Options) -> io::Result<()> {
         suite: suite.name().to_owned(),
         unit: suite.unit().to_owned(),
         cores: options.cores,
+        apart: suite.is_apart(),
         contenders: contenders.iter().map(|&name| name.to_owned()).collect(),
         cells: cells.iter().map(ToString::to_string).collect(),
         samples,

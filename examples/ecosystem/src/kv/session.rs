@@ -156,7 +156,7 @@ pub fn carry_out(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kv::resp::encode;
+    use super::super::resp::encode;
 
     fn session() -> Session {
         let limits = Limits { command: 1 << 16, replies: 1 << 12, clients: 1 };
