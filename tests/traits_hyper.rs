@@ -51,6 +51,39 @@ async fn writes_are_vectored_and_shutdown_sends_fin() {
     assert_eq!(received, "head body");
 }
 
+/// Short ones are put together, long ones are not: it cannot be seen.
+#[quoit::test]
+async fn parts_of_any_length_go_out_in_order() {
+    let (mut stream, mut peer) = with_std().await;
+    let bytes: Vec<u8> = (0..6000_u32).map(|at| (at % 251) as u8).collect();
+    for length in [1, 2, 30, 511, 512, 513, 6000] {
+        for count in [1, 2, 3, 7] {
+            let whole = &bytes[..length];
+            let mut parts: Vec<_> =
+                whole.chunks(length.div_ceil(count)).map(IoSlice::new).collect();
+            parts.insert(parts.len() / 2, IoSlice::new(&[]));
+            parts.insert(0, IoSlice::new(&[]));
+            let write = poll_fn(|cx| Pin::new(&mut stream).poll_write_vectored(cx, &parts));
+            assert_eq!(timeout(SOON, write).await.unwrap().unwrap(), length);
+            let mut received = vec![0; length];
+            peer.read_exact(&mut received).unwrap();
+            assert!(received == whole, "{length} bytes in {count} parts");
+        }
+    }
+}
+
+/// HTTP/2 flushes after each write: a flush that has nothing to wait for is no I/O, and takes
+/// nothing of what a poll may have of that.
+#[quoit::test]
+async fn a_flush_of_nothing_is_free() {
+    let (mut stream, _peer) = with_std().await;
+    let flushes = poll_fn(|cx| {
+        let flush = |_| Pin::new(&mut stream).poll_flush(cx).is_ready();
+        Poll::Ready((0..1000).map(flush).filter(|ready| *ready).count())
+    });
+    assert_eq!(flushes.await, 1000);
+}
+
 #[quoit::test]
 async fn the_executor_takes_what_cannot_cross_threads() {
     let ran = Rc::new(Cell::new(false));

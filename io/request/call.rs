@@ -7,6 +7,7 @@ use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::slice;
 
 use super::answer;
 use super::net::SocketAddress;
@@ -125,7 +126,7 @@ pub(crate) fn set_option<T: OptionValue>(
     if let Some(world) = world::of(descriptor) {
         // SAFETY: every `OptionValue` is plain integers without a gap.
         let bytes =
-            unsafe { std::slice::from_raw_parts((&raw const value).cast::<u8>(), size_of::<T>()) };
+            unsafe { slice::from_raw_parts((&raw const value).cast::<u8>(), size_of::<T>()) };
         return told(world.set_option(descriptor, level, name, bytes));
     }
     let length = size_of::<T>() as libc::socklen_t;
@@ -141,7 +142,7 @@ pub(crate) fn option<T: OptionValue>(descriptor: RawFd, level: i32, name: i32) -
     if let Some(world) = world::of(descriptor) {
         // SAFETY: zeroed, so initialised; and every `OptionValue` is valid with any bytes.
         return unsafe {
-            let into = std::slice::from_raw_parts_mut(value.as_mut_ptr().cast(), size_of::<T>());
+            let into = slice::from_raw_parts_mut(value.as_mut_ptr().cast(), size_of::<T>());
             told(world.option(descriptor, level, name, into))?;
             Ok(value.assume_init())
         };
@@ -255,12 +256,32 @@ pub(crate) fn send(descriptor: RawFd, bytes: &[u8]) -> i32 {
 /// The most parts of one vectored write (`IOV_MAX`).
 const PARTS_MAX: usize = 1024;
 
+/// Parts that are no longer than this together are sent as one slice: the copy costs less than what
+/// the kernel does to read a list of parts.
+const GATHERED_MAX: usize = 512;
+
 /// Sends several slices as one, as far as the socket takes them at once.
 pub(crate) fn send_vectored(descriptor: RawFd, parts: &[IoSlice<'_>]) -> i32 {
     let parts = &parts[..parts.len().min(PARTS_MAX)];
     if let Some(world) = world::of(descriptor) {
         let bytes: Vec<u8> = parts.iter().flat_map(|part| part.iter().copied()).collect();
         return world.send(descriptor, &bytes);
+    }
+    let length = parts.iter().map(|part| part.len()).sum::<usize>();
+    if length <= GATHERED_MAX {
+        let mut gathered = [const { MaybeUninit::<u8>::uninit() }; GATHERED_MAX];
+        let mut room = &mut gathered[..length];
+        for part in parts {
+            // SAFETY: bytes that are there may be taken for bytes that may not be.
+            let part = unsafe { slice::from_raw_parts(part.as_ptr().cast(), part.len()) };
+            let (place, rest) = room.split_at_mut(part.len());
+            place.copy_from_slice(part);
+            room = rest;
+        }
+        // SAFETY: the parts are so many bytes together, all of which were written.
+        return send(descriptor, unsafe {
+            slice::from_raw_parts(gathered.as_ptr().cast(), length)
+        });
     }
     recorded(SpanKind::Send, || {
         // SAFETY: zeroes are a valid msghdr; IoSlice is ABI-compatible with iovec, and sendmsg only

@@ -208,6 +208,11 @@ impl Sending {
         }
     }
 
+    /// Whether everything committed is taken by the kernel.
+    pub(crate) fn is_flushed(&self) -> io::Result<bool> {
+        self.check().map(|()| !self.has_unsent())
+    }
+
     /// Waits until everything committed is taken by the kernel.
     pub(crate) fn poll_flush(
         &mut self,
