@@ -1,8 +1,16 @@
 //! What the parts of one connection tell each other: its wire, its service, its task.
 //!
 //! hyper owns the wire and the service once it serves them, so what its task has to know in order
-//! to judge idleness is written down here. All of it happens on one core; it is atomic because an
-//! upgraded wire has to be `Send`, and no order between the fields matters.
+//! to judge idleness is written down here.
+//!
+//! ```text
+//!   request comes ──► in flight ──► response ends ─┐   both: it rests from here on, and what is
+//!        └──► in message ──► its body ends ────────┘   read is the next head
+//! ```
+//!
+//! It is atomic because an upgraded wire and a request's body have to be `Send`. But it is one
+//! core that counts, so counting is a load and a store; a body that ends elsewhere only clears a
+//! flag and sets the time. No order between the fields matters.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -18,8 +26,11 @@ pub(crate) struct Activity {
     in_flight: AtomicUsize,
     /// There is no HTTP yet.
     in_handshake: AtomicBool,
-    /// HTTP/1 has not come to the next head yet: a body may still come whose response has ended.
-    in_message: AtomicBool,
+    /// The request of HTTP/1 whose body has not ended, though its response may have; 0: none.
+    in_message: AtomicU64,
+    /// A body of HTTP/1 was dropped before its end: hyper reads on once, and then closes, or has
+    /// come to its end.
+    unread: AtomicBool,
     /// Reads that brought something, and writes that did something for a request.
     reads: AtomicU64,
     writes: AtomicU64,
@@ -30,6 +41,10 @@ pub(crate) struct Activity {
     /// birth; and the reads until it was over.
     idle_after: AtomicU64,
     reads_then: AtomicU64,
+    /// The connection is being polled, and will look at the clock at the end of that, once, if
+    /// there is something to set the time of.
+    in_poll: AtomicBool,
+    untimed: AtomicBool,
     /// A request has made a tunnel of one of the streams: silence says nothing any more.
     tunnel: AtomicBool,
     /// No further request is wanted: the next response is to say so.
@@ -43,33 +58,43 @@ impl Activity {
             requests: AtomicU64::new(0),
             in_flight: AtomicUsize::new(0),
             in_handshake: AtomicBool::new(false),
-            in_message: AtomicBool::new(false),
+            in_message: AtomicU64::new(0),
+            unread: AtomicBool::new(false),
             reads: AtomicU64::new(0),
             writes: AtomicU64::new(0),
             stalled: AtomicBool::new(false),
             idle_after: AtomicU64::new(0),
             reads_then: AtomicU64::new(0),
+            in_poll: AtomicBool::new(false),
+            untimed: AtomicBool::new(false),
             tunnel: AtomicBool::new(false),
             last: AtomicBool::new(false),
         }
     }
 
     pub(crate) fn has_read(&self) {
-        self.reads.fetch_add(1, Relaxed);
+        count(&self.reads);
+        if self.unread.load(Relaxed) {
+            self.unread.store(false, Relaxed);
+            self.rest();
+        }
     }
 
     /// The peer has taken something of a response, or may send more of a request.
     pub(crate) fn has_written(&self) {
-        self.writes.fetch_add(1, Relaxed);
+        count(&self.writes);
         if !self.is_busy() {
-            self.idle_after.store(self.age(), Relaxed);
+            self.set_time();
         }
     }
 
     /// Whether a write is waiting for the peer. It was not idle until the end of that.
     pub(crate) fn set_stalled(&self, stalled: bool) {
-        if self.stalled.swap(stalled, Relaxed) && !stalled {
-            self.idle_after.store(self.age(), Relaxed);
+        if self.stalled.load(Relaxed) != stalled {
+            self.stalled.store(stalled, Relaxed);
+            if !stalled {
+                self.set_time();
+            }
         }
     }
 
@@ -77,8 +102,33 @@ impl Activity {
         self.stalled.load(Relaxed)
     }
 
-    fn age(&self) -> u64 {
-        u64::try_from(self.born.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    fn age_at(&self, now: Instant) -> u64 {
+        u64::try_from(now.duration_since(self.born).as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// It was not idle until now.
+    fn set_time(&self) {
+        if self.in_poll.load(Relaxed) {
+            self.untimed.store(true, Relaxed);
+        } else {
+            self.idle_after.store(self.age_at(Instant::now()), Relaxed);
+        }
+    }
+
+    pub(crate) fn begin_poll(&self) {
+        self.in_poll.store(true, Relaxed);
+    }
+
+    /// The time, if something has happened in this poll that sets it.
+    pub(crate) fn end_poll(&self) -> Option<Instant> {
+        self.in_poll.store(false, Relaxed);
+        if !self.untimed.load(Relaxed) {
+            return None;
+        }
+        self.untimed.store(false, Relaxed);
+        let now = Instant::now();
+        self.idle_after.store(self.age_at(now), Relaxed);
+        Some(now)
     }
 
     pub(crate) fn writes(&self) -> u64 {
@@ -90,7 +140,7 @@ impl Activity {
     }
 
     pub(crate) fn is_busy(&self) -> bool {
-        self.in_flight.load(Relaxed) > 0 || self.in_message.load(Relaxed)
+        self.in_flight.load(Relaxed) > 0 || self.in_message.load(Relaxed) != 0
     }
 
     pub(crate) fn begin_handshake(&self) {
@@ -106,20 +156,37 @@ impl Activity {
         self.in_handshake.load(Relaxed) && self.reads.load(Relaxed) > 0
     }
 
-    /// A request of HTTP/1 has come: until `await_head`, what is read may be of its body.
-    pub(crate) fn begin_message(&self) {
-        self.in_message.store(true, Relaxed);
+    /// The latest request is one of HTTP/1 that has a body: until `end_message` of this number,
+    /// what is read may be of it.
+    pub(crate) fn begin_message(&self) -> u64 {
+        let number = self.requests();
+        self.in_message.store(number, Relaxed);
+        number
     }
 
-    /// HTTP/1 is done with a request and its response, and waits for another, or for the end.
-    pub(crate) fn await_head(&self) {
-        if self.in_message.swap(false, Relaxed) {
+    /// A request of HTTP/1 has come: the one before has ended, whoever may hold its body.
+    pub(crate) fn forget_message(&self) {
+        self.in_message.store(0, Relaxed);
+    }
+
+    /// The body has ended, or nobody wants what is left of it.
+    pub(crate) fn end_message(&self, number: u64, is_complete: bool) {
+        let ended = self.in_message.compare_exchange(number, 0, Relaxed, Relaxed);
+        if ended.is_ok() {
+            self.unread.store(!is_complete, Relaxed);
+            self.rest();
+        }
+    }
+
+    /// Nothing more is read of any request.
+    pub(crate) fn end_reading(&self) {
+        if self.in_message.swap(0, Relaxed) != 0 {
             self.rest();
         }
     }
 
     fn rest(&self) {
-        self.idle_after.store(self.age(), Relaxed);
+        self.set_time();
         self.reads_then.store(self.reads.load(Relaxed), Relaxed);
     }
 
@@ -153,14 +220,19 @@ impl Activity {
     }
 }
 
+/// One core counts.
+fn count(counter: &AtomicU64) {
+    counter.store(counter.load(Relaxed) + 1, Relaxed);
+}
+
 /// A request from its head to the end of its response, however that ends.
 #[derive(Debug)]
 pub(crate) struct InFlight(Arc<Activity>);
 
 impl InFlight {
     pub(crate) fn begin(activity: &Arc<Activity>) -> Self {
-        activity.requests.fetch_add(1, Relaxed);
-        activity.in_flight.fetch_add(1, Relaxed);
+        count(&activity.requests);
+        activity.in_flight.store(activity.in_flight.load(Relaxed) + 1, Relaxed);
         Self(activity.clone())
     }
 
@@ -172,7 +244,9 @@ impl InFlight {
 impl Drop for InFlight {
     fn drop(&mut self) {
         let Self(activity) = self;
-        if activity.in_flight.fetch_sub(1, Relaxed) == 1 && !activity.is_busy() {
+        let others = activity.in_flight.load(Relaxed) - 1;
+        activity.in_flight.store(others, Relaxed);
+        if !activity.is_busy() {
             activity.rest();
         }
     }

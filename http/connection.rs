@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 
 use hyper::rt::{Read, Write};
 use pin_project_lite::pin_project;
+use quoit::task::{self, TaskId};
 
 use crate::protocol::{Fault, Protocol};
 use crate::report::BoxError;
@@ -42,14 +43,12 @@ impl<T, S: Application> Connection<T, S> {
     }
 }
 
-impl<T, S> Future for Connection<T, S>
+impl<T, S> Connection<T, S>
 where
     T: Read + Write + Unpin + Send + 'static,
     S: Application,
 {
-    type Output = End;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End> {
+    fn poll_end(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End> {
         let mut this = self.project();
         loop {
             this.watch.look(cx);
@@ -69,5 +68,18 @@ where
                 Poll::Pending => return Poll::Pending,
             }
         }
+    }
+}
+
+/// The task itself: an `async` block around it would keep room for it twice.
+impl<T, S> Future for Connection<T, S>
+where
+    T: Read + Write + Unpin + Send + 'static,
+    S: Application,
+{
+    type Output = (TaskId, End);
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<(TaskId, End)> {
+        self.poll_end(cx).map(|end| (task::id(), end))
     }
 }

@@ -45,16 +45,16 @@
 //!                  │                 ├─ handshake.rs before it: TLS (tls.rs), or nothing
 //!                  │                 ├─ wire.rs      below it: the socket
 //!                  │                 └─ service.rs   above it: the service
-//!                  │                 ├─ heads.rs     when HTTP/1 begins to wait for a head
+//!                  │                 ├─ body.rs      what it gets: when is it over?
 //!                  │                 └─ frames.rs    which writes of HTTP/2 are for a request
 //!                watch.rs  ◄── activity.rs   what those saw: is it idle, is it too slow?
 //! ```
 
 mod activity;
+mod body;
 mod connection;
 mod frames;
 mod handshake;
-mod heads;
 mod options;
 mod protocol;
 mod report;
@@ -70,6 +70,7 @@ mod upgrade;
 mod watch;
 mod wire;
 
+pub use body::RequestBody;
 pub use handshake::{After, Agreed, Handshake, Plain};
 pub use report::{BoxError, Report, Trouble};
 pub use serve::{Serve, serve, serve_with};

@@ -53,9 +53,9 @@ pub(crate) struct Options {
 impl Options {
     pub(crate) fn new() -> Self {
         let mut http1 = http1::Builder::new();
-        // Its timeout for heads, which runs while a connection is idle, too, is taken for another
-        // purpose: see `heads.rs`.
-        http1.header_read_timeout(None);
+        // That timeout runs while a connection is idle, too, and costs each request a further round
+        // of reading and writing.
+        http1.timer(QuoitTimer).header_read_timeout(None);
         let mut http2 = http2::Builder::new(QuoitExecutor);
         http2.timer(QuoitTimer);
         let limits =

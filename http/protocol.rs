@@ -24,7 +24,6 @@ use quoit::rt::QuoitExecutor;
 
 use crate::activity::Activity;
 use crate::handshake::{Agreed, Shaking, Started};
-use crate::heads::Heads;
 use crate::options::{Options, Versions};
 use crate::report::BoxError;
 use crate::service::{Application, Counted};
@@ -173,9 +172,7 @@ where
         wire.carry(version);
         self.set(match version {
             Version::Http1 => {
-                let mut http1 = options.http1.clone();
-                Heads::watch(&mut http1, wire.activity());
-                let connection = http1.serve_connection(wire, service).with_upgrades();
+                let connection = options.http1.serve_connection(wire, service).with_upgrades();
                 Self::Http1 { connection }
             }
             Version::Http2 => {

@@ -61,19 +61,23 @@ impl Member {
         &self.activity
     }
 
-    /// Whether to come to an end; if not yet, the task is woken when it is so.
-    pub(crate) fn is_draining(&mut self, cx: &Context<'_>) -> bool {
-        if self.roster.draining.get() {
-            return true;
+    /// Has this task woken when it is time to come to an end. Whether it was another one's turn
+    /// before.
+    pub(crate) fn meet(&mut self, cx: &Context<'_>) -> bool {
+        if self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            return false;
         }
-        if !self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
-            self.waker = Some(cx.waker().clone());
-            if let Some(entry) = self.roster.members.borrow_mut().get_mut(&self.id) {
-                let old = mem::replace(entry, self.waker.clone());
-                drop(old);
-            }
+        self.waker = Some(cx.waker().clone());
+        if let Some(entry) = self.roster.members.borrow_mut().get_mut(&self.id) {
+            let old = mem::replace(entry, self.waker.clone());
+            drop(old);
         }
-        false
+        true
+    }
+
+    /// Whether to come to an end.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.roster.draining.get()
     }
 }
 

@@ -9,13 +9,13 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use http_body::Body;
-use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::{Request, Response};
 use quoit::net::TcpListener;
 use quoit::rt::QuoitExecutor;
 use tower_service::Service;
 
+use crate::body::RequestBody;
 use crate::handshake::{After, Handshake, Plain, Start};
 use crate::options::{Options, Versions};
 use crate::report::{BoxError, Report, Trouble};
@@ -352,8 +352,8 @@ impl<M, H> Serve<M, H> {
 
     /// Changes what this crate does not know of HTTP/1.
     ///
-    /// hyper's `timer` and `header_read_timeout` have no effect: this crate uses them, and has
-    /// timeouts of its own for heads and for idleness, which hyper does not tell apart.
+    /// hyper's own `header_read_timeout` is off: this crate has timeouts for heads and for idleness,
+    /// which that one does not tell apart.
     ///
     /// ```
     /// # async fn f(listener: quoit::net::TcpListener, router: axum::Router) {
@@ -393,7 +393,7 @@ impl<M, S, B, H> IntoFuture for Serve<M, H>
 where
     M: FnMut(SocketAddr) -> S + 'static,
     H: Start,
-    S: Service<Request<Incoming>, Response = Response<B>> + Clone + 'static,
+    S: Service<Request<RequestBody>, Response = Response<B>> + Clone + 'static,
     S::Future: 'static,
     S::Error: Into<BoxError>,
     B: Body + 'static,

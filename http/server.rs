@@ -16,7 +16,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use quoit::net::{Accept, TcpListener, TcpStream};
-use quoit::task::{self, JoinError, JoinSet, TaskId};
+use quoit::task::{JoinError, JoinSet, TaskId};
 use quoit::time::{Sleep, sleep};
 
 use crate::activity::Activity;
@@ -150,11 +150,7 @@ where
         let place = (activity.clone(), self.slots.take());
         let watch = Watch::new(self.roster.join(activity), self.options.limits);
         let protocol = Protocol::new(started, place, service, self.options.clone());
-        let connection = Connection::new(protocol, watch);
-        let task = self.tasks.spawn(async move {
-            let end = connection.await;
-            (task::id(), end)
-        });
+        let task = self.tasks.spawn(Connection::new(protocol, watch));
         self.peers.insert(task.id(), peer);
     }
 

@@ -8,7 +8,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -19,12 +19,13 @@ use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use crate::activity::{Activity, InFlight};
+use crate::body::RequestBody;
 use crate::report::BoxError;
 
 /// What hyper asks of a service, in one word.
 pub(crate) trait Application:
     Service<
-        Request<Incoming>,
+        Request<RequestBody>,
         Response = Response<Self::Body>,
         Error: Into<BoxError>,
         Future: 'static,
@@ -36,7 +37,7 @@ pub(crate) trait Application:
 
 impl<S, B> Application for S
 where
-    S: Service<Request<Incoming>, Response = Response<B>> + Clone + 'static,
+    S: Service<Request<RequestBody>, Response = Response<B>> + Clone + 'static,
     S::Error: Into<BoxError>,
     S::Future: 'static,
     B: Body + 'static,
@@ -74,14 +75,30 @@ impl<S: Application> hyper::service::Service<Request<Incoming>> for Counted<S> {
             request.extensions_mut().extend(extensions.clone());
         }
         let is_http1 = request.version() < Version::HTTP_2;
+        let is_connect = request.method() == Method::CONNECT;
+        let in_flight = Some(InFlight::begin(&self.activity));
+        let mut service = self.service.clone();
+        // Most are always ready. Who is not is asked again, by a task that can be woken.
+        let step = match service.poll_ready(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(())) => {
+                Step::Called { future: service.call(request.map(|body| self.body(body, is_http1))) }
+            }
+            Poll::Ready(Err(error)) => Step::Refused { error: Some(error) },
+            Poll::Pending => {
+                let request = request.map(|body| self.body(body, is_http1));
+                Step::Readying { service, request: Some(request) }
+            }
+        };
+        Answer { in_flight, is_connect, is_http1, step }
+    }
+}
+
+impl<S> Counted<S> {
+    fn body(&self, incoming: Incoming, is_http1: bool) -> RequestBody {
         if is_http1 {
-            self.activity.begin_message();
-        }
-        Answer {
-            in_flight: Some(InFlight::begin(&self.activity)),
-            is_connect: request.method() == Method::CONNECT,
-            is_http1,
-            step: Step::Readying { service: self.service.clone(), request: Some(request) },
+            RequestBody::of_message(incoming, &self.activity)
+        } else {
+            RequestBody::of_stream(incoming)
         }
     }
 }
@@ -100,8 +117,9 @@ pin_project! {
 pin_project! {
     #[project = StepProjection]
     enum Step<S: Application> {
-        Readying { service: S, request: Option<Request<Incoming>> },
+        Readying { service: S, request: Option<Request<RequestBody>> },
         Called { #[pin] future: S::Future },
+        Refused { error: Option<S::Error> },
     }
 }
 
@@ -117,6 +135,9 @@ impl<S: Application> Future for Answer<S> {
                     let request = request.take().expect("it is called once");
                     let future = service.call(request);
                     this.step.set(Step::Called { future });
+                }
+                StepProjection::Refused { error } => {
+                    return Poll::Ready(Err(error.take().expect("polled after it was ready")));
                 }
                 StepProjection::Called { future } => {
                     let mut response = ready!(future.poll(cx))?;

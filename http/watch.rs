@@ -9,7 +9,7 @@
 //!   close: no more requests are asked for (GOAWAY, Connection: close); one that is left with
 //!   nothing to do, and does not go within LAST_WORDS, is cut
 //!
-//!   over: the response has ended, and over HTTP/1 the request has, too (`heads.rs`)
+//!   over: the response has ended, and over HTTP/1 the request has, too (`body.rs`)
 //! ```
 //!
 //! What state it is in follows from the counts of its `Activity`, so nothing is written down or
@@ -68,6 +68,9 @@ pub(crate) struct Watch {
     member: Member,
     limits: Limits,
     timer: Sleep,
+    /// It was polled since it was set, and by whom is polled now. Only valid together with a look
+    /// at the clock: a timer that has fired knows its task no more.
+    is_waiting: bool,
     draining: bool,
     /// A head has begun, after so many requests.
     head: Option<(u64, Instant)>,
@@ -84,6 +87,7 @@ impl Watch {
             member,
             limits,
             timer,
+            is_waiting: false,
             draining: false,
             head: None,
             first_until: None,
@@ -99,7 +103,11 @@ impl Watch {
     /// Looks whether the server is shutting down: the next response is to say so. To be called
     /// before the connection is polled, so that it knows before it reads a request.
     pub(crate) fn look(&mut self, cx: &Context<'_>) {
-        if !self.draining && self.member.is_draining(cx) {
+        self.member.activity().begin_poll();
+        if self.member.meet(cx) {
+            self.is_waiting = false;
+        }
+        if !self.draining && self.member.is_draining() {
             self.draining = true;
             self.member.activity().want_no_more();
         }
@@ -107,6 +115,7 @@ impl Watch {
 
     /// Waits until something is to be done. To be polled whenever the connection was.
     pub(crate) fn poll(&mut self, version: Option<Version>, cx: &mut Context<'_>) -> Poll<Step> {
+        let looked = self.member.activity().end_poll();
         self.notice_head(version);
         if self.draining && self.closing.is_none() && self.may_drain(version) {
             (self.closing, self.first_until) = (Some(Closing::Draining), None);
@@ -116,8 +125,16 @@ impl Watch {
             let due = self.due();
             if let Some(due) = due.filter(|due| *due < self.timer.deadline()) {
                 Pin::new(&mut self.timer).reset(due);
+                self.is_waiting = false;
             }
-            ready!(Pin::new(&mut self.timer).poll(cx));
+            // Timers fire before tasks are polled, so one whose time had not come a moment ago
+            // waits still, and need not be touched.
+            if self.is_waiting && looked.is_some_and(|now| now < self.timer.deadline()) {
+                return Poll::Pending;
+            }
+            let polled = Pin::new(&mut self.timer).poll(cx);
+            self.is_waiting = polled.is_pending();
+            ready!(polled);
             let now = Instant::now();
             match due {
                 Some(due) if due <= now => {

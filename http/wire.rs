@@ -59,10 +59,6 @@ impl<T> Wire<T> {
         }
     }
 
-    pub(crate) fn activity(&self) -> &Arc<Activity> {
-        &self.activity
-    }
-
     /// From here on it carries this protocol.
     pub(crate) fn carry(&mut self, version: Version) {
         self.frames = (version == Version::Http2).then(Frames::default);
@@ -188,7 +184,7 @@ impl<T: Write + Unpin> Write for Wire<T> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         // Nothing more of a request is read, and one that was not read to its end is over.
-        self.activity.await_head();
+        self.activity.end_reading();
         match ready!(Pin::new(&mut self.io).poll_shutdown(cx)) {
             // All that HTTP had to say was flushed before. TLS says goodbye, and a peer that has
             // gone, as it may, is none the worse for not hearing it.

@@ -17,11 +17,11 @@ use std::time::Duration;
 
 use futures::future::select;
 use http_body_util::Full;
-use hyper::body::{Bytes, Incoming};
+use hyper::body::Bytes;
 use hyper::{Request, Response};
 use quoit::signal::{ctrl_c, terminate};
 use quoit::{Cores, Runtime};
-use quoit_http::{Report, Shards, serve};
+use quoit_http::{Report, RequestBody, Shards, serve};
 use tower::service_fn;
 
 fn main() {
@@ -54,7 +54,7 @@ fn run() -> io::Result<()> {
 async fn serve_core(shards: &Shards, core: usize) -> io::Result<Report> {
     let listener = shards.take(core).expect("there is one for each core");
     let served = Rc::new(Cell::new(0_u64));
-    let service = service_fn(move |_: Request<Incoming>| {
+    let service = service_fn(move |_: Request<RequestBody>| {
         served.set(served.get() + 1);
         let text = format!("core {core} has served {}\n", served.get());
         ready(Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(text)))))

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::stream::{iter, unfold};
 use futures::{Stream, StreamExt};
-use hyper::body::Incoming;
+use quoit_http::RequestBody;
 use tokio::sync::broadcast::{self, error::RecvError};
 use tonic::codegen::http;
 use tonic::service::Routes;
@@ -42,7 +42,7 @@ const BEHIND: usize = 64;
 const REQUEST_ID: &str = "x-request-id";
 
 /// What `quoit_http::serve` takes.
-pub type Service = Deadline<MapRequest<Routes, fn(http::Request<Incoming>) -> http::Request<Told>>>;
+pub type Service = Deadline<MapRequest<Routes, fn(http::Request<RequestBody>) -> http::Request<Told<RequestBody>>>>;
 
 type Answer<T> = Result<Response<T>, Status>;
 type Entries = Pin<Box<dyn Stream<Item = Result<Entry, Status>> + Send>>;

@@ -39,7 +39,7 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 pub type Channel = Deadline<
     MapResponse<
         MapErr<Client<Connector, Body>, fn(legacy::Error) -> Status>,
-        fn(Response<Incoming>) -> Response<Told>,
+        fn(Response<Incoming>) -> Response<Told<Incoming>>,
     >,
 >;
 

@@ -13,10 +13,11 @@ use http_body_util::BodyExt;
 use http_body_util::combinators::MapErr;
 use hyper::body::Incoming;
 use hyper::{Request, Response};
+use quoit_http::RequestBody;
 use tonic::{Code, Status};
 
 /// A body whose errors are statuses.
-pub type Told = MapErr<Incoming, fn(hyper::Error) -> Status>;
+pub type Told<B> = MapErr<B, fn(hyper::Error) -> Status>;
 
 /// For a client: what an error of its connection, or of a response's body, comes to.
 pub fn status_of<E: Error + 'static>(error: E) -> Status {
@@ -53,12 +54,12 @@ fn code_of(error: &h2::Error) -> Code {
 }
 
 /// For a client.
-pub fn tell_response(response: Response<Incoming>) -> Response<Told> {
+pub fn tell_response(response: Response<Incoming>) -> Response<Told<Incoming>> {
     response.map(|body| body.map_err(status_of as fn(_) -> _))
 }
 
 /// For a server: the messages of a client that goes away do not end, they fail.
-pub fn tell_request(request: Request<Incoming>) -> Request<Told> {
+pub fn tell_request(request: Request<RequestBody>) -> Request<Told<RequestBody>> {
     fn gone(error: hyper::Error) -> Status {
         Status::aborted(status_of(error).message())
     }

@@ -178,6 +178,58 @@ async fn a_request_that_goes_on_after_its_response_has_its_time() {
     assert_eq!((report.header_timeouts, report.idle_timeouts, report.errors), (2, 0, 0));
 }
 
+/// What is left of a body that nobody wants hyper reads, if it is there, so as to keep the
+/// connection: no head has begun by that.
+#[quoit::test]
+async fn what_is_left_of_a_body_is_no_slow_head() {
+    let deaf = |body: Body| async move {
+        sleep(LIMIT / 2).await;
+        drop(body);
+        "deaf"
+    };
+    let router = hello().route("/deaf", on_post(deaf));
+    let server = start(router, |serve| serve.header_timeout(LIMIT)).await;
+    let mut client = server.client().await;
+    client.send("POST /deaf HTTP/1.1\r\nhost: test\r\ncontent-length: 4\r\n\r\n").await;
+    // hyper takes one part ahead: the other one is there, and not read, when the body is dropped.
+    for part in ["le", "ft"] {
+        sleep(LIMIT / 8).await;
+        client.send(part).await;
+    }
+    assert_eq!(client.response().await.1, "deaf");
+    sleep(LONG).await;
+    assert_eq!(client.get("/").await.1, "hello");
+    drop(client);
+    let report = server.end().await;
+    assert_eq!((report.requests, report.header_timeouts, report.errors), (2, 0, 0));
+}
+
+/// A body that is held, and not looked at, is over when a further request has come.
+#[quoit::test]
+async fn a_body_that_is_kept_does_not_keep_its_connection() {
+    let kept = Arc::new(Mutex::new(None));
+    let keep = kept.clone();
+    let handler = move |body: Body| async move {
+        let mut body = body.into_data_stream();
+        assert_eq!(body.next().await.unwrap().unwrap(), "x");
+        *keep.lock().unwrap() = Some(body);
+        "kept"
+    };
+    let router = hello().route("/keep", on_post(handler));
+    let server = start(router, |serve| serve.header_timeout(LIMIT)).await;
+    let mut client = server.client().await;
+    let head = "POST /keep HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\n";
+    client.send(format!("{head}1\r\nx\r\n")).await;
+    assert_eq!(client.response().await.1, "kept");
+    client.send("0\r\n\r\n").await;
+    assert_eq!(client.get("/").await.1, "hello");
+    client.send("GET / HTT").await;
+    client.end().await;
+    // It is over, and does not end any other.
+    assert!(kept.lock().unwrap().take().is_some());
+    assert_eq!(server.end().await.header_timeouts, 1);
+}
+
 /// Neither what it gets for its pings, nor what it does not take of that, is a response.
 #[quoit::test]
 async fn a_peer_that_only_pings_is_idle() {

@@ -11,11 +11,11 @@ use axum::http::StatusCode;
 use axum::routing::{get as on_get, post as on_post};
 use axum::{Json, Router};
 use http_body_util::{BodyExt, Full};
-use hyper::body::{Bytes, Incoming};
+use hyper::body::Bytes;
 use hyper::{Request, Response};
 use quoit::net::{TcpListener, TcpStream};
 use quoit::rt::QuoitExecutor;
-use quoit_http::Shards;
+use quoit_http::{RequestBody, Shards};
 use serde::{Deserialize, Serialize};
 use tower::service_fn;
 
@@ -124,7 +124,7 @@ async fn a_service_need_not_be_send() {
     let count = Rc::new(Cell::new(0));
     let service = {
         let count = count.clone();
-        service_fn(move |_: Request<Incoming>| {
+        service_fn(move |_: Request<RequestBody>| {
             let count = count.clone();
             async move {
                 quoit::task::yield_now().await;
