@@ -92,16 +92,17 @@ where
 
 /// What a [`Handshake`] has come to.
 pub struct Agreed<T> {
-    pub(crate) io: T,
+    /// In a box: a session of TLS takes more than a kilobyte, and has some way to go from here.
+    io: Box<T>,
     pub(crate) protocol: Option<Vec<u8>>,
-    pub(crate) extensions: Extensions,
+    extensions: Extensions,
 }
 
 impl<T> Agreed<T> {
     /// HTTP is spoken on this. Which one shows from how the client starts.
     #[must_use]
     pub fn new(io: T) -> Self {
-        Self { io, protocol: None, extensions: Extensions::new() }
+        Self { io: Box::new(io), protocol: None, extensions: Extensions::new() }
     }
 
     /// The protocol that was agreed on, by its name in ALPN (RFC 7301): after `h2` it is HTTP/2,
@@ -133,7 +134,21 @@ impl<T: fmt::Debug> fmt::Debug for Agreed<T> {
 }
 
 /// A handshake in progress. `None`: the peer went without having said a word.
-pub(crate) type Shaking<T> = Pin<Box<dyn Future<Output = io::Result<Option<Agreed<T>>>>>>;
+pub(crate) type Shaking<T> = Pin<Box<dyn Future<Output = io::Result<Option<Shaken<T>>>>>>;
+
+/// A handshake that has ended well.
+pub(crate) struct Shaken<T> {
+    pub(crate) io: T,
+    pub(crate) protocol: Option<Vec<u8>>,
+    pub(crate) extensions: Extensions,
+}
+
+impl<T> From<Agreed<T>> for Shaken<Box<T>> {
+    fn from(agreed: Agreed<T>) -> Self {
+        let Agreed { io, protocol, extensions } = agreed;
+        Self { io, protocol, extensions }
+    }
+}
 
 /// What a server does first with what it has accepted.
 pub(crate) enum Started<T> {
@@ -165,17 +180,17 @@ impl Start for Plain {
 pub struct After<H>(pub(crate) Rc<H>);
 
 impl<H: Handshake> Start for After<H> {
-    type Io = H::Io;
+    type Io = Box<H::Io>;
 
     /// A peer that says nothing has its socket, and no session of TLS.
-    fn start(&self, stream: TcpStream, activity: &Arc<Activity>) -> Started<H::Io> {
+    fn start(&self, stream: TcpStream, activity: &Arc<Activity>) -> Started<Box<H::Io>> {
         let (handshake, activity) = (self.0.clone(), activity.clone());
         Started::Shaking(Box::pin(async move {
             if stream.peek(&mut [0]).await? == 0 {
                 return Ok(None);
             }
             activity.has_read();
-            handshake.begin(stream).await.map(Some)
+            handshake.begin(stream).await.map(|agreed| Some(agreed.into()))
         }))
     }
 }

@@ -23,7 +23,7 @@ use pin_project_lite::pin_project;
 use quoit::rt::QuoitExecutor;
 
 use crate::activity::Activity;
-use crate::handshake::{Agreed, Shaking, Started};
+use crate::handshake::{Shaken, Shaking, Started};
 use crate::options::{Options, Versions};
 use crate::report::BoxError;
 use crate::service::{Application, Counted};
@@ -148,7 +148,7 @@ where
     }
 
     /// The handshake has ended. `None`: the peer has gone.
-    fn agree(mut self: Pin<&mut Self>, agreed: Option<Agreed<T>>) -> io::Result<()> {
+    fn agree(mut self: Pin<&mut Self>, agreed: Option<Shaken<T>>) -> io::Result<()> {
         let taken = self.as_mut().project_replace(Self::Over);
         let (Taken::Shaking { activity, slot, mut service, options, .. }, Some(agreed)) =
             (taken, agreed)

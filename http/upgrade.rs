@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use hyper::rt::{Read, Write};
-use hyper::upgrade::Upgraded;
+use hyper::upgrade::{self, Upgraded};
 use quoit::net::TcpStream;
 
 use crate::slots::Slot;
@@ -82,13 +82,20 @@ pub fn downcast_to<T>(upgraded: Upgraded) -> Result<Parts<T>, Upgraded>
 where
     T: Read + Write + Unpin + Send + 'static,
 {
-    let parts = upgraded.downcast::<Wire<T>>()?;
-    let (stream, rest, slot) = parts.io.into_parts();
+    match upgraded.downcast::<Wire<T>>() {
+        Ok(parts) => Ok(apart(parts, |stream| stream)),
+        // What came of a handshake.
+        Err(upgraded) => Ok(apart(upgraded.downcast::<Wire<Box<T>>>()?, |stream| *stream)),
+    }
+}
+
+fn apart<I, T>(parts: upgrade::Parts<Wire<I>>, stream: impl FnOnce(I) -> T) -> Parts<T> {
+    let (io, rest, slot) = parts.io.into_parts();
     let read_buf = if rest.is_empty() {
         parts.read_buf
     } else {
         // In this order: the protocol reads all that was kept before it reads the socket.
         Bytes::from([&parts.read_buf[..], &rest[..]].concat())
     };
-    Ok(Parts { stream, read_buf, slot })
+    Parts { stream: stream(io), read_buf, slot }
 }

@@ -449,8 +449,7 @@ unsafe fn take<F: Future>(task: RawTask, into: *mut ()) {
     // SAFETY: the vtable belongs to `F`.
     let stage = unsafe { stage::<F>(task) };
     // SAFETY: rule 4: the stage is the caller's.
-    let taken = stage.with_mut(|stage| unsafe { mem::replace(&mut *stage, Stage::Empty) });
-    let Stage::Finished(outcome) = taken else {
+    let Some(outcome) = stage.with_mut(|stage| unsafe { empty(&mut *stage) }) else {
         panic!("a JoinHandle was polled after it had given its result");
     };
     // SAFETY: `into` is the caller's room for exactly this type.
@@ -461,8 +460,19 @@ unsafe fn drop_outcome<F: Future>(task: RawTask) {
     // SAFETY: the vtable belongs to `F`.
     let stage = unsafe { stage::<F>(task) };
     // SAFETY: rule 4: the stage is the caller's.
-    let outcome = stage.with_mut(|stage| unsafe { mem::replace(&mut *stage, Stage::Empty) });
+    let outcome = stage.with_mut(|stage| unsafe { empty(&mut *stage) });
     quietly(|| drop(outcome));
+}
+
+/// Takes the outcome out of a stage, if it is there. To replace the stage as a whole would copy as
+/// many bytes as its future had.
+fn empty<F: Future>(stage: &mut Stage<F>) -> Option<Outcome<F::Output>> {
+    let Stage::Finished(outcome) = stage else { return None };
+    // SAFETY: it is read once: the stage is overwritten in the next line, without dropping it.
+    let outcome = unsafe { ptr::read(outcome) };
+    // SAFETY: a reference is valid for writes.
+    unsafe { ptr::write(stage, Stage::Empty) };
+    Some(outcome)
 }
 
 unsafe fn free<F: Future>(task: RawTask) {
