@@ -220,16 +220,11 @@ impl Sending {
         caller: &mut Caller<'_>,
         services: &mut Services,
     ) -> Poll<io::Result<()>> {
-        let done = self.check().and_then(|()| {
-            if self.has_unsent() { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
-        });
-        match done {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                self.wait(waiter, caller, services)
-            }
-            result => {
+        match self.is_flushed() {
+            Ok(false) => self.wait(waiter, caller, services),
+            flushed => {
                 self.served(waiter, services);
-                Poll::Ready(result)
+                Poll::Ready(flushed.map(drop))
             }
         }
     }
