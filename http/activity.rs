@@ -9,11 +9,13 @@
 //! ```
 //!
 //! It is atomic because an upgraded wire and a request's body have to be `Send`. But it is one
-//! core that counts, so counting is a load and a store; a body that ends elsewhere only clears a
-//! flag and sets the time. No order between the fields matters.
+//! core that counts and judges, so counting is a load and a store. A body that ends elsewhere says
+//! when, and then that it has; what follows from that the core finds when it looks. Between all
+//! other fields no order matters.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use quoit::time::Instant;
@@ -28,8 +30,12 @@ pub(crate) struct Activity {
     in_handshake: AtomicBool,
     /// The request of HTTP/1 whose body has not ended, though its response may have; 0: none.
     in_message: AtomicU64,
-    /// A body of HTTP/1 was dropped before its end: hyper reads on once, and then closes, or has
-    /// come to its end.
+    /// The last request whose body has ended, twice its number, and one more if all of it was read;
+    /// and when that was, in nanoseconds since birth.
+    ended: AtomicU64,
+    ended_after: AtomicU64,
+    /// A body of HTTP/1 was dropped before its end: in its next poll hyper reads what is there of
+    /// it, and has come to its end, or closes.
     unread: AtomicBool,
     /// Reads that brought something, and writes that did something for a request.
     reads: AtomicU64,
@@ -59,6 +65,8 @@ impl Activity {
             in_flight: AtomicUsize::new(0),
             in_handshake: AtomicBool::new(false),
             in_message: AtomicU64::new(0),
+            ended: AtomicU64::new(0),
+            ended_after: AtomicU64::new(0),
             unread: AtomicBool::new(false),
             reads: AtomicU64::new(0),
             writes: AtomicU64::new(0),
@@ -73,11 +81,9 @@ impl Activity {
     }
 
     pub(crate) fn has_read(&self) {
+        // What ended before is not followed by this as a part of it.
+        self.settle();
         count(&self.reads);
-        if self.unread.load(Relaxed) {
-            self.unread.store(false, Relaxed);
-            self.rest();
-        }
     }
 
     /// The peer has taken something of a response, or may send more of a request.
@@ -122,6 +128,10 @@ impl Activity {
     /// The time, if something has happened in this poll that sets it.
     pub(crate) fn end_poll(&self) -> Option<Instant> {
         self.in_poll.store(false, Relaxed);
+        if self.unread.load(Relaxed) && self.has_read_since() {
+            self.unread.store(false, Relaxed);
+            self.reads_then.store(self.reads.load(Relaxed), Relaxed);
+        }
         if !self.untimed.load(Relaxed) {
             return None;
         }
@@ -140,6 +150,7 @@ impl Activity {
     }
 
     pub(crate) fn is_busy(&self) -> bool {
+        self.settle();
         self.in_flight.load(Relaxed) > 0 || self.in_message.load(Relaxed) != 0
     }
 
@@ -167,15 +178,31 @@ impl Activity {
     /// A request of HTTP/1 has come: the one before has ended, whoever may hold its body.
     pub(crate) fn forget_message(&self) {
         self.in_message.store(0, Relaxed);
+        self.unread.store(false, Relaxed);
     }
 
-    /// The body has ended, or nobody wants what is left of it.
+    /// The body has ended, or nobody wants what is left of it. On any thread.
     pub(crate) fn end_message(&self, number: u64, is_complete: bool) {
-        let ended = self.in_message.compare_exchange(number, 0, Relaxed, Relaxed);
-        if ended.is_ok() {
-            self.unread.store(!is_complete, Relaxed);
-            self.rest();
+        self.ended_after.store(self.age_at(Instant::now()), Relaxed);
+        // The latest: a body that was kept may end after one that came later.
+        self.ended.fetch_max(number * 2 + u64::from(is_complete), Ordering::Release);
+    }
+
+    /// Draws the conclusions from the end of a body.
+    fn settle(&self) {
+        let number = self.in_message.load(Relaxed);
+        if number == 0 {
+            return;
         }
+        let ended = self.ended.load(Ordering::Acquire);
+        if ended / 2 != number {
+            return;
+        }
+        self.in_message.store(0, Relaxed);
+        self.unread.store(ended % 2 == 0, Relaxed);
+        let idle_after = self.idle_after.load(Relaxed).max(self.ended_after.load(Relaxed));
+        self.idle_after.store(idle_after, Relaxed);
+        self.reads_then.store(self.reads.load(Relaxed), Relaxed);
     }
 
     /// Nothing more is read of any request.

@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -46,16 +46,23 @@ struct Message {
     activity: Arc<Activity>,
     number: u64,
     is_complete: bool,
+    /// The peer waits for "100 Continue" with it.
+    is_expected: bool,
 }
 
 impl RequestBody {
     /// Of HTTP/1: what comes on its connection until the end is of this request.
-    pub(crate) fn of_message(incoming: Incoming, activity: &Arc<Activity>) -> Self {
+    pub(crate) fn of_message(
+        incoming: Incoming,
+        activity: &Arc<Activity>,
+        is_expected: bool,
+    ) -> Self {
         activity.forget_message();
         let message = (!incoming.is_end_stream()).then(|| Message {
             activity: activity.clone(),
             number: activity.begin_message(),
             is_complete: false,
+            is_expected,
         });
         Self { incoming, message }
     }
@@ -90,6 +97,25 @@ impl Body for RequestBody {
 
     fn size_hint(&self) -> SizeHint {
         self.incoming.size_hint()
+    }
+}
+
+impl Drop for RequestBody {
+    /// hyper may have had the end long before the service looked for it: then nothing is left to be
+    /// read.
+    fn drop(&mut self) {
+        let Self { incoming, message: Some(message) } = self else { return };
+        // To look for the end of such a body would ask the peer for it.
+        if message.is_expected {
+            return;
+        }
+        let mut cx = Context::from_waker(Waker::noop());
+        while let Poll::Ready(frame) = Pin::new(&mut *incoming).poll_frame(&mut cx) {
+            if !matches!(frame, Some(Ok(_))) || incoming.is_end_stream() {
+                message.is_complete = true;
+                break;
+            }
+        }
     }
 }
 

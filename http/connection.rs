@@ -2,7 +2,7 @@
 
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use hyper::rt::{Read, Write};
 use pin_project_lite::pin_project;
@@ -79,7 +79,10 @@ where
 {
     type Output = (TaskId, End);
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<(TaskId, End)> {
-        self.poll_end(cx).map(|end| (task::id(), end))
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<(TaskId, End)> {
+        let end = ready!(self.as_mut().poll_end(cx));
+        // What is left of it goes now, so that a panic of that is one of this task.
+        self.project().protocol.set(Protocol::Over);
+        Poll::Ready((task::id(), end))
     }
 }

@@ -245,7 +245,8 @@ impl<M, H> Serve<M, H> {
     /// that never says anything.
     ///
     /// Over HTTP/2 further heads count as idleness: a connection with other requests in flight is
-    /// none of a lone slow client.
+    /// none of a lone slow client. Over HTTP/1 there is no limit while the service keeps a body of
+    /// an earlier request without reading it to its end: what comes may be of it.
     ///
     /// # Panics
     ///

@@ -12,7 +12,7 @@ use std::task::{Context, Poll, Waker, ready};
 
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use hyper::header::{CONNECTION, HeaderValue};
+use hyper::header::{CONNECTION, EXPECT, HeaderValue};
 use hyper::http::Extensions;
 use hyper::{Method, Request, Response, StatusCode, Version};
 use pin_project_lite::pin_project;
@@ -78,28 +78,22 @@ impl<S: Application> hyper::service::Service<Request<Incoming>> for Counted<S> {
         let is_connect = request.method() == Method::CONNECT;
         let in_flight = Some(InFlight::begin(&self.activity));
         let mut service = self.service.clone();
+        // Over HTTP/2 the stream's own task calls, so that a panic ends the stream only.
+        if !is_http1 {
+            let request = Some(request.map(RequestBody::of_stream));
+            let step = Step::Readying { service, request };
+            return Answer { in_flight, is_connect, is_http1, step };
+        }
+        let is_expected = request.headers().contains_key(EXPECT);
+        let request =
+            request.map(|body| RequestBody::of_message(body, &self.activity, is_expected));
         // Most are always ready. Who is not is asked again, by a task that can be woken.
         let step = match service.poll_ready(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(Ok(())) => {
-                Step::Called { future: service.call(request.map(|body| self.body(body, is_http1))) }
-            }
+            Poll::Ready(Ok(())) => Step::Called { future: service.call(request) },
             Poll::Ready(Err(error)) => Step::Refused { error: Some(error) },
-            Poll::Pending => {
-                let request = request.map(|body| self.body(body, is_http1));
-                Step::Readying { service, request: Some(request) }
-            }
+            Poll::Pending => Step::Readying { service, request: Some(request) },
         };
         Answer { in_flight, is_connect, is_http1, step }
-    }
-}
-
-impl<S> Counted<S> {
-    fn body(&self, incoming: Incoming, is_http1: bool) -> RequestBody {
-        if is_http1 {
-            RequestBody::of_message(incoming, &self.activity)
-        } else {
-            RequestBody::of_stream(incoming)
-        }
     }
 }
 

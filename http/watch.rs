@@ -122,7 +122,7 @@ impl Watch {
             return Poll::Ready(Step::Close);
         }
         loop {
-            let due = self.due();
+            let due = self.due(version);
             if let Some(due) = due.filter(|due| *due < self.timer.deadline()) {
                 Pin::new(&mut self.timer).reset(due);
                 self.is_waiting = false;
@@ -172,6 +172,8 @@ impl Watch {
         let is_head = version == Some(Version::Http1)
             && requests > 0
             && !activity.is_busy()
+            // Its time begins when it is the client's turn.
+            && !activity.is_stalled()
             && activity.has_read_since();
         if is_head && self.head.is_none() {
             self.head = Some((requests, Instant::now()));
@@ -179,7 +181,7 @@ impl Watch {
     }
 
     /// When something has to be done, as things stand.
-    fn due(&self) -> Option<Instant> {
+    fn due(&self, version: Option<Version>) -> Option<Instant> {
         let activity = self.member.activity();
         if activity.is_busy() {
             return None;
@@ -197,6 +199,10 @@ impl Watch {
         }
         if activity.requests() == 0 {
             return head_until(activity.born()).into_iter().chain(self.first_until).min();
+        }
+        // hyper closes it, unless it has a part of a head that nothing here knows of.
+        if self.closing.is_some() && version == Some(Version::Http1) {
+            return head_until(activity.idle_since());
         }
         if self.closing.is_some() || activity.is_tunnel() {
             return None;
@@ -220,7 +226,7 @@ impl Watch {
                 Some(Step::Close)
             }
             _ if self.head.is_some() || activity.requests() == 0 => Some(Step::CutSilent),
-            Some(Closing::Draining) => None,
+            Some(Closing::Draining) => Some(Step::CutSilent),
             None => {
                 self.closing = Some(Closing::Idle { writes, until: now + LAST_WORDS });
                 Some(Step::Close)
@@ -268,6 +274,28 @@ mod tests {
             let step = poll_fn(|cx| watch.poll(Some(Version::Http2), cx)).await;
             assert_eq!(step, Step::CutIdle);
             assert_eq!(start.elapsed(), 35 * SECOND + idle + LAST_WORDS);
+        }
+    }
+
+    /// Each request puts it off without the timer being touched, which tells of the last one's.
+    #[quoit::test(start_paused = true)]
+    async fn idleness_begins_with_the_end_of_the_last_request() {
+        for (pause, header) in [(1, 1), (2, 7), (3, 60)] {
+            let (pause, idle) = (pause * SECOND, 4 * SECOND);
+            let activity = Arc::new(Activity::new());
+            let mut watch = watch(&activity, header * SECOND, idle);
+            let start = Instant::now();
+            let (mut next, mut left) = (Box::pin(sleep(Duration::ZERO)), 20);
+            let polls = poll_fn(|cx| {
+                watch.look(cx);
+                while left > 0 && next.as_mut().poll(cx).is_ready() {
+                    drop(InFlight::begin(&activity));
+                    (next, left) = (Box::pin(sleep(pause)), left - 1);
+                }
+                watch.poll(Some(Version::Http1), cx)
+            });
+            assert_eq!(polls.await, Step::Close);
+            assert_eq!(start.elapsed(), 19 * pause + idle);
         }
     }
 

@@ -77,6 +77,9 @@ async fn parts_of_any_length_go_out_in_order() {
 #[quoit::test]
 async fn a_flush_of_nothing_is_free() {
     let (mut stream, _peer) = with_std().await;
+    // Until its first use it stands on no core, and there is nothing to ask.
+    let write = poll_fn(|cx| Pin::new(&mut stream).poll_write(cx, b"used"));
+    assert_eq!(timeout(SOON, write).await.unwrap().unwrap(), 4);
     let flushes = poll_fn(|cx| {
         let flush = |_| Pin::new(&mut stream).poll_flush(cx).is_ready();
         Poll::Ready((0..1000).map(flush).filter(|ready| *ready).count())

@@ -267,8 +267,10 @@ pub(crate) fn send_vectored(descriptor: RawFd, parts: &[IoSlice<'_>]) -> i32 {
         let bytes: Vec<u8> = parts.iter().flat_map(|part| part.iter().copied()).collect();
         return world.send(descriptor, &bytes);
     }
-    let length = parts.iter().map(|part| part.len()).sum::<usize>();
-    if length <= GATHERED_MAX {
+    let add = |sum: usize, part: &IoSlice<'_>| {
+        Some(sum.saturating_add(part.len())).filter(|sum| *sum <= GATHERED_MAX)
+    };
+    if let Some(length) = parts.iter().try_fold(0, add) {
         let mut gathered = [const { MaybeUninit::<u8>::uninit() }; GATHERED_MAX];
         let mut room = &mut gathered[..length];
         for part in parts {

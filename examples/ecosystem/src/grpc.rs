@@ -42,7 +42,9 @@ const BEHIND: usize = 64;
 const REQUEST_ID: &str = "x-request-id";
 
 /// What `quoit_http::serve` takes.
-pub type Service = Deadline<MapRequest<Routes, fn(http::Request<RequestBody>) -> http::Request<Told<RequestBody>>>>;
+pub type Service = Deadline<
+    MapRequest<Routes, fn(http::Request<RequestBody>) -> http::Request<Told<RequestBody>>>,
+>;
 
 type Answer<T> = Result<Response<T>, Status>;
 type Entries = Pin<Box<dyn Stream<Item = Result<Entry, Status>> + Send>>;

@@ -204,6 +204,30 @@ async fn what_is_left_of_a_body_is_no_slow_head() {
     assert_eq!((report.requests, report.header_timeouts, report.errors), (2, 0, 0));
 }
 
+/// A body that came with its head is over, whoever drops it: what follows is a head, with a limit,
+/// also while the server shuts down.
+#[quoit::test]
+async fn a_head_after_a_body_that_nobody_read_has_its_limit() {
+    for is_stopped in [false, true] {
+        let router = hello().route("/deaf", on_post(|| async { "deaf" }));
+        let set = |serve: quoit_http::Serve<_>| serve.header_timeout(LIMIT).drain_timeout(None);
+        let mut server = start(router, set).await;
+        let mut client = server.client().await;
+        client.send("POST /deaf HTTP/1.1\r\nhost: test\r\ncontent-length: 4\r\n\r\nleft").await;
+        assert_eq!(client.response().await.1, "deaf");
+        let started = Instant::now();
+        client.send("GET / HTT").await;
+        if is_stopped {
+            sleep(LIMIT / 3).await;
+            server.stop();
+        }
+        client.end().await;
+        assert!(started.elapsed() >= LIMIT, "{:?}", started.elapsed());
+        let report = if is_stopped { server.report().await } else { server.end().await };
+        assert_eq!((report.header_timeouts, report.cut.len()), (1, 0));
+    }
+}
+
 /// A body that is held, and not looked at, is over when a further request has come.
 #[quoit::test]
 async fn a_body_that_is_kept_does_not_keep_its_connection() {
@@ -225,9 +249,37 @@ async fn a_body_that_is_kept_does_not_keep_its_connection() {
     assert_eq!(client.get("/").await.1, "hello");
     client.send("GET / HTT").await;
     client.end().await;
-    // It is over, and does not end any other.
-    assert!(kept.lock().unwrap().take().is_some());
     assert_eq!(server.end().await.header_timeouts, 1);
+}
+
+/// Nor does the end of such a body end another one.
+#[quoit::test]
+async fn a_body_that_is_kept_ends_no_other() {
+    let kept = Arc::new(Mutex::new(Vec::new()));
+    let keep = kept.clone();
+    let handler = move |body: Body| async move {
+        keep.lock().unwrap().push(body.into_data_stream());
+        "kept"
+    };
+    let router = hello().route("/keep", on_post(handler));
+    let server = start(router, |serve| serve.header_timeout(LIMIT)).await;
+    let mut client = server.client().await;
+    let head = "POST /keep HTTP/1.1\r\nhost: test\r\ncontent-length: 2\r\n\r\n";
+    client.send(format!("{head}xx")).await;
+    assert_eq!(client.response().await.1, "kept");
+    client.send(head).await;
+    assert_eq!(client.response().await.1, "kept");
+    // The first goes. Of the second something is to come, and that is no head, however slow.
+    drop(kept.lock().unwrap().remove(0));
+    for _ in 0..2 {
+        client.send("x").await;
+        sleep(LONG).await;
+    }
+    drop(kept.lock().unwrap().remove(0));
+    assert_eq!(client.get("/").await.1, "hello");
+    drop(client);
+    let report = server.end().await;
+    assert_eq!((report.requests, report.header_timeouts, report.errors), (3, 0, 0));
 }
 
 /// Neither what it gets for its pings, nor what it does not take of that, is a response.

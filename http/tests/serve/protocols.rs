@@ -1,5 +1,7 @@
 //! HTTP/1 and HTTP/2 on one port: keep-alive, pipelining, streams, bodies, peers that go away.
 
+use std::convert::Infallible;
+use std::future::{IntoFuture, ready};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,11 +11,13 @@ use axum::extract::Path;
 use axum::routing::{get as on_get, post as on_post};
 use futures::future::join_all;
 use futures::stream;
-use hyper::Version;
-use quoit_http::Trouble;
+use http_body_util::Full;
+use hyper::{Request, Response, Version};
+use quoit_http::{RequestBody, Trouble};
 use tokio::sync::Notify;
+use tower::service_fn;
 
-use crate::tools::{Alive, MS, body, get, header, post, soon, start, until};
+use crate::tools::{Alive, MS, body, get, header, post, soon, start, started, until};
 
 fn words() -> Router {
     Router::new()
@@ -253,4 +257,55 @@ async fn a_panic_ends_its_stream_only() {
     soon(connection).await.unwrap().unwrap();
     let report = server.end().await;
     assert_eq!((report.idle_timeouts, report.panics, report.errors), (1, 0, 0));
+}
+
+/// Also when it is the call itself that panics, and not what it answers.
+#[quoit::test]
+async fn a_call_that_panics_ends_its_stream_only() {
+    let server = started(|listener, stopped| {
+        let service = service_fn(|request: Request<RequestBody>| {
+            assert_ne!(request.uri().path(), "/panic", "on purpose");
+            ready(Ok::<_, Infallible>(Response::new(Full::new(Bytes::from("still")))))
+        });
+        quoit_http::serve(listener, service).with_graceful_shutdown(stopped).into_future()
+    })
+    .await;
+    let (mut sender, connection) = server.http2().await;
+    soon(sender.send_request(get("/panic"))).await.unwrap_err();
+    assert_eq!(body(soon(sender.send_request(get("/still"))).await.unwrap()).await, "still");
+    drop(sender);
+    soon(connection).await.unwrap().unwrap();
+    let report = server.end().await;
+    assert_eq!((report.panics, report.errors, report.requests), (0, 0, 2));
+}
+
+/// A service that is dropped in the middle of a request may panic then.
+#[quoit::test]
+async fn a_panic_of_what_is_left_is_told() {
+    struct Bomb;
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("on purpose");
+        }
+    }
+    let begun = Alive::default();
+    let handler = {
+        let begun = begun.clone();
+        move || async move {
+            let (_one, _bomb) = (begun.one(), Bomb);
+            std::future::pending::<()>().await;
+        }
+    };
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let server = start(words().route("/bomb", on_get(handler)), |serve| {
+        serve.on_error(move |trouble| tell.send(trouble.to_string()).unwrap())
+    })
+    .await;
+    let client = server.client().await;
+    client.send("GET /bomb HTTP/1.1\r\nhost: test\r\n\r\n").await;
+    until("it has begun", || begun.count() == 1).await;
+    drop(client);
+    let trouble = soon(told.recv()).await.unwrap();
+    assert!(trouble.contains("on purpose"), "{trouble}");
+    assert_eq!(server.end().await.panics, 1);
 }

@@ -155,8 +155,8 @@ pub fn carry_out(
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use super::super::resp::encode;
+    use super::*;
 
     fn session() -> Session {
         let limits = Limits { command: 1 << 16, replies: 1 << 12, clients: 1 };
