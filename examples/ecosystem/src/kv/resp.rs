@@ -208,13 +208,10 @@ impl Parser {
 
 /// Takes a word off a line, and answers with the rest of it.
 fn word<'a>(line: &'a [u8], into: &mut Vec<u8>) -> Result<&'a [u8], Malformed> {
-    let quote = match line[0] {
-        quote @ (b'"' | b'\'') => quote,
-        _ => {
-            let end = line.iter().position(u8::is_ascii_whitespace).unwrap_or(line.len());
-            into.extend_from_slice(&line[..end]);
-            return Ok(&line[end..]);
-        }
+    let quote @ (b'"' | b'\'') = line[0] else {
+        let end = line.iter().position(u8::is_ascii_whitespace).unwrap_or(line.len());
+        into.extend_from_slice(&line[..end]);
+        return Ok(&line[end..]);
     };
     let mut rest = &line[1..];
     loop {
