@@ -10,6 +10,9 @@
 //! and no completion of its core would ever be seen. The count is the thread's, so it holds for all
 //! that a task polls, by whichever wakers, and costs one decrement.
 //!
+//! A flush that has nothing to wait for goes with the answer before it: who flushes after each
+//! write, as HTTP/2 does, is to have as many writes as others. Who only flushes pays for it.
+//!
 //! Only answers count. Whoever polls a thousand futures that have nothing to say has spent nothing:
 //! else the last of them would never be asked.
 
@@ -25,6 +28,9 @@ const REFUSALS: i32 = 1 << 14;
 thread_local! {
     /// Below zero, it counts the refusals.
     static LEFT: Cell<i32> = const { Cell::new(PER_POLL) };
+
+    /// An answer was given, and no flush since.
+    static UNFLUSHED: Cell<bool> = const { Cell::new(false) };
 }
 
 /// The poll of a task, or of the root future, begins.
@@ -55,6 +61,13 @@ fn refuse() -> bool {
 #[inline]
 pub(crate) fn spend() {
     LEFT.set(LEFT.get() - 1);
+    UNFLUSHED.set(true);
+}
+
+/// A flush is answered. Whether that goes with an answer before.
+#[inline]
+pub(crate) fn take_flush() -> bool {
+    UNFLUSHED.replace(false)
 }
 
 /// Whether this poll has had all its answers.

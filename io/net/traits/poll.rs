@@ -10,6 +10,7 @@ use std::task::{Context, Poll, ready};
 
 use super::super::handle::{Bound, StreamHandle};
 use super::super::native::end::end_writing;
+use crate::io::allowance;
 use crate::io::waiters::POLLER;
 
 /// Reads what is there, at least a byte; 0 is the end, or a slice without room. Nothing of the
@@ -51,16 +52,17 @@ pub(super) fn flush(handle: &StreamHandle, cx: &Context<'_>) -> Poll<io::Result<
     if !handle.is_bound() {
         return Poll::Ready(Ok(()));
     }
-    // Where all is sent, as a rule, nothing was done for it, and nothing of the allowance is spent.
     let sent = handle.with(|tables, key| Some(tables.streams.get_mut(key)?.send.is_flushed()));
-    if !matches!(sent, Ok(false)) {
-        return Poll::Ready(sent.map(drop));
+    if matches!(sent, Ok(true)) && allowance::take_flush() {
+        return Poll::Ready(Ok(()));
     }
-    handle.poll(cx, |tables, key, caller| {
+    let flushed = handle.poll(cx, |tables, key, caller| {
         let entry = tables.streams.get_mut(key)?;
         let services = &mut tables.services;
         Some(entry.send.poll_flush(&mut Some(POLLER), caller, services))
-    })
+    });
+    allowance::take_flush();
+    flushed
 }
 
 /// Sends FIN behind all that is committed.
