@@ -353,8 +353,8 @@ impl<M, H> Serve<M, H> {
 
     /// Changes what this crate does not know of HTTP/1.
     ///
-    /// hyper's own `header_read_timeout` is off: this crate has timeouts for heads and for idleness,
-    /// which that one does not tell apart.
+    /// hyper's own `header_read_timeout` is off: this crate has timeouts for heads and for
+    /// idleness, which that one does not tell apart.
     ///
     /// ```
     /// # async fn f(listener: quoit::net::TcpListener, router: axum::Router) {
