@@ -65,6 +65,7 @@ pub(crate) fn spend() {
 }
 
 /// A flush is answered. Whether that goes with an answer before.
+#[cfg(any(test, feature = "tokio-io", feature = "futures-io", feature = "hyper"))]
 #[inline]
 pub(crate) fn take_flush() -> bool {
     UNFLUSHED.replace(false)
