@@ -53,8 +53,6 @@ pub(crate) enum Park {
 /// What was left when a core's I/O was closed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Closed {
-    /// Connections closed by force.
-    pub(crate) connections: usize,
     /// Requests that were cancelled and reaped.
     pub(crate) cancelled: usize,
     /// Requests that the kernel still holds: their memory and descriptors are leaked.
@@ -236,6 +234,11 @@ impl Proactor {
         left.into_iter().chain(sleep).min()
     }
 
+    /// Connections that are open.
+    pub(crate) fn connections(&self) -> usize {
+        self.tables.borrow().streams.len()
+    }
+
     /// All that is counted, and what is alive.
     pub(crate) fn census(&self) -> Census {
         let mut tables = self.tables.borrow_mut();
@@ -314,6 +317,7 @@ impl Proactor {
                 for completion in completions.drain(..) {
                     tables.dispatch(completion);
                 }
+                tables.services.telling = false;
             });
         }
         self.completions.set(completions);
@@ -324,6 +328,7 @@ impl Proactor {
         let services = &mut self.tables.borrow_mut().services;
         let outcome = services.ring.turn(waiting, completions);
         services.batches.record(completions.len() as u64);
+        services.telling = !completions.is_empty();
         outcome
     }
 
@@ -427,9 +432,8 @@ impl Proactor {
             return None;
         }
         self.clock.resume();
-        let mut closed = Closed::default();
-        self.with_tables(|tables| closed.connections = tables.close_all());
-        Some(Ending { until: deadline, is_cancelled: false, closed })
+        self.with_tables(Tables::close_all);
+        Some(Ending { until: deadline, is_cancelled: false, closed: Closed::default() })
     }
 
     /// Nothing is left to wait for in this part of the end.

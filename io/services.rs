@@ -263,6 +263,8 @@ pub(crate) struct Services {
     pub(crate) at_once: AtOnce,
     /// No new receives: the runtime is shutting down.
     pub(crate) closing: bool,
+    /// Completions have come whose resources have not heard of them yet.
+    pub(crate) telling: bool,
     next_waiter: WaiterId,
     /// Buffers that have come back and are not with the ring yet.
     returned: Vec<u16>,
@@ -284,6 +286,7 @@ impl Services {
             starved: Starved::default(),
             at_once: AtOnce::FRESH,
             closing: false,
+            telling: false,
             next_waiter: crate::io::waiters::POLLER,
             returned: Vec::new(),
         }
@@ -338,6 +341,15 @@ impl Services {
     #[inline]
     pub(crate) fn cancel(&mut self, kind: Kind, key: Key) {
         self.ring.cancel(kind.token(key));
+    }
+
+    /// Ends a poll of a resource. True: at once. False: its terminal completion tells.
+    pub(crate) fn end_poll(&mut self, kind: Kind, key: Key) -> bool {
+        let at_once = !self.telling && self.ring.withdraw(kind.token(key));
+        if !at_once {
+            self.cancel(kind, key);
+        }
+        at_once
     }
 
     /// Starts a timer whose expiry comes back to a resource.

@@ -358,7 +358,7 @@ impl Tables {
     }
 
     /// Lets go of every resource as if its last handle had been dropped.
-    pub(crate) fn close_all(&mut self) -> usize {
+    pub(crate) fn close_all(&mut self) {
         self.services.closing = true;
         for key in self.listeners.keys() {
             self.release_listener(key);
@@ -366,11 +366,9 @@ impl Tables {
         for key in self.foreign.keys() {
             self.release_foreign(key);
         }
-        let streams = self.streams.keys();
-        for key in &streams {
-            self.release_stream(*key);
+        for key in self.streams.keys() {
+            self.release_stream(key);
         }
-        streams.len()
     }
 
     /// The core is gone, for others, with what the kernel still holds.

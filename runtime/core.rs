@@ -39,6 +39,13 @@ pub(crate) struct Pace {
     pub(crate) spin: Duration,
 }
 
+/// What was there when a core was shut down.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Left {
+    pub(crate) tasks: usize,
+    pub(crate) connections: usize,
+}
+
 impl Bell for Arc<Doorbell> {
     fn ring(&self) {
         Doorbell::ring(self);
@@ -257,23 +264,29 @@ impl Core {
 
     /// Drops all tasks, then ends the I/O: see `Runtime::shutdown`. `deadline` is a time of
     /// CLOCK_MONOTONIC. None: it was done before.
-    pub(crate) fn shutdown(&self, deadline: u64) -> Option<(usize, Closed)> {
+    pub(crate) fn shutdown(&self, deadline: u64) -> Option<(Left, Closed)> {
         if self.closed.replace(true) {
             return None;
         }
         let _running = self.enter_loop();
-        let dropped = self.tasks.drop_all();
-        Some((dropped, self.proactor.shutdown(deadline)))
+        let left = self.drop_what_is_left();
+        Some((left, self.proactor.shutdown(deadline)))
     }
 
     /// `shutdown` in steps, for who gives the turns: this is the first, `end_turn` the others.
-    pub(crate) fn begin_end(&self, deadline: u64) -> Option<(usize, Ending)> {
+    pub(crate) fn begin_end(&self, deadline: u64) -> Option<(Left, Ending)> {
         if self.closed.replace(true) {
             return None;
         }
         let _running = self.enter_loop();
-        let dropped = self.tasks.drop_all();
-        Some((dropped, self.proactor.begin_end(deadline)?))
+        let left = self.drop_what_is_left();
+        Some((left, self.proactor.begin_end(deadline)?))
+    }
+
+    /// The tasks, and with them most connections: some are over at once, so they are counted first.
+    fn drop_what_is_left(&self) -> Left {
+        let connections = self.proactor.connections();
+        Left { tasks: self.tasks.drop_all(), connections }
     }
 
     /// True: it has ended.

@@ -12,7 +12,7 @@ use crate::io::proactor::{Closed, Park};
 use crate::io::ring::RingReport;
 use crate::runtime::blocking::spawn_here;
 use crate::runtime::builder::{Builder, DROP_DEADLINE, nanoseconds};
-use crate::runtime::core::Core;
+use crate::runtime::core::{Core, Left};
 use crate::runtime::handle::Handle;
 use crate::runtime::join::JoinHandle;
 use crate::runtime::metrics::Metrics;
@@ -274,10 +274,10 @@ impl Runtime {
     pub(crate) fn end(&mut self, deadline: Duration) -> Report {
         let now = self.core.proactor().clock().ending();
         let deadline = now.saturating_add(nanoseconds(deadline));
-        let Some((tasks_dropped, closed)) = self.core.shutdown(deadline) else {
+        let Some((left, closed)) = self.core.shutdown(deadline) else {
             return Report::default();
         };
-        let mut report = Report::new(tasks_dropped, self.core.tasks().leaked(), closed);
+        let mut report = Report::new(left, self.core.tasks().leaked(), closed);
         if let Some(pool) = self.pool.take() {
             report.blocking_jobs_running = pool.shutdown(deadline);
         }
@@ -317,7 +317,7 @@ pub struct Report {
     /// Tasks that destructors of tasks had started, and whose own would have gone on so: they were
     /// never polled, and are leaked. 64 generations of them are dropped before that.
     pub tasks_leaked: usize,
-    /// Connections that were still open.
+    /// Connections that were still open, those included that dropped tasks had.
     pub connections_closed: usize,
     /// Requests that were cancelled at the deadline, or had nobody left to wait for them.
     pub requests_cancelled: usize,
@@ -328,11 +328,11 @@ pub struct Report {
 }
 
 impl Report {
-    pub(crate) fn new(tasks_dropped: usize, tasks_leaked: usize, closed: Closed) -> Self {
+    pub(crate) fn new(left: Left, tasks_leaked: usize, closed: Closed) -> Self {
         Self {
-            tasks_dropped,
+            tasks_dropped: left.tasks,
             tasks_leaked,
-            connections_closed: closed.connections,
+            connections_closed: left.connections,
             requests_cancelled: closed.cancelled,
             requests_leaked: closed.leaked,
             blocking_jobs_running: 0,

@@ -176,8 +176,8 @@ impl Foreign {
         for interest in BOTH {
             let side = self.side(interest);
             if side.state == State::Armed {
-                side.state = State::Cancelling;
-                services.cancel(kind_of(interest), key);
+                let at_once = services.end_poll(kind_of(interest), key);
+                side.state = if at_once { State::Unknown } else { State::Cancelling };
             }
         }
     }

@@ -12,7 +12,6 @@ use super::handle::{Bound, ListenerHandle, Place, StreamHandle, gone};
 use super::stream::{Commit, SendNow};
 use super::tcp_stream::TcpStream;
 use crate::io::buffer::{BufError, IoBuf, Lease};
-use crate::io::descriptor::Descriptor;
 use crate::io::mailbox::{Wait, current_core};
 use crate::io::operation::{self, Pending, outcome_to_result};
 use crate::io::payload::AnyPayload;
@@ -49,17 +48,12 @@ impl Future for Accept<'_> {
                 let entry = tables.listeners.get_mut(key)?;
                 Some(entry.poll_accept(key, waiter, caller, &mut tables.services))
             }))?;
-        set_no_delay(&connection);
+        // A peer that has reset meanwhile leaves no address behind, and the connection is handed on
+        // all the same: its first read tells.
         let peer = call::peer_address(connection.number())
             .or_else(|_| call::local_address(listener.number()).map(unspecified))?;
         Poll::Ready(Ok((TcpStream::from_descriptor(connection), peer)))
     }
-}
-
-/// Best effort: a peer that has reset meanwhile leaves neither option nor address behind, and the
-/// connection is handed on all the same: its first read tells.
-pub(super) fn set_no_delay(connection: &Descriptor) {
-    let _ = call::set_option(connection.number(), libc::IPPROTO_TCP, libc::TCP_NODELAY, 1);
 }
 
 fn unspecified(of: SocketAddr) -> SocketAddr {

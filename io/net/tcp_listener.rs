@@ -210,14 +210,16 @@ impl TcpListener {
         options::set_ttl(self.handle.number(), hops)
     }
 
-    /// Takes over a listener of the standard library, or one that was inherited, and switches it to
-    /// non-blocking.
+    /// Takes over a listener of the standard library, or one that was inherited, switches it to
+    /// non-blocking, and sets `TCP_NODELAY` on it, which its connections inherit.
     ///
     /// # Errors
     ///
     /// As fcntl(2).
     pub fn from_std(listener: std::net::TcpListener) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
+        // What is no TCP socket has no such delay.
+        let _ = options::set_nodelay(listener.as_raw_fd(), true);
         Ok(Self::from_descriptor(OwnedFd::from(listener).into()))
     }
 }

@@ -148,7 +148,7 @@ impl TcpSocket {
         options::nodelay(self.number())
     }
 
-    /// Sets `TCP_NODELAY`; on unless changed.
+    /// Sets `TCP_NODELAY`; on unless changed. What is accepted inherits it.
     ///
     /// # Errors
     ///

@@ -137,6 +137,18 @@ impl Ring {
         }
     }
 
+    /// Ends a poll at once, where nothing but this ring has it. True: nothing more comes of it, no
+    /// terminal completion either. False: it is as it was, and to be cancelled.
+    ///
+    /// Not while completions wait to be told: one of them may be of this poll.
+    pub(crate) fn withdraw(&mut self, token: Token) -> bool {
+        match self {
+            // What the kernel has, it has to give back.
+            Self::Uring(_) | Self::Simulated(_) => false,
+            Self::Readiness(ring) => ring.withdraw(token),
+        }
+    }
+
     /// Tries a read at once, without submitting it.
     ///
     /// # Safety

@@ -23,6 +23,7 @@ use crate::io::ring::Prepared;
 use crate::io::ring::simulated::Chance;
 use crate::io::ring::simulated::world::World;
 use crate::runtime::builder::{Builder, DROP_DEADLINE, nanoseconds};
+use crate::runtime::core::Left;
 use crate::runtime::cores::CoreHandle;
 use crate::runtime::one::Report;
 use crate::runtime::{Handle, Metrics, Runtime};
@@ -42,7 +43,7 @@ pub(crate) type Program<'a> = Box<dyn FnMut(CoreHandle) -> Main<'a> + 'a>;
 
 enum Phase<'a> {
     Running(Main<'a>),
-    Ending { ending: Ending, tasks: usize },
+    Ending { ending: Ending, left: Left },
     Ended(Report),
 }
 
@@ -140,10 +141,10 @@ impl<'a> Core<'a> {
                     outcome = Some(ready);
                 }
             }
-            Phase::Ending { ending, tasks } => {
+            Phase::Ending { ending, left } => {
                 if core.end_turn(ending) {
                     self.phase =
-                        Phase::Ended(Report::new(*tasks, core.tasks().leaked(), ending.closed));
+                        Phase::Ended(Report::new(*left, core.tasks().leaked(), ending.closed));
                 }
             }
             Phase::Ended(_) => {}
@@ -164,8 +165,8 @@ impl<'a> Core<'a> {
         // As in `block_on`, the program goes first.
         let before = std::mem::replace(&mut self.phase, Phase::Ended(Report::default()));
         core.drop_here(before);
-        let (tasks, ending) = core.begin_end(deadline).expect("it has not ended before");
-        self.phase = Phase::Ending { ending, tasks };
+        let (left, ending) = core.begin_end(deadline).expect("it has not ended before");
+        self.phase = Phase::Ending { ending, left };
         self.due = world.with(|state| state.now());
     }
 

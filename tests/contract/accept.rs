@@ -8,12 +8,43 @@ use std::time::{Duration, Instant};
 
 use quoit::__private::{books_here, is_simulated};
 use quoit::Runtime;
-use quoit::net::TcpStream;
+use quoit::net::{TcpListener, TcpSocket, TcpStream};
 use quoit::task;
 
 use crate::common::*;
 
 const SEEDS: u64 = 12;
+
+/// As the kernel has it: what is set on a listener holds for its connections.
+#[quoit::test(seeds = 4)]
+async fn connections_inherit_the_delay_of_their_listener() {
+    for on in [true, false] {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_nodelay(on).unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = socket.listen(8).unwrap();
+        let address = listener.local_addr().unwrap();
+        let peer = connect_many(address, 1).await;
+        let (stream, _) = within("accept", listener.accept()).await.unwrap();
+        assert_eq!(stream.nodelay().unwrap(), on);
+        drop(peer);
+    }
+}
+
+#[test]
+fn connections_of_a_foreign_listener_are_without_delay() {
+    on_each_runtime(
+        |builder| builder,
+        async |_| {
+            let foreign = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let listener = TcpListener::from_std(foreign).unwrap();
+            let peer = connect_many(listener.local_addr().unwrap(), 1).await;
+            let (stream, _) = within("accept", listener.accept()).await.unwrap();
+            assert!(stream.nodelay().unwrap());
+            drop(peer);
+        },
+    );
+}
 
 /// Connects `count` times, aside; each connection says its number and wants it back.
 fn clients(address: SocketAddr, count: u32) -> Aside<()> {
@@ -128,7 +159,7 @@ fn a_listener_takes_no_more_than_its_limit_ahead_of_accept() {
         SEEDS,
         |builder| builder.accept_ahead(LIMIT),
         async |runtime| {
-            let socket = quoit::net::TcpSocket::new_v4().unwrap();
+            let socket = TcpSocket::new_v4().unwrap();
             socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
             let listener = socket.listen(QUEUE as u32).unwrap();
             let address = listener.local_addr().unwrap();

@@ -1,7 +1,7 @@
 //! Close: what is committed goes out, then FIN, and the peer never sees a reset that nobody asked
 //! for, nor an orderly end that is none.
 
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read};
 use std::net::Shutdown;
 use std::time::Duration;
 
@@ -35,6 +35,42 @@ fn a_dropped_stream_sends_what_is_committed_then_fin() {
             assert!(error.is_none(), "{error:?}");
             assert_eq!(bytes.len(), LONG);
             check_bytes(1, 0, &bytes);
+        },
+    );
+}
+
+/// The last answer to a send closes the stream, and one to its watch may have come with it.
+#[test]
+fn a_stream_that_ends_with_its_last_send_knows_of_its_watch() {
+    on_each_runtime(
+        |builder| builder,
+        async |runtime| {
+            let submitted = || runtime.metrics().ring.submissions;
+            for parts in 1..30 {
+                let (stream, peer) = narrow_pair().await;
+                let mut peer = peer.into_std();
+                assert!(dropped_at(Moment::Waiting, stream.read(&mut [0])).await.is_none());
+                let sent = dropped_at(Moment::Waiting, stream.send(bytes_of(1, 0, LONG))).await;
+                assert!(sent.is_none());
+                drop(stream);
+                peer.set_nonblocking(true).unwrap();
+                let (mut bytes, mut before, mut left) = (Vec::new(), submitted(), parts);
+                while let Err(error) = peer.read_to_end(&mut bytes) {
+                    assert_eq!(error.kind(), ErrorKind::WouldBlock);
+                    // A part went out, and the next one is tried in the next turn, together with
+                    // what comes of this.
+                    if before != submitted() {
+                        (before, left) = (submitted(), left - 1);
+                        if left == 0 {
+                            peer.shutdown(Shutdown::Write).unwrap();
+                        }
+                    }
+                    task::yield_now().await;
+                }
+                assert_eq!(bytes.len(), LONG);
+                closed(runtime).await;
+                assert_eq!(runtime.metrics().resources.unknown_completions, 0, "{parts}");
+            }
         },
     );
 }

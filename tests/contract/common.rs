@@ -147,6 +147,11 @@ pub(crate) fn fewer(count: usize, by: usize) -> usize {
     if is_simulated() { count / by } else { count }
 }
 
+/// Whether this core has watched something by epoll: it takes a watch back without a turn.
+pub(crate) fn is_on_epoll() -> bool {
+    books_here().ring.registrations > 0
+}
+
 /// A listener, and its address.
 pub(crate) async fn listen() -> (TcpListener, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");

@@ -52,11 +52,12 @@ fn a_read_dropped_elsewhere_while_its_stream_leaves_gives_its_bytes_back() {
             let read = half_way(&stream, &mut peer, &wakes).await;
             {
                 let mut detach = pin!(stream.detach());
-                assert!(wakes.poll(detach.as_mut()).is_pending(), "its watch is being cancelled");
+                let is_away = wakes.poll(detach.as_mut()).is_ready();
+                assert_eq!(is_away, is_on_epoll(), "else its watch is being cancelled");
                 some_turns().await;
                 // The core hears of the drop only in its next turn, and the detach ends before.
                 outside(|| drop(read));
-                assert!(wakes.poll(detach.as_mut()).is_ready());
+                assert!(is_away || wakes.poll(detach.as_mut()).is_ready());
             }
             peer.write_all(b"678").await.unwrap();
             core.elsewhere(|| async move {

@@ -73,6 +73,14 @@ impl Peer {
         Ok(Self(Socket::Simulated(peer)))
     }
 
+    /// The socket itself, which only a real one has.
+    pub(crate) fn into_std(self) -> std::net::TcpStream {
+        match self.0 {
+            Socket::Blocking(peer) => peer,
+            Socket::Simulated(peer) => panic!("{peer:?} is simulated"),
+        }
+    }
+
     /// Reads what there is, or waits for some; nothing is the end.
     pub(crate) async fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         match &mut self.0 {

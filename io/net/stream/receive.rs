@@ -306,9 +306,13 @@ impl Receiving {
             State::Starved => self.state = State::Idle,
             State::Idle | State::Cancelling => {}
         }
+        self.unwatch(key, services);
+    }
+
+    fn unwatch(&mut self, key: Key, services: &mut Services) {
         if self.watch == Watch::Armed {
-            self.watch = Watch::Cancelling;
-            services.cancel(Kind::WatchReadable, key);
+            let at_once = services.end_poll(Kind::WatchReadable, key);
+            self.watch = if at_once { Watch::Idle } else { Watch::Cancelling };
         }
     }
 
@@ -335,10 +339,7 @@ impl Receiving {
             return;
         }
         self.state = State::Armed { fed: false };
-        if self.watch == Watch::Armed {
-            self.watch = Watch::Cancelling;
-            services.cancel(Kind::WatchReadable, key);
-        }
+        self.unwatch(key, services);
         let request = Request::ReceiveMany(ReceiveMany { descriptor: number });
         // SAFETY: the stream stays on the table, with its descriptor, until this request is
         // terminal; the buffers are the pool's, which outlives the ring.

@@ -450,8 +450,8 @@ impl Sending {
 
     fn unwatch(&mut self, key: Key, services: &mut Services) {
         if self.watch == Watch::Armed {
-            self.watch = Watch::Cancelling;
-            services.cancel(Kind::WatchWritable, key);
+            let at_once = services.end_poll(Kind::WatchWritable, key);
+            self.watch = if at_once { Watch::Idle } else { Watch::Cancelling };
         }
     }
 

@@ -16,7 +16,6 @@ use futures_core::Stream;
 use futures_core::stream::FusedStream;
 
 use super::super::TcpListener;
-use super::super::futures::set_no_delay;
 use super::super::handle::{Bound, ListenerHandle, Place, StreamHandle};
 use super::{Handle, OwnedReadHalf, TcpStream};
 use crate::io::buffer::Lease;
@@ -52,10 +51,7 @@ impl Flow {
             next.result
         });
         Poll::Ready(Some(match result {
-            Ok(connection) => {
-                set_no_delay(&connection);
-                Ok(TcpStream::from_descriptor(connection))
-            }
+            Ok(connection) => Ok(TcpStream::from_descriptor(connection)),
             Err(error) => {
                 self.has_ended |= !listener.is_served_here();
                 Err(error)

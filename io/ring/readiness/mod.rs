@@ -164,6 +164,14 @@ impl Readiness {
         self.cancelled.push(token);
     }
 
+    /// See `Ring::withdraw`. Nothing is lent with a poll, so nothing has to come back of it.
+    pub(crate) fn withdraw(&mut self, token: Token) -> bool {
+        let Some(index) = self.requests.find(token) else { return false };
+        self.retire(index);
+        self.in_flight -= 1;
+        true
+    }
+
     /// # Panics
     ///
     /// Panics when requests wait for the descriptor: they end first.

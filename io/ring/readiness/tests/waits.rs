@@ -254,3 +254,18 @@ fn a_foreign_core_may_be_rung_through_as_fd() {
     assert_eq!(bench.turn(), [(1, 1, MORE)]);
     assert!(!readable(&bench.ring));
 }
+
+#[test]
+fn a_poll_that_is_withdrawn_is_over_at_once() {
+    let mut bench = Bench::new(0);
+    let (reader, mut writer) = UnixStream::pair().unwrap();
+    for multishot in [true, false] {
+        bench.poll(1, &reader, Interest::Readable, multishot);
+        assert_eq!(bench.turn(), []);
+        assert!(bench.ring.withdraw(Token(1)));
+        assert_eq!(bench.ring.in_flight(), 0);
+        assert!(!bench.ring.withdraw(Token(1)), "it is over");
+    }
+    writer.write_all(b"x").unwrap();
+    assert_eq!(bench.turn(), [], "nobody asks");
+}
