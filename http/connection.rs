@@ -1,12 +1,12 @@
 //! The task of one connection: the protocol and the watch over it, polled in turns.
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use hyper::rt::{Read, Write};
 use pin_project_lite::pin_project;
-use quoit::task::{self, TaskId};
 
 use crate::protocol::{Fault, Protocol};
 use crate::report::BoxError;
@@ -77,12 +77,14 @@ where
     T: Read + Write + Unpin + Send + 'static,
     S: Application,
 {
-    type Output = (TaskId, End);
+    /// Whose it was, and how it has ended.
+    type Output = (SocketAddr, End);
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<(TaskId, End)> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<(SocketAddr, End)> {
         let end = ready!(self.as_mut().poll_end(cx));
         // What is left of it goes now, so that a panic of that is one of this task.
-        self.project().protocol.set(Protocol::Over);
-        Poll::Ready((task::id(), end))
+        let mut this = self.project();
+        this.protocol.set(Protocol::Over);
+        Poll::Ready((this.watch.end(), end))
     }
 }

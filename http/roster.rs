@@ -1,30 +1,61 @@
-//! The connections whose tasks run, and how to tell them that the end has come.
+//! The connections whose tasks run: whose they are, and how to tell them that the end has come.
+//!
+//! ```text
+//!   join ──► a seat ── meet: the waker of its task ── leave: the peer, for the report
+//!                └──── dropped instead, by a panic ──► lost, until the server hears of that
+//! ```
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
-use std::mem;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Waker};
+
+use quoit::task::{self, TaskId};
 
 use crate::activity::Activity;
 
 #[derive(Debug, Default)]
 pub(crate) struct Roster {
-    /// In the order in which they came, so that a simulation has one, too.
-    members: RefCell<BTreeMap<u64, Option<Waker>>>,
+    seats: RefCell<Seats>,
     joined: Cell<u64>,
     /// Requests of the members that have left.
     requests: Cell<u64>,
     draining: Cell<bool>,
 }
 
+/// As many as there ever were members at once.
+#[derive(Debug, Default)]
+struct Seats {
+    taken: Vec<Option<Entry>>,
+    free: Vec<usize>,
+    /// Who went without a word; few, and soon asked for.
+    lost: Vec<(TaskId, SocketAddr)>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    peer: SocketAddr,
+    waker: Option<Waker>,
+}
+
 impl Roster {
-    pub(crate) fn join(self: &Rc<Self>, activity: Arc<Activity>) -> Member {
-        let id = self.joined.get();
-        self.joined.set(id + 1);
-        self.members.borrow_mut().insert(id, None);
-        Member { roster: self.clone(), id, activity, waker: None }
+    pub(crate) fn join(self: &Rc<Self>, peer: SocketAddr, activity: Arc<Activity>) -> Member {
+        self.joined.set(self.joined.get() + 1);
+        let mut seats = self.seats.borrow_mut();
+        let entry = Some(Entry { peer, waker: None });
+        let seat = match seats.free.pop() {
+            Some(seat) => {
+                seats.taken[seat] = entry;
+                seat
+            }
+            None => {
+                seats.taken.push(entry);
+                seats.taken.len() - 1
+            }
+        };
+        drop(seats);
+        Member { roster: self.clone(), seat: Some(seat), activity, task: None, met: None }
     }
 
     /// How many ever joined.
@@ -37,13 +68,35 @@ impl Roster {
         self.requests.get()
     }
 
+    /// Who is still there.
+    pub(crate) fn peers(&self) -> Vec<SocketAddr> {
+        self.seats.borrow().taken.iter().flatten().map(|entry| entry.peer).collect()
+    }
+
+    /// The other end of a member that was dropped. Once.
+    pub(crate) fn find_lost(&self, task: TaskId) -> Option<SocketAddr> {
+        let mut seats = self.seats.borrow_mut();
+        let place = seats.lost.iter().position(|(lost, _)| *lost == task)?;
+        Some(seats.lost.swap_remove(place).1)
+    }
+
     /// Tells every member, and those that join later, to come to an end.
     pub(crate) fn drain(&self) {
         self.draining.set(true);
-        let mut members = self.members.borrow_mut();
-        let wakers: Vec<Waker> = members.values_mut().filter_map(Option::take).collect();
-        drop(members); // a waker may run anything
+        let mut seats = self.seats.borrow_mut();
+        let members = seats.taken.iter_mut().flatten();
+        let wakers: Vec<Waker> = members.filter_map(|entry| entry.waker.take()).collect();
+        drop(seats); // a waker may run anything
         wakers.into_iter().for_each(Waker::wake);
+    }
+
+    fn give_up(&self, seat: usize) -> SocketAddr {
+        let mut seats = self.seats.borrow_mut();
+        let Entry { peer, waker } = seats.taken[seat].take().expect("a seat has one member");
+        seats.free.push(seat);
+        drop(seats);
+        drop(waker);
+        peer
     }
 }
 
@@ -51,9 +104,13 @@ impl Roster {
 #[derive(Debug)]
 pub(crate) struct Member {
     roster: Rc<Roster>,
-    id: u64,
+    /// `None`: it has left.
+    seat: Option<usize>,
     activity: Arc<Activity>,
-    waker: Option<Waker>,
+    /// Who is asked for if this is dropped before it has left.
+    task: Option<TaskId>,
+    /// The task's waker, as far as it was handed in: compared, and never followed.
+    met: Option<*const ()>,
 }
 
 impl Member {
@@ -64,12 +121,17 @@ impl Member {
     /// Has this task woken when it is time to come to an end. Whether it was another one's turn
     /// before.
     pub(crate) fn meet(&mut self, cx: &Context<'_>) -> bool {
-        if self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+        let waker = cx.waker();
+        if self.met == Some(waker.data()) {
             return false;
         }
-        self.waker = Some(cx.waker().clone());
-        if let Some(entry) = self.roster.members.borrow_mut().get_mut(&self.id) {
-            let old = mem::replace(entry, self.waker.clone());
+        self.met = Some(waker.data());
+        self.task = task::try_id();
+        if let Some(seat) = self.seat {
+            let waker = waker.clone();
+            let mut seats = self.roster.seats.borrow_mut();
+            let old = seats.taken[seat].as_mut().and_then(|entry| entry.waker.replace(waker));
+            drop(seats);
             drop(old);
         }
         true
@@ -79,12 +141,20 @@ impl Member {
     pub(crate) fn is_draining(&self) -> bool {
         self.roster.draining.get()
     }
+
+    /// The task is over, and says itself how. Answers whose it was.
+    pub(crate) fn leave(&mut self) -> SocketAddr {
+        self.roster.give_up(self.seat.take().expect("a member leaves once"))
+    }
 }
 
 impl Drop for Member {
     fn drop(&mut self) {
         self.roster.requests.set(self.roster.requests.get() + self.activity.requests());
-        let entry = self.roster.members.borrow_mut().remove(&self.id);
-        drop(entry);
+        let Some(seat) = self.seat else { return };
+        let peer = self.roster.give_up(seat);
+        if let Some(task) = self.task {
+            self.roster.seats.borrow_mut().lost.push((task, peer));
+        }
     }
 }

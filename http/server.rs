@@ -5,10 +5,9 @@
 //!   stop ──► listener closed ──► everybody told ──► all ended, or time is over ──► Report
 //! ```
 
-use std::collections::BTreeMap;
 use std::future::{pending, poll_fn};
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -16,7 +15,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use quoit::net::{Accept, TcpListener, TcpStream};
-use quoit::task::{JoinError, JoinSet, TaskId};
+use quoit::task::{JoinError, JoinSet};
 use quoit::time::{Sleep, sleep};
 
 use crate::activity::Activity;
@@ -35,7 +34,10 @@ use crate::watch::Watch;
 /// there is a shortage; this is for errors that nobody thought of.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(10);
 
-type Ended = Result<(TaskId, End), JoinError>;
+/// A peer that nobody can name any more.
+const UNKNOWN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+
+type Ended = Result<(SocketAddr, End), JoinError>;
 
 /// What the loop has to see to.
 enum Event {
@@ -52,9 +54,7 @@ pub(crate) struct Server<M, H> {
     stop: Pin<Box<dyn Future<Output = ()>>>,
     drain_timeout: Option<Duration>,
     on_error: Box<dyn FnMut(Trouble)>,
-    tasks: JoinSet<(TaskId, End)>,
-    /// The other end of each of them: one that panicked does not say.
-    peers: BTreeMap<TaskId, SocketAddr>,
+    tasks: JoinSet<(SocketAddr, End)>,
     roster: Rc<Roster>,
     slots: Arc<Slots>,
     /// Until then nothing is accepted, after an error.
@@ -78,7 +78,6 @@ where
             drain_timeout: serve.drain_timeout,
             on_error: serve.on_error,
             tasks: JoinSet::new(),
-            peers: BTreeMap::new(),
             roster: Rc::new(Roster::default()),
             slots: Slots::new(serve.max_connections),
             pause: None,
@@ -148,36 +147,34 @@ where
         let service = Counted::new((self.make)(peer), activity.clone());
         let started = self.start.start(stream, &activity);
         let place = (activity.clone(), self.slots.take());
-        let watch = Watch::new(self.roster.join(activity), self.options.limits);
+        let watch = Watch::new(self.roster.join(peer, activity), self.options.limits);
         let protocol = Protocol::new(started, place, service, self.options.clone());
-        let task = self.tasks.spawn(Connection::new(protocol, watch));
-        self.peers.insert(task.id(), peer);
+        self.tasks.spawn(Connection::new(protocol, watch));
     }
 
     fn count(&mut self, ended: Ended) {
         let report = &mut self.report;
-        let task = ended.as_ref().map_or_else(JoinError::id, |(task, _)| *task);
-        let peer = self.peers.remove(&task).expect("each has been admitted");
-        let trouble = match ended.map(|(_, end)| end) {
-            Ok(End::Done) => return,
-            Ok(End::Idle) => {
+        let trouble = match ended {
+            Ok((_, End::Done)) => return,
+            Ok((_, End::Idle)) => {
                 report.idle_timeouts += 1;
                 return;
             }
-            Ok(End::Unshaken(error)) => {
+            Ok((peer, End::Unshaken(error))) => {
                 report.handshake_errors += 1;
                 Trouble::Handshake { peer, error }
             }
-            Ok(End::Failed(error)) => {
+            Ok((peer, End::Failed(error))) => {
                 report.errors += 1;
                 Trouble::Connection { peer, error }
             }
-            Ok(End::Silent) => {
+            Ok((peer, End::Silent)) => {
                 report.header_timeouts += 1;
                 Trouble::HeaderTimeout { peer }
             }
             Err(error) => {
                 report.panics += 1;
+                let peer = self.roster.find_lost(error.id()).expect("nobody goes unnoticed");
                 Trouble::Panic { peer, error }
             }
         };
@@ -189,8 +186,7 @@ where
         self.roster.drain();
         // A listener of another core has nothing for us.
         for stream in listener.close().await.unwrap_or_default() {
-            let unknown = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
-            let peer = stream.peer_addr().unwrap_or(unknown);
+            let peer = stream.peer_addr().unwrap_or(UNKNOWN);
             self.admit(stream, peer);
         }
         let mut time = pin!(wait(self.drain_timeout));
@@ -204,7 +200,7 @@ where
             time.as_mut().poll(cx)
         });
         over.await;
-        self.report.cut = self.peers.values().copied().collect();
+        self.report.cut = self.roster.peers();
         self.tasks.shutdown().await;
         self.report.upgraded = self.slots.open();
     }

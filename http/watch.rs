@@ -16,6 +16,7 @@
 //! set anew for each request: a timer that fires looks at how things stand, and is set to the time
 //! that follows from that.
 
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -93,6 +94,11 @@ impl Watch {
             first_until: None,
             closing: None,
         }
+    }
+
+    /// The connection is over. Answers whose it was.
+    pub(crate) fn end(&mut self) -> SocketAddr {
+        self.member.leave()
     }
 
     /// Whether it was closed because it was idle.
@@ -250,7 +256,8 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn watch(activity: &Arc<Activity>, header: Duration, idle: Duration) -> Watch {
-        let member = Rc::new(Roster::default()).join(activity.clone());
+        let peer = SocketAddr::from(([127, 0, 0, 1], 1));
+        let member = Rc::new(Roster::default()).join(peer, activity.clone());
         Watch::new(member, Limits { header: Some(header), idle: Some(idle) })
     }
 

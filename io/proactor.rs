@@ -284,13 +284,16 @@ impl Proactor {
     fn run_effects(&self, mut tables: std::cell::RefMut<'_, ManuallyDrop<Tables>>) {
         let effects = &mut tables.services.effects;
         let mut wakers = std::mem::replace(&mut effects.wakers, self.wakers.take());
-        let discarded = std::mem::take(&mut effects.dropped_wakers);
-        let abandoned = std::mem::take(&mut effects.abandoned);
+        let rest = (!effects.is_empty()).then(|| {
+            (std::mem::take(&mut effects.dropped_wakers), std::mem::take(&mut effects.abandoned))
+        });
         drop(tables);
         each(wakers.drain(..), Waker::wake);
         self.wakers.set(wakers);
-        each(discarded.into_iter(), drop);
-        each(abandoned.into_iter(), |(payload, outcome)| payload.abandon(outcome));
+        if let Some((discarded, abandoned)) = rest {
+            each(discarded.into_iter(), drop);
+            each(abandoned.into_iter(), |(payload, outcome)| payload.abandon(outcome));
+        }
     }
 
     /// Whether a turn would have work, without a system call.
@@ -377,10 +380,16 @@ impl Proactor {
         self.mailbox.is_empty() && !self.tables.borrow().can_feed()
     }
 
+    #[inline]
     fn fire_timers(&self) {
-        if self.tables.borrow().services.timers.len() == 0 {
-            return;
+        let next = self.next_deadline();
+        if next.is_some_and(|next| next <= self.clock.now()) {
+            self.fire_those_due();
         }
+    }
+
+    #[inline(never)]
+    fn fire_those_due(&self) {
         let mut expired = self.expired.take();
         self.with_tables(|tables| {
             let now = tables.services.clock.now();

@@ -208,10 +208,9 @@ impl Readiness {
         completions: &mut Vec<Completion>,
     ) -> io::Result<()> {
         self.budget = BYTES_PER_TURN;
-        self.retry_refused();
-        self.end_cancelled(completions);
-        self.try_loose(completions);
-        self.try_queued(completions);
+        if self.wants_turn() || !self.refused.is_empty() {
+            self.begin_turn(completions);
+        }
 
         // A turn that gave something still asks epoll, without waiting: a core that never idles
         // would otherwise never hear of new readiness.
@@ -227,6 +226,16 @@ impl Readiness {
             self.dispatch(event, completions);
         }
         Ok(())
+    }
+
+    /// What does not need epoll. Apart from the rest: who answers one peer after the other has
+    /// nothing of this, and then the code of it is not fetched, either.
+    #[inline(never)]
+    fn begin_turn(&mut self, completions: &mut Vec<Completion>) {
+        self.retry_refused();
+        self.end_cancelled(completions);
+        self.try_loose(completions);
+        self.try_queued(completions);
     }
 
     #[inline]
