@@ -113,6 +113,11 @@ impl<T> JoinHandle<T> {
         unsafe { Reference::from_raw(self.task) }
     }
 
+    /// Has this waker woken when the task ends. False: it has ended.
+    pub(crate) fn is_awaited_by(&self, waker: &Waker) -> bool {
+        !self.is_finished() && self.register(waker)
+    }
+
     /// Leaves our waker with the task. False: it is complete, and nobody will be woken.
     #[inline]
     fn register(&self, waker: &Waker) -> bool {
@@ -154,7 +159,7 @@ impl<T> Future for JoinHandle<T> {
     type Output = Result<T, JoinError>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        if !self.is_finished() && self.register(context.waker()) {
+        if self.is_awaited_by(context.waker()) {
             return Poll::Pending;
         }
         // SAFETY: complete, and this is the one handle; `take` refuses a second time.

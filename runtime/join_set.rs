@@ -1,13 +1,13 @@
 //! A set of tasks, joined in the order in which they end.
 //!
 //! ```text
-//!   task ends ── the waker of its slot ──► queue of slots to look at ──► wakes join_next
-//!   spawn ───────────────────────────────────────┘   (so that its handle learns the waker)
+//!   spawn ──► its handle learns the waker of its slot
+//!   task ends ── that waker ──► queue of slots to look at ──► wakes join_next
 //! ```
 //!
 //! So `join_next` looks only at handles that have something to say, however many the set holds. The
-//! queue holds at most one entry per task that ended or was spawned and has not been looked at;
-//! slots are used again, and so are their wakers: a set in steady state allocates only its tasks.
+//! queue holds at most one entry per task that ended and has not been looked at; slots are used
+//! again, and so are their wakers: a set in steady state allocates only its tasks.
 
 #[cfg(test)]
 mod tests;
@@ -230,9 +230,11 @@ impl<T> JoinSet<T> {
                 slot
             }
         };
-        // Whoever polled by hand may have left its waker: it has to come and look at the new
-        // handle, which nobody has polled.
-        self.news.tell(index);
+        let Slot { handle, waker } = &self.slots[index];
+        let is_awaited = handle.as_ref().is_some_and(|handle| handle.is_awaited_by(waker));
+        if !is_awaited {
+            self.news.tell(index);
+        }
         abort
     }
 

@@ -126,6 +126,37 @@ async fn both_directions_have_a_waker_of_their_own() {
 }
 
 /// What a write reports is what the kernel has: an error never comes later than that.
+/// A flush has nothing to wait for here, and is no answer to the write.
+#[quoit::test]
+async fn a_write_that_waits_is_woken_though_a_flush_was_answered() {
+    let (mut stream, mut peer) = with_std().await;
+    let chunk = vec![0; 1 << 20];
+    poll_fn(|cx| {
+        while Pin::new(&mut stream).poll_write(cx, &chunk).map(Result::unwrap).is_ready() {}
+        Pin::new(&mut stream).poll_flush(cx)
+    })
+    .await
+    .unwrap();
+    quoit::task::yield_now().await;
+    let mut is_told = false;
+    let write = poll_fn(|cx| {
+        let written = Pin::new(&mut stream).poll_write(cx, &chunk);
+        if !is_told {
+            assert!(written.is_pending());
+            assert!(Pin::new(&mut stream).poll_flush(cx).is_ready());
+            is_told = true;
+        }
+        written
+    });
+    let reader = quoit::task::spawn_blocking(move || {
+        std::thread::sleep(Duration::from_millis(20));
+        peer.read_to_end(&mut Vec::new()).unwrap();
+    });
+    assert!(soon("the write", write).await.unwrap() > 0);
+    drop(stream);
+    reader.await.unwrap();
+}
+
 #[quoit::test]
 async fn a_failed_write_is_told_and_told_again() {
     let (mut stream, peer) = with_std().await;

@@ -138,6 +138,10 @@ async fn wakers_may_call_back_when_they_are_copied_and_dropped() {
     let mut readable = Box::pin(idle.readable());
     waits(readable.as_mut());
     drop(readable);
+    let mut recv = Box::pin(idle.recv());
+    waits(recv.as_mut());
+    // What a receive brings is kept, so on every ring a detach waits for its end.
+    drop(recv);
     let mut detach: Pin<Box<dyn Future<Output = _>>> = Box::pin(idle.detach());
     waits(detach.as_mut());
     is_woken(detach).await.unwrap();

@@ -48,21 +48,33 @@ pub(super) fn write(
 }
 
 /// Waits until the kernel has what native sends have committed; slices never wait.
+///
+/// A write that waits has the same place, and keeps it: this is no answer to it.
 pub(super) fn flush(handle: &StreamHandle, cx: &Context<'_>) -> Poll<io::Result<()>> {
     if !handle.is_bound() {
         return Poll::Ready(Ok(()));
     }
     let sent = handle.with(|tables, key| Some(tables.streams.get_mut(key)?.send.is_flushed()));
-    if matches!(sent, Ok(true)) && allowance::take_flush() {
-        return Poll::Ready(Ok(()));
+    if !matches!(sent, Ok(false)) {
+        return flushed(sent.map(drop), cx);
     }
-    let flushed = handle.poll(cx, |tables, key, caller| {
+    handle.poll(cx, |tables, key, caller| {
         let entry = tables.streams.get_mut(key)?;
-        let services = &mut tables.services;
-        Some(entry.send.poll_flush(&mut Some(POLLER), caller, services))
-    });
-    allowance::take_flush();
-    flushed
+        Some(entry.send.wait(&mut Some(POLLER), caller, &mut tables.services))
+    })
+}
+
+/// There is nothing to wait for.
+fn flushed(result: io::Result<()>, cx: &Context<'_>) -> Poll<io::Result<()>> {
+    if !allowance::take_flush() {
+        if !allowance::is_left() {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        allowance::spend();
+        allowance::take_flush();
+    }
+    Poll::Ready(result)
 }
 
 /// Sends FIN behind all that is committed.
