@@ -29,7 +29,7 @@ pub(crate) struct Roster {
 struct Seats {
     taken: Vec<Option<Entry>>,
     free: Vec<usize>,
-    /// Who went without a word; few, and soon asked for.
+    /// Who went without a word; few, and soon asked for, but at the end.
     lost: Vec<(TaskId, SocketAddr)>,
 }
 
@@ -55,7 +55,7 @@ impl Roster {
             }
         };
         drop(seats);
-        Member { roster: self.clone(), seat: Some(seat), activity, task: None, met: None }
+        Member { roster: self.clone(), seat: Some(seat), activity, met: None }
     }
 
     /// How many ever joined.
@@ -107,8 +107,6 @@ pub(crate) struct Member {
     /// `None`: it has left.
     seat: Option<usize>,
     activity: Arc<Activity>,
-    /// Who is asked for if this is dropped before it has left.
-    task: Option<TaskId>,
     /// The task's waker, as far as it was handed in: compared, and never followed.
     met: Option<*const ()>,
 }
@@ -126,7 +124,6 @@ impl Member {
             return false;
         }
         self.met = Some(waker.data());
-        self.task = task::try_id();
         if let Some(seat) = self.seat {
             let waker = waker.clone();
             let mut seats = self.roster.seats.borrow_mut();
@@ -153,8 +150,52 @@ impl Drop for Member {
         self.roster.requests.set(self.roster.requests.get() + self.activity.requests());
         let Some(seat) = self.seat else { return };
         let peer = self.roster.give_up(seat);
-        if let Some(task) = self.task {
+        // A task's future is dropped under its name, whatever ends it.
+        if let Some(task) = task::try_id() {
             self.roster.seats.borrow_mut().lost.push((task, peer));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use quoit::task::yield_now;
+
+    use super::*;
+
+    fn peer(port: u16) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], port))
+    }
+
+    /// Whether it was ever polled or not.
+    #[quoit::test]
+    async fn who_is_dropped_without_a_word_is_known_by_the_task() {
+        let roster = Rc::new(Roster::default());
+        for is_polled in [true, false] {
+            let member = roster.join(peer(1), Arc::new(Activity::new()));
+            let task = quoit::spawn(async move {
+                std::future::pending::<()>().await;
+                drop(member);
+            });
+            if is_polled {
+                yield_now().await;
+            }
+            assert_eq!(roster.peers(), [peer(1)]);
+            task.abort();
+            let error = task.await.unwrap_err();
+            assert_eq!((roster.find_lost(error.id()), roster.peers()), (Some(peer(1)), vec![]));
+            assert_eq!(roster.find_lost(error.id()), None);
+        }
+    }
+
+    #[quoit::test]
+    async fn a_seat_is_used_again_and_its_last_member_does_not_take_it_along() {
+        let roster = Rc::new(Roster::default());
+        let mut first = roster.join(peer(1), Arc::new(Activity::new()));
+        assert_eq!(first.leave(), peer(1));
+        let second = roster.join(peer(2), Arc::new(Activity::new()));
+        assert_eq!(first.seat.or(second.seat), Some(0));
+        drop(first);
+        assert_eq!(roster.peers(), [peer(2)]);
     }
 }

@@ -174,7 +174,7 @@ where
             }
             Err(error) => {
                 report.panics += 1;
-                let peer = self.roster.find_lost(error.id()).expect("nobody goes unnoticed");
+                let peer = self.roster.find_lost(error.id()).unwrap_or(UNKNOWN);
                 Trouble::Panic { peer, error }
             }
         };

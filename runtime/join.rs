@@ -114,7 +114,7 @@ impl<T> JoinHandle<T> {
     }
 
     /// Has this waker woken when the task ends. False: it has ended.
-    pub(crate) fn is_awaited_by(&self, waker: &Waker) -> bool {
+    pub(crate) fn is_awaited_by(&mut self, waker: &Waker) -> bool {
         !self.is_finished() && self.register(waker)
     }
 
@@ -158,7 +158,7 @@ impl<T> JoinHandle<T> {
 impl<T> Future for JoinHandle<T> {
     type Output = Result<T, JoinError>;
 
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         if self.is_awaited_by(context.waker()) {
             return Poll::Pending;
         }

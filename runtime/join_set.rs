@@ -6,8 +6,9 @@
 //! ```
 //!
 //! So `join_next` looks only at handles that have something to say, however many the set holds. The
-//! queue holds at most one entry per task that ended and has not been looked at; slots are used
-//! again, and so are their wakers: a set in steady state allocates only its tasks.
+//! queue holds an entry per task that ended and has not been looked at, or two if its handle was
+//! awaited on another core. Slots are used again, and so are their wakers: a set in steady state
+//! allocates only its tasks.
 
 #[cfg(test)]
 mod tests;
@@ -230,8 +231,8 @@ impl<T> JoinSet<T> {
                 slot
             }
         };
-        let Slot { handle, waker } = &self.slots[index];
-        let is_awaited = handle.as_ref().is_some_and(|handle| handle.is_awaited_by(waker));
+        let Slot { handle, waker } = &mut self.slots[index];
+        let is_awaited = handle.as_mut().is_some_and(|handle| handle.is_awaited_by(waker));
         if !is_awaited {
             self.news.tell(index);
         }

@@ -125,7 +125,6 @@ async fn both_directions_have_a_waker_of_their_own() {
     drop(reader);
 }
 
-/// What a write reports is what the kernel has: an error never comes later than that.
 /// A flush has nothing to wait for here, and is no answer to the write.
 #[quoit::test]
 async fn a_write_that_waits_is_woken_though_a_flush_was_answered() {
@@ -157,6 +156,7 @@ async fn a_write_that_waits_is_woken_though_a_flush_was_answered() {
     reader.await.unwrap();
 }
 
+/// What a write reports is what the kernel has: an error never comes later than that.
 #[quoit::test]
 async fn a_failed_write_is_told_and_told_again() {
     let (mut stream, peer) = with_std().await;

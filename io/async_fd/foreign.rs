@@ -5,6 +5,7 @@
 //!   Unknown ──────────────► Armed ─────────────────────────────► Ready(events)
 //!    ▲  ▲                     │ detach, release                     │
 //!    │  │                     ▼                                     │
+//!    │  ├───────────────── at once, on readiness                    │
 //!    │  └─────────────── Cancelling                                 │
 //!    └───────────────────────── clear: a call said WouldBlock ──────┘
 //! ```
@@ -15,7 +16,7 @@
 //! answer is there for the next.
 //!
 //! What is polled is a duplicate of the user's descriptor, which nobody else knows. So it can be
-//! closed after the terminal completion, when the ring has forgotten it, whatever the user has done
+//! closed when its poll has ended, and the ring has forgotten it, whatever the user has done
 //! with his own by then. (io_uring resolves the number of a request when it is submitted, which is
 //! in a later turn, and holds the file as long as the request lives.)
 

@@ -93,8 +93,9 @@ impl fmt::Debug for Interest {
 /// again by anybody.
 ///
 /// The *file* behind it is closed with the last of its descriptors. When a wait has been dropped
-/// unanswered, the duplicate goes at its core's next turn: until then a peer sees no end, and an
-/// address is not free to be bound again. After [`detach`](Self::detach) dropping closes at once.
+/// unanswered, the duplicate goes at its core's next turn at the latest: until then a peer sees no
+/// end, and an address is not free to be bound again. After [`detach`](Self::detach) dropping
+/// closes at once.
 ///
 /// # What cannot be waited for
 ///

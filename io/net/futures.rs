@@ -52,7 +52,7 @@ impl Future for Accept<'_> {
         // all the same: its first read tells.
         let peer = call::peer_address(connection.number())
             .or_else(|_| call::local_address(listener.number()).map(unspecified))?;
-        Poll::Ready(Ok((TcpStream::from_descriptor(connection), peer)))
+        Poll::Ready(Ok((listener.hand_out(connection), peer)))
     }
 }
 

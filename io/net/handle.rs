@@ -12,7 +12,9 @@ use std::task::{Context, Poll, Waker};
 
 use super::binding::{Binding, Entry, ListenerEntry, StreamEntry};
 use super::listener::Listener;
+use super::options;
 use super::stream::{Farewell, Remains, Socket, Stream};
+use super::tcp_stream::TcpStream;
 use crate::io::allowance;
 use crate::io::descriptor::Descriptor;
 use crate::io::mailbox::{self, CoreId, Key, Message, Wait, WaiterId};
@@ -422,16 +424,27 @@ impl Drop for StreamHandle {
 #[derive(Debug)]
 pub(crate) struct ListenerHandle {
     descriptor: Arc<Descriptor>,
+    /// Its connections inherit no `TCP_NODELAY`, though they are to have it.
+    sets_no_delay: bool,
     binding: Binding<ListenerEntry>,
 }
 
 impl ListenerHandle {
-    pub(crate) fn new(descriptor: Descriptor) -> Self {
-        Self { descriptor: Arc::new(descriptor), binding: Binding::new() }
+    pub(crate) fn new(descriptor: Descriptor, sets_no_delay: bool) -> Self {
+        Self { descriptor: Arc::new(descriptor), sets_no_delay, binding: Binding::new() }
     }
 
     pub(crate) fn number(&self) -> RawFd {
         self.descriptor.number()
+    }
+
+    /// A connection of this listener, for the user. Best effort: one that its peer has reset takes
+    /// no option any more, and its first read tells.
+    pub(crate) fn hand_out(&self, connection: Descriptor) -> TcpStream {
+        if self.sets_no_delay {
+            let _ = options::set_nodelay(connection.number(), true);
+        }
+        TcpStream::from_descriptor(connection)
     }
 
     pub(crate) fn descriptor(&self) -> &Arc<Descriptor> {

@@ -65,8 +65,9 @@ pub struct TcpListener {
 }
 
 impl TcpListener {
+    /// Of a socket whose options its connections inherit.
     pub(super) fn from_descriptor(descriptor: Descriptor) -> Self {
-        Self { handle: ListenerHandle::new(descriptor) }
+        Self { handle: ListenerHandle::new(descriptor, false) }
     }
 
     #[cfg(feature = "futures-core")]
@@ -180,7 +181,7 @@ impl TcpListener {
         })
         .await?
         .1;
-        Ok(undelivered.into_iter().map(TcpStream::from_descriptor).collect())
+        Ok(undelivered.into_iter().map(|one| self.handle.hand_out(one)).collect())
     }
 
     /// The address that is listened on, with the port that the system chose for port 0.
@@ -210,17 +211,19 @@ impl TcpListener {
         options::set_ttl(self.handle.number(), hops)
     }
 
-    /// Takes over a listener of the standard library, or one that was inherited, switches it to
-    /// non-blocking, and sets `TCP_NODELAY` on it, which its connections inherit.
+    /// Takes over a listener of the standard library, or one that was inherited, and switches it to
+    /// non-blocking. Its connections get `TCP_NODELAY` when they are accepted, which costs a system
+    /// call each, unless the listener has it, and they inherit it.
     ///
     /// # Errors
     ///
     /// As fcntl(2).
     pub fn from_std(listener: std::net::TcpListener) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
-        // What is no TCP socket has no such delay.
-        let _ = options::set_nodelay(listener.as_raw_fd(), true);
-        Ok(Self::from_descriptor(OwnedFd::from(listener).into()))
+        // Not set here: others may have the socket, too, and who is in its backlog has been made.
+        let inherits = options::nodelay(listener.as_raw_fd()).unwrap_or(true);
+        let descriptor = OwnedFd::from(listener).into();
+        Ok(Self { handle: ListenerHandle::new(descriptor, !inherits) })
     }
 }
 

@@ -27,7 +27,7 @@ use crate::io::request::call;
 /// another writes; concurrent reads are served in the order of their first poll, and writes go out
 /// in the order of theirs.
 ///
-/// `TCP_NODELAY` is on from the start.
+/// `TCP_NODELAY` is on from the start, unless it was taken from the listener.
 ///
 /// # Dropping
 ///

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::*;
-use crate::runtime::{Runtime, yield_now};
+use crate::runtime::{Runtime, block_on, spawn, yield_now};
 use crate::time;
 
 #[test]
@@ -180,4 +180,45 @@ fn who_got_its_answer_is_not_woken_for_what_comes_then() {
     }
     assert_eq!(polls.get(), 4, "one poll for the start, and one for each result");
     drop(task);
+}
+
+#[test]
+fn a_task_that_was_awaited_elsewhere_or_has_ended_is_joined_like_any_other() {
+    block_on(async {
+        let mut set = JoinSet::new();
+        let ended = spawn(async { 1 });
+        let mut polled = spawn(async {
+            yield_now().await;
+            yield_now().await;
+            2
+        });
+        assert!(futures::poll!(&mut polled).is_pending());
+        yield_now().await;
+        assert!(ended.is_finished());
+        set.insert(polled);
+        set.insert(ended);
+        assert_eq!(set.join_next().await.unwrap().unwrap(), 1);
+        assert_eq!(set.join_next().await.unwrap().unwrap(), 2);
+        assert!(set.join_next().await.is_none());
+    });
+}
+
+#[test]
+fn tasks_that_ended_before_anybody_asked_come_in_the_order_of_their_ends() {
+    block_on(async {
+        let mut set = JoinSet::new();
+        for rounds in [3, 1, 2] {
+            set.spawn(async move {
+                for _ in 0..rounds {
+                    yield_now().await;
+                }
+                rounds
+            });
+        }
+        for _ in 0..5 {
+            yield_now().await;
+        }
+        let ended: Vec<_> = iter::from_fn(|| set.try_join_next()).map(Result::unwrap).collect();
+        assert_eq!(ended, [1, 2, 3]);
+    });
 }

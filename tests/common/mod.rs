@@ -14,7 +14,7 @@ pub(crate) const SOON: Duration = Duration::from_secs(5);
 
 /// Fails instead of hanging.
 pub(crate) async fn soon<F: Future>(what: &str, future: F) -> F::Output {
-    let start = std::time::Instant::now();
+    let start = quoit::time::Instant::now();
     match timeout(SOON, future).await {
         // A future that was ready and not woken is found out by the timeout's last look at it.
         Ok(output) if start.elapsed() < SOON => output,

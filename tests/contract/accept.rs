@@ -37,11 +37,18 @@ fn connections_of_a_foreign_listener_are_without_delay() {
         |builder| builder,
         async |_| {
             let foreign = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let address = foreign.local_addr().unwrap();
+            // One is made before the listener is ours, as when it is inherited.
+            let mut peers = connect_many(address, 1).await;
             let listener = TcpListener::from_std(foreign).unwrap();
-            let peer = connect_many(listener.local_addr().unwrap(), 1).await;
-            let (stream, _) = within("accept", listener.accept()).await.unwrap();
-            assert!(stream.nodelay().unwrap());
-            drop(peer);
+            peers.extend(connect_many(address, 3).await);
+            for _ in 0..2 {
+                let (stream, _) = within("accept", listener.accept()).await.unwrap();
+                assert!(stream.nodelay().unwrap());
+            }
+            let ahead = listener.close().await.unwrap();
+            assert!(ahead.iter().all(|stream| stream.nodelay().unwrap()));
+            drop(peers);
         },
     );
 }

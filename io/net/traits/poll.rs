@@ -60,7 +60,10 @@ pub(super) fn flush(handle: &StreamHandle, cx: &Context<'_>) -> Poll<io::Result<
     }
     handle.poll(cx, |tables, key, caller| {
         let entry = tables.streams.get_mut(key)?;
-        Some(entry.send.wait(&mut Some(POLLER), caller, &mut tables.services))
+        Some(match entry.send.is_flushed() {
+            Ok(false) => entry.send.wait(&mut Some(POLLER), caller, &mut tables.services),
+            flushed => Poll::Ready(flushed.map(drop)),
+        })
     })
 }
 

@@ -51,7 +51,7 @@ impl Flow {
             next.result
         });
         Poll::Ready(Some(match result {
-            Ok(connection) => Ok(TcpStream::from_descriptor(connection)),
+            Ok(connection) => Ok(listener.hand_out(connection)),
             Err(error) => {
                 self.has_ended |= !listener.is_served_here();
                 Err(error)

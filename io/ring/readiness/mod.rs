@@ -167,6 +167,7 @@ impl Readiness {
     /// See `Ring::withdraw`. Nothing is lent with a poll, so nothing has to come back of it.
     pub(crate) fn withdraw(&mut self, token: Token) -> bool {
         let Some(index) = self.requests.find(token) else { return false };
+        debug_assert!(matches!(self.requests.request(index), Request::Poll(_)), "it lends nothing");
         self.retire(index);
         self.in_flight -= 1;
         true

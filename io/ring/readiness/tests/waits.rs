@@ -1,6 +1,6 @@
 //! Waiting: for readiness itself, for threads, for time.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
 
@@ -198,23 +198,26 @@ fn signals_are_no_readiness() {
     let signal = catch_signal();
     // SAFETY: no arguments.
     let target = unsafe { libc::pthread_self() };
-    let is_over = AtomicBool::new(false);
+    let left = AtomicU32::new(2_000);
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            while !is_over.load(Ordering::Relaxed) {
+            while left.load(Ordering::Relaxed) > 0 {
                 // SAFETY: the target waits for this thread, so it lives.
                 unsafe { libc::pthread_kill(target, signal) };
+                // Without a pause no call would ever come to its end.
+                std::thread::sleep(Duration::from_micros(10));
+                let _ =
+                    left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
             }
         });
-        for _ in 0..50_000 {
+        while left.load(Ordering::Relaxed) > 0 {
             // SAFETY: the socket is open.
             let attempt = unsafe { poll.attempt() };
             if attempt != Attempt::WouldBlock(Interest::Readable) {
-                is_over.store(true, Ordering::Relaxed);
+                left.store(0, Ordering::Relaxed);
                 panic!("{attempt:?}");
             }
         }
-        is_over.store(true, Ordering::Relaxed);
     });
 }
 
