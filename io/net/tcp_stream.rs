@@ -27,7 +27,8 @@ use crate::io::request::call;
 /// another writes; concurrent reads are served in the order of their first poll, and writes go out
 /// in the order of theirs.
 ///
-/// `TCP_NODELAY` is on from the start, unless it was taken from the listener.
+/// `TCP_NODELAY` is on from the start, unless [`TcpSocket::set_nodelay`](super::TcpSocket) has
+/// switched it off before.
 ///
 /// # Dropping
 ///

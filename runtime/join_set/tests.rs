@@ -10,19 +10,25 @@ use super::*;
 use crate::runtime::{Runtime, block_on, spawn, yield_now};
 use crate::time;
 
+/// A set of tasks that end after so many rounds.
+fn of_rounds(rounds: [usize; 3]) -> JoinSet<usize> {
+    let mut set = JoinSet::new();
+    for rounds in rounds {
+        set.spawn(async move {
+            for _ in 0..rounds {
+                yield_now().await;
+            }
+            rounds
+        });
+    }
+    set
+}
+
 #[test]
 fn results_come_in_the_order_of_their_ends() {
     let runtime = Runtime::new().unwrap();
     runtime.block_on(async {
-        let mut set = JoinSet::new();
-        for rounds in [3, 1, 2] {
-            set.spawn(async move {
-                for _ in 0..rounds {
-                    yield_now().await;
-                }
-                rounds
-            });
-        }
+        let mut set = of_rounds([3, 1, 2]);
         let mut order = Vec::new();
         while let Some(rounds) = set.join_next().await {
             order.push(rounds.unwrap());
@@ -206,15 +212,7 @@ fn a_task_that_was_awaited_elsewhere_or_has_ended_is_joined_like_any_other() {
 #[test]
 fn tasks_that_ended_before_anybody_asked_come_in_the_order_of_their_ends() {
     block_on(async {
-        let mut set = JoinSet::new();
-        for rounds in [3, 1, 2] {
-            set.spawn(async move {
-                for _ in 0..rounds {
-                    yield_now().await;
-                }
-                rounds
-            });
-        }
+        let mut set = of_rounds([3, 1, 2]);
         for _ in 0..5 {
             yield_now().await;
         }
