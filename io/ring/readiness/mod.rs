@@ -20,9 +20,9 @@
 //!
 //! **Fairness.** A turn makes one round: each descriptor and direction that may be ready has its
 //! requests tried once, or once more if an event follows on a drained answer (an accept, which
-//! moves no bytes, up to `visit::SMALL_ANSWERS_MAX` times), and who could go on stands in the queue
-//! for the next turn, which then does not sleep. So a busy stream gets one buffer per turn, like
-//! any other.
+//! moves no bytes, up to `visit::SMALL_ANSWERS_MAX` times), and who could go on is tried again in
+//! the next turn, which then does not sleep, behind those who have had nothing. So a busy stream
+//! gets one buffer per turn, like any other, and the last one only if nobody else wants it.
 
 mod buffers;
 pub(super) mod epoll;
@@ -76,6 +76,9 @@ pub(crate) struct Readiness {
     requests: Requests,
     /// Sides to try in the next turn. Bounded by two per descriptor: a side stands here once.
     queue: Vec<(u32, Side)>,
+    /// Sides that had an answer and could go on: they are tried after those in the queue, which
+    /// have had none. Bounded likewise.
+    again: Vec<(u32, Side)>,
     /// The queue of the turn that is going on; empty in between.
     round: Vec<(u32, Side)>,
     /// Requests to try that name no descriptor to wait for.
@@ -113,6 +116,7 @@ impl Readiness {
             sources: Sources::default(),
             requests: Requests::default(),
             queue: Vec::new(),
+            again: Vec::new(),
             round: Vec::new(),
             loose: List::EMPTY,
             refused: VecDeque::new(),
@@ -215,7 +219,7 @@ impl Readiness {
 
         // A turn that gave something still asks epoll, without waiting: a core that never idles
         // would otherwise never hear of new readiness.
-        let idle = completions.is_empty() && self.queue.is_empty();
+        let idle = completions.is_empty() && self.queue.is_empty() && self.again.is_empty();
         let waiting = if idle { self.patience(waiting) } else { Waiting::No };
         self.counters.enters += 1;
         let began = trace::begin();
@@ -242,7 +246,8 @@ impl Readiness {
     #[inline]
     pub(crate) fn wants_turn(&self) -> bool {
         // Not the refused jobs: the pool gets no emptier by asking again at once.
-        !self.queue.is_empty() || !self.loose.is_empty() || !self.cancelled.is_empty()
+        let queued = !self.queue.is_empty() || !self.again.is_empty();
+        queued || !self.loose.is_empty() || !self.cancelled.is_empty()
     }
 
     /// Whether the last wait may have left something.
@@ -289,6 +294,14 @@ impl Readiness {
         }
     }
 
+    fn enqueue_again(&mut self, number: u32, side: Side) {
+        let source = &mut self.sources[number];
+        if !source.is_queued(side) {
+            source.set_queued(side, true);
+            self.again.push((number, side));
+        }
+    }
+
     fn patience(&self, waiting: Waiting) -> Waiting {
         if self.refused.is_empty() {
             return waiting;
@@ -331,6 +344,7 @@ impl Readiness {
 
     fn try_queued(&mut self, completions: &mut Vec<Completion>) {
         let mut round = mem::replace(&mut self.queue, mem::take(&mut self.round));
+        round.append(&mut self.again);
         let mut tried = 0;
         while tried < round.len().min(EVENTS_MAX) && self.budget > 0 {
             let (number, side) = round[tried];

@@ -94,7 +94,7 @@ impl Readiness {
             };
         });
         if goes_on {
-            self.enqueue(number, side);
+            self.enqueue_again(number, side);
         }
     }
 

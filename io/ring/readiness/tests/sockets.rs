@@ -254,6 +254,20 @@ fn few_buffers_are_shared_out() {
 }
 
 #[test]
+fn who_goes_on_leaves_the_last_buffer_to_who_has_had_none() {
+    let mut bench = Bench::new(1);
+    let [mut busy, mut other] = [pair(), pair()];
+    for (_, theirs) in [&mut busy, &mut other] {
+        theirs.write_all(&[1; 4 * LENGTH]).unwrap();
+    }
+    bench.receive(1, &busy.0);
+    assert_eq!(bench.turn(), [(1, LENGTH as i32, MORE)]);
+    bench.bytes();
+    bench.receive(2, &other.0);
+    assert_eq!(bench.turn(), [(2, LENGTH as i32, MORE), (1, -libc::ENOBUFS, LAST)]);
+}
+
+#[test]
 fn a_busy_stream_gets_no_more_than_the_others() {
     let mut bench = Bench::new(256);
     let mut pairs: Vec<_> = (0..4).map(|_| pair()).collect();
