@@ -12,6 +12,7 @@
 
 mod choice;
 mod job;
+mod kernel_timer;
 pub(crate) mod readiness;
 pub(crate) mod simulated;
 pub(crate) mod uring;

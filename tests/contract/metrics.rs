@@ -56,6 +56,28 @@ fn every_completion_of_a_turn_is_in_its_batch() {
     );
 }
 
+/// The kernel's timer stands at the first of them, and is not taken back with it.
+#[test]
+fn a_time_that_was_given_up_costs_a_turn_and_no_more() {
+    on_all_rings(
+        SEEDS,
+        |builder| builder,
+        async |core| {
+            if is_simulated() {
+                return; // It has no kernel.
+            }
+            let ms = Duration::from_millis;
+            let given_up = quoit::spawn(time::sleep(ms(60)));
+            quoit::task::spawn_blocking(move || std::thread::sleep(ms(10))).await.unwrap();
+            given_up.abort();
+            let (before, began) = (core.metrics().turns, time::Instant::now());
+            time::sleep(ms(150)).await;
+            let turns = core.metrics().turns - before;
+            assert!(began.elapsed() >= ms(150) && turns <= 5, "{turns} turns");
+        },
+    );
+}
+
 #[test]
 fn buffers_are_counted_as_they_go_and_come() {
     on_all_rings(

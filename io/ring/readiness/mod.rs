@@ -43,6 +43,7 @@ use self::epoll::{EDGES_OF_DOORBELL, EVENTS_MAX, Epoll};
 use self::pending::{List, Requests, waits_for};
 use self::sources::{Side, Sources};
 use super::job::{Job, NO_THREAD};
+use super::kernel_timer::KernelTimer;
 use super::{Provided, RingCounters, Waiting};
 use crate::io::mailbox::Mailbox;
 use crate::io::pool::Pool;
@@ -50,8 +51,9 @@ use crate::io::request::{Attempt, Completion, Flags, Interest, Request, Token};
 use crate::io::system;
 use crate::io::trace::{self, SpanKind};
 
-/// The epoll data of the doorbell. No descriptor has the number that its lower half spells.
+/// The epoll data of the ring's own. No descriptor has the number that the lower half spells.
 const DOORBELL: u64 = u64::MAX;
+const TIMER: u64 = u64::MAX - 1;
 
 /// How long to sleep at most while the pool has no room for our jobs, in nanoseconds. Nothing tells
 /// when it has: the jobs that fill it may be another core's.
@@ -72,6 +74,7 @@ pub(crate) const WAITING_SIZE: usize =
 /// One core's readiness ring.
 pub(crate) struct Readiness {
     epoll: Epoll,
+    kernel_timer: KernelTimer,
     sources: Sources,
     requests: Requests,
     /// Sides to try in the next turn. Bounded by two per descriptor: a side stands here once.
@@ -111,8 +114,15 @@ impl Readiness {
         if result < 0 {
             return Err(io::Error::from_raw_os_error(-result));
         }
+        let mut kernel_timer = KernelTimer::new()?;
+        if let Some(timer) = kernel_timer.number() {
+            if epoll.register(timer, EDGES_OF_DOORBELL, TIMER) < 0 {
+                kernel_timer.give_up();
+            }
+        }
         Ok(Self {
             epoll,
+            kernel_timer,
             sources: Sources::default(),
             requests: Requests::default(),
             queue: Vec::new(),
@@ -221,6 +231,7 @@ impl Readiness {
         // would otherwise never hear of new readiness.
         let idle = completions.is_empty() && self.queue.is_empty() && self.again.is_empty();
         let waiting = if idle { self.patience(waiting) } else { Waiting::No };
+        let waiting = self.kernel_timer.take_over(waiting);
         self.counters.enters += 1;
         let began = trace::begin();
         let ready = self.epoll.wait(waiting)?;

@@ -2,7 +2,7 @@
 
 use super::epoll::{EDGES, Event};
 use super::sources::Side;
-use super::{DOORBELL, Readiness};
+use super::{Readiness, TIMER};
 use crate::io::request::{Attempt, Completion, Poll, Request};
 
 /// How many answers without a buffer one request gives in one turn. It bounds by how much a
@@ -28,7 +28,11 @@ enum Visit {
 impl Readiness {
     /// Acts on one event.
     pub(super) fn dispatch(&mut self, event: Event, completions: &mut Vec<Completion>) {
-        if event.data == DOORBELL {
+        // The ring's own.
+        if event.data >= TIMER {
+            if event.data == TIMER {
+                self.kernel_timer.fired();
+            }
             return;
         }
         let (number, generation) = (event.data as u32, (event.data >> 32) as u32);

@@ -29,6 +29,7 @@ use self::enter::{Entrance, WaitArgument};
 use self::notice::Notice;
 use self::setup::Setup;
 use super::job::{Job, NO_THREAD};
+use super::kernel_timer::KernelTimer;
 use super::{Provided, RingCounters, Waiting};
 use crate::io::mailbox::Mailbox;
 use crate::io::pool::Pool;
@@ -38,6 +39,7 @@ use crate::io::trace::{self, SpanKind};
 /// Tokens of the engine's own submissions; the proactor's never have the top bit.
 const DOORBELL: u64 = u64::MAX;
 const CANCEL: u64 = u64::MAX - 1;
+const TIMER: u64 = u64::MAX - 2;
 const INTERNAL: u64 = 1 << 63;
 
 /// How many requests for a device are handed in early, the first time in a turn. While this core
@@ -61,6 +63,8 @@ pub(crate) struct Uring {
     backlog: VecDeque<squeue::Entry>,
     in_flight: usize,
     doorbell_armed: bool,
+    kernel_timer: KernelTimer,
+    timer_armed: bool,
     notice: Option<Notice>,
     /// The kernel has refused a notice.
     unnoticed: bool,
@@ -90,6 +94,8 @@ impl Uring {
             backlog: VecDeque::new(),
             in_flight: 0,
             doorbell_armed: false,
+            kernel_timer: KernelTimer::new()?,
+            timer_armed: false,
             notice: None,
             unnoticed: false,
             for_device: 0,
@@ -171,7 +177,12 @@ impl Uring {
         completions: &mut Vec<Completion>,
     ) -> io::Result<()> {
         if !self.doorbell_armed {
-            self.arm_doorbell();
+            self.doorbell_armed = true;
+            self.watch(self.mailbox.doorbell().as_fd().as_raw_fd(), DOORBELL);
+        }
+        if let (false, Some(timer)) = (self.timer_armed, self.kernel_timer.number()) {
+            self.timer_armed = true;
+            self.watch(timer, TIMER);
         }
         self.flush_backlog();
         // A busy core that looks in has mostly nothing to hand in; where the ring shows its work,
@@ -222,13 +233,11 @@ impl Uring {
         &self.setup.features
     }
 
-    /// One multishot poll for the life of the ring: it answers each write to the doorbell, so the
-    /// counter never needs to be read.
-    fn arm_doorbell(&mut self) {
-        let number = self.mailbox.doorbell().as_fd().as_raw_fd();
+    /// One multishot poll for the life of the ring: it answers each write to the doorbell, and each
+    /// time that the kernel's timer fires, so their counters never need to be read.
+    fn watch(&mut self, number: i32, token: u64) {
         let entry = opcode::PollAdd::new(types::Fd(number), libc::POLLIN as u32).multi(true);
-        self.push(entry.build().user_data(DOORBELL));
-        self.doorbell_armed = true;
+        self.push(entry.build().user_data(token));
     }
 
     #[inline]
@@ -261,6 +270,9 @@ impl Uring {
     fn enter(&mut self, waiting: Waiting) -> io::Result<()> {
         let to_submit = self.ring.submission().len() as u32;
         let wait = waiting != Waiting::No && self.ring.completion().is_empty();
+        // What stands in the backlog, the watch over the timer perhaps, is not with the kernel yet.
+        let may_hand_on = wait && self.backlog.is_empty();
+        let waiting = if may_hand_on { self.kernel_timer.take_over(waiting) } else { waiting };
         let mut flags = EnterFlags::GETEVENTS | EnterFlags::EXT_ARG;
         let mut time = types::Timespec::new();
         let mut argument = WaitArgument::default();
@@ -316,9 +328,17 @@ impl Uring {
         for entry in queue {
             let (token, flags) = (entry.user_data(), Flags(entry.flags()));
             if token & INTERNAL != 0 {
-                // A cancel's own answer says nothing that its target's completion does not say.
-                if token == DOORBELL && !flags.more() {
-                    self.doorbell_armed = false;
+                match token {
+                    DOORBELL => self.doorbell_armed = flags.more(),
+                    TIMER => {
+                        self.timer_armed = flags.more();
+                        self.kernel_timer.fired();
+                        if entry.result() < 0 {
+                            self.kernel_timer.give_up();
+                        }
+                    }
+                    // A cancel's own answer says nothing that its target's does not say.
+                    _ => {}
                 }
                 continue;
             }
