@@ -20,7 +20,7 @@ use super::handle::{Bound, Place, StreamHandle};
 use crate::io::mailbox::{Key, Wait, WaiterId};
 use crate::io::net::stream::Stream;
 use crate::io::services::Services;
-use crate::io::waiters::Caller;
+use crate::io::waiters::{Caller, POLLER};
 
 /// One read into a slice.
 pub(super) async fn read(handle: &StreamHandle, into: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
@@ -60,6 +60,22 @@ pub(super) async fn peek(handle: &StreamHandle, into: &mut [u8]) -> io::Result<u
         })
     })
     .await
+}
+
+/// As `peek`, in the place of the poll-based traits.
+pub(super) fn poll_peek(
+    handle: &StreamHandle,
+    into: &mut [u8],
+    cx: &Context<'_>,
+) -> Poll<io::Result<usize>> {
+    if into.is_empty() {
+        return Poll::Ready(Ok(0));
+    }
+    handle.poll(cx, |tables, key, caller| {
+        let (entry, into) = (tables.streams.get_mut(key)?, as_uninit(into));
+        let (number, services) = (entry.number(), &mut tables.services);
+        Some(entry.receive.poll_peek(key, number, &mut Some(POLLER), into, caller, services))
+    })
 }
 
 pub(super) async fn write(handle: &StreamHandle, parts: &[IoSlice<'_>]) -> io::Result<usize> {

@@ -6,6 +6,7 @@ mod options;
 use std::io::{self, IoSlice};
 use std::net::{Shutdown, SocketAddr};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 pub use self::convert::DetachError;
@@ -245,6 +246,34 @@ impl TcpStream {
     /// Dropped, it loses nothing.
     pub async fn peek(&self, into: &mut [u8]) -> io::Result<usize> {
         native::peek(&self.handle, into).await
+    }
+
+    /// [`peek`](Self::peek) for those who write futures by hand. When it is pending, the waker of
+    /// the last call, of this or of a trait's `poll_read`, is woken as soon as there is something
+    /// to see.
+    ///
+    /// # Errors
+    ///
+    /// As [`peek`](Self::peek).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use quoit::net::{TcpListener, TcpStream};
+    ///
+    /// # quoit::block_on(async {
+    /// # let listener = TcpListener::bind("127.0.0.1:0").await?;
+    /// # let client = TcpStream::connect(listener.local_addr()?).await?;
+    /// # let (server, _) = listener.accept().await?;
+    /// client.send_all("hello").await?;
+    /// let mut first = [0];
+    /// std::future::poll_fn(|cx| server.poll_peek(cx, &mut first)).await?;
+    /// assert_eq!((first, &server.recv().await?[..]), (*b"h", &b"hello"[..]));
+    /// # std::io::Result::Ok(())
+    /// # }).unwrap();
+    /// ```
+    pub fn poll_peek(&self, cx: &Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
+        native::poll_peek(&self.handle, into, cx)
     }
 
     /// Writes from a slice: as much as the socket takes at once, at least one byte. What is

@@ -205,9 +205,10 @@ impl Receiving {
             }
             count if count > 0 => {
                 let count = count as usize;
-                // A short answer emptied the socket. Under an armed watch the next bytes will tell
-                // of themselves, so asking again before that is a wasted call.
-                if count < asked && self.watch == Watch::Armed && !self.hung_up {
+                // A short answer emptied the socket, so asking again at once is a wasted call. The
+                // watch tells: of the next bytes if it is armed, and else, when the next read arms
+                // it, of what has come by then.
+                if count < asked && self.watch != Watch::Cancelling && !self.hung_up {
                     self.ready = false;
                 }
                 Ok(count)
