@@ -1,7 +1,6 @@
 //! The task of one connection: the protocol and the watch over it, polled in turns.
 
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -77,14 +76,14 @@ where
     T: Read + Write + Unpin + Send + 'static,
     S: Application,
 {
-    /// Whose it was, and how it has ended.
-    type Output = (SocketAddr, End);
+    type Output = ();
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<(SocketAddr, End)> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let end = ready!(self.as_mut().poll_end(cx));
         // What is left of it goes now, so that a panic of that is one of this task.
         let mut this = self.project();
         this.protocol.set(Protocol::Over);
-        Poll::Ready((this.watch.end(), end))
+        this.watch.end(end);
+        Poll::Ready(())
     }
 }

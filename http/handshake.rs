@@ -11,7 +11,7 @@ use std::fmt;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 use hyper::http::Extensions;
 use hyper::rt::{Read, Write};
@@ -90,19 +90,23 @@ where
     }
 }
 
+/// Puts what a handshake has left among the extensions of a request.
+pub(crate) type Carry = Box<dyn Fn(&mut Extensions) + Send + Sync>;
+
 /// What a [`Handshake`] has come to.
 pub struct Agreed<T> {
     /// In a box: a session of TLS takes more than a kilobyte, and has some way to go from here.
     io: Box<T>,
     pub(crate) protocol: Option<Vec<u8>>,
-    extensions: Extensions,
+    /// As a call: a map of its own would be built only to be copied for each request.
+    carry: Option<Carry>,
 }
 
 impl<T> Agreed<T> {
     /// HTTP is spoken on this. Which one shows from how the client starts.
     #[must_use]
     pub fn new(io: T) -> Self {
-        Self { io: Box::new(io), protocol: None, extensions: Extensions::new() }
+        Self { io: Box::new(io), protocol: None, carry: None }
     }
 
     /// The protocol that was agreed on, by its name in ALPN (RFC 7301): after `h2` it is HTTP/2,
@@ -118,7 +122,13 @@ impl<T> Agreed<T> {
     /// [extensions](hyper::Request::extensions).
     #[must_use]
     pub fn extension<E: Clone + Send + Sync + 'static>(mut self, value: E) -> Self {
-        self.extensions.insert(value);
+        let before = self.carry.take();
+        self.carry = Some(Box::new(move |extensions| {
+            if let Some(before) = &before {
+                before(extensions);
+            }
+            extensions.insert(value.clone());
+        }));
         self
     }
 }
@@ -133,20 +143,31 @@ impl<T: fmt::Debug> fmt::Debug for Agreed<T> {
     }
 }
 
-/// A handshake in progress. `None`: the peer went without having said a word.
-pub(crate) type Shaking<T> = Pin<Box<dyn Future<Output = io::Result<Option<Shaken<T>>>>>>;
-
 /// A handshake that has ended well.
 pub(crate) struct Shaken<T> {
     pub(crate) io: T,
     pub(crate) protocol: Option<Vec<u8>>,
-    pub(crate) extensions: Extensions,
+    pub(crate) carry: Option<Carry>,
 }
 
 impl<T> From<Agreed<T>> for Shaken<Box<T>> {
     fn from(agreed: Agreed<T>) -> Self {
-        let Agreed { io, protocol, extensions } = agreed;
-        Self { io, protocol, extensions }
+        let Agreed { io, protocol, carry } = agreed;
+        Self { io, protocol, carry }
+    }
+}
+
+/// A handshake whose peer has begun it.
+type Begun<T> = Pin<Box<dyn Future<Output = io::Result<Shaken<T>>>>>;
+
+/// A [`Handshake`] of which nobody asks what it is.
+pub(crate) trait Begin<T> {
+    fn begin(self: Rc<Self>, stream: TcpStream) -> Begun<T>;
+}
+
+impl<H: Handshake> Begin<Box<H::Io>> for H {
+    fn begin(self: Rc<Self>, stream: TcpStream) -> Begun<Box<H::Io>> {
+        Box::pin(async move { Handshake::begin(&*self, stream).await.map(Into::into) })
     }
 }
 
@@ -156,11 +177,43 @@ pub(crate) enum Started<T> {
     Shaking(Shaking<T>),
 }
 
+/// A handshake, from the wait for its first byte on.
+///
+/// A peer that says nothing has its socket, and neither a session of TLS nor room for one.
+pub(crate) enum Shaking<T> {
+    Silent(Option<TcpStream>, Rc<dyn Begin<T>>),
+    Begun(Begun<T>),
+}
+
+impl<T> Shaking<T> {
+    /// `None`: the peer went without having said a word.
+    pub(crate) fn poll(
+        &mut self,
+        activity: &Activity,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<Option<Shaken<T>>>> {
+        loop {
+            match self {
+                Self::Silent(slot, handshake) => {
+                    let stream = slot.as_ref().expect("a stream is begun with once");
+                    if ready!(stream.poll_peek(cx, &mut [0]))? == 0 {
+                        return Poll::Ready(Ok(None));
+                    }
+                    activity.has_read();
+                    let stream = slot.take().expect("it was there");
+                    *self = Self::Begun(handshake.clone().begin(stream));
+                }
+                Self::Begun(future) => return future.as_mut().poll(cx).map_ok(Some),
+            }
+        }
+    }
+}
+
 /// How a server starts with a connection: at once ([`Plain`]), or [`After`] a handshake.
 pub(crate) trait Start: 'static {
     type Io: Read + Write + Unpin + Send + 'static;
 
-    fn start(&self, stream: TcpStream, activity: &Arc<Activity>) -> Started<Self::Io>;
+    fn start(&self, stream: TcpStream) -> Started<Self::Io>;
 }
 
 /// HTTP is spoken at once.
@@ -170,7 +223,7 @@ pub struct Plain;
 impl Start for Plain {
     type Io = TcpStream;
 
-    fn start(&self, stream: TcpStream, _: &Arc<Activity>) -> Started<TcpStream> {
+    fn start(&self, stream: TcpStream) -> Started<TcpStream> {
         Started::Ready(stream)
     }
 }
@@ -182,15 +235,7 @@ pub struct After<H>(pub(crate) Rc<H>);
 impl<H: Handshake> Start for After<H> {
     type Io = Box<H::Io>;
 
-    /// A peer that says nothing has its socket, and no session of TLS.
-    fn start(&self, stream: TcpStream, activity: &Arc<Activity>) -> Started<Box<H::Io>> {
-        let (handshake, activity) = (self.0.clone(), activity.clone());
-        Started::Shaking(Box::pin(async move {
-            if stream.peek(&mut [0]).await? == 0 {
-                return Ok(None);
-            }
-            activity.has_read();
-            handshake.begin(stream).await.map(|agreed| Some(agreed.into()))
-        }))
+    fn start(&self, stream: TcpStream) -> Started<Box<H::Io>> {
+        Started::Shaking(Shaking::Silent(Some(stream), self.0.clone()))
     }
 }

@@ -121,8 +121,8 @@ where
     pub(crate) fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
         loop {
             let version = match self.as_mut().project() {
-                Projection::Shaking { shaking, .. } => {
-                    let agreed = ready!(shaking.as_mut().poll(cx)).map_err(Fault::Handshake)?;
+                Projection::Shaking { shaking, activity, .. } => {
+                    let agreed = ready!(shaking.poll(activity, cx)).map_err(Fault::Handshake)?;
                     self.as_mut().agree(agreed).map_err(Fault::Handshake)?;
                     continue;
                 }
@@ -157,7 +157,7 @@ where
         };
         let versions = options.versions.agreed(agreed.protocol.as_deref())?;
         activity.end_handshake();
-        service.carry(agreed.extensions);
+        service.carry(agreed.carry);
         let wire = Wire::new(agreed.io, activity, slot);
         self.set(Self::Unknown { wire, service, options, versions });
         Ok(())

@@ -1,21 +1,20 @@
 //! The loop that accepts, and the end of it.
 //!
 //! ```text
-//!   accept ──► a task per connection ──► its end is counted      (again and again)
+//!   accept ──► a task per connection ──► its end, if that says something, is counted  (for ever)
 //!   stop ──► listener closed ──► everybody told ──► all ended, or time is over ──► Report
 //! ```
 
 use std::future::{pending, poll_fn};
-use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
+use std::{io, mem};
 
 use quoit::net::{Accept, TcpListener, TcpStream};
-use quoit::task::{JoinError, JoinSet};
 use quoit::time::{Sleep, sleep};
 
 use crate::activity::Activity;
@@ -24,7 +23,7 @@ use crate::handshake::Start;
 use crate::options::Options;
 use crate::protocol::Protocol;
 use crate::report::{Report, Trouble};
-use crate::roster::Roster;
+use crate::roster::{News, Roster};
 use crate::serve::Serve;
 use crate::service::{Application, Counted};
 use crate::slots::Slots;
@@ -37,13 +36,11 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(10);
 /// A peer that nobody can name any more.
 const UNKNOWN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
-type Ended = Result<(SocketAddr, End), JoinError>;
-
 /// What the loop has to see to.
 enum Event {
     Accepted(TcpStream, SocketAddr),
     Refused(io::Error),
-    Ended(Ended),
+    News(News),
     Stop,
 }
 
@@ -54,7 +51,6 @@ pub(crate) struct Server<M, H> {
     stop: Pin<Box<dyn Future<Output = ()>>>,
     drain_timeout: Option<Duration>,
     on_error: Box<dyn FnMut(Trouble)>,
-    tasks: JoinSet<(SocketAddr, End)>,
     roster: Rc<Roster>,
     slots: Arc<Slots>,
     /// Until then nothing is accepted, after an error.
@@ -77,7 +73,6 @@ where
             stop: serve.stop,
             drain_timeout: serve.drain_timeout,
             on_error: serve.on_error,
-            tasks: JoinSet::new(),
             roster: Rc::new(Roster::default()),
             slots: Slots::new(serve.max_connections),
             pause: None,
@@ -91,7 +86,7 @@ where
         self.drain(listener).await;
         self.report.connections = self.roster.joined();
         self.report.requests = self.roster.requests();
-        served.map(|()| self.report)
+        served.map(|()| mem::take(&mut self.report))
     }
 
     /// Until it is to stop, or cannot go on.
@@ -106,7 +101,7 @@ where
                     self.pause = Some(sleep(ACCEPT_AGAIN));
                     (self.on_error)(Trouble::Accept(error));
                 }
-                Event::Ended(ended) => self.count(ended),
+                Event::News(news) => self.count(news),
                 Event::Stop => return Ok(()),
             }
         }
@@ -121,8 +116,8 @@ where
         if self.stop.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Event::Stop);
         }
-        if let Poll::Ready(Some(ended)) = self.tasks.poll_join_next(cx) {
-            return Poll::Ready(Event::Ended(ended));
+        if let Poll::Ready(news) = self.roster.poll_news(cx) {
+            return Poll::Ready(Event::News(news));
         }
         if let Some(pause) = &mut self.pause {
             if Pin::new(pause).poll(cx).is_pending() {
@@ -145,36 +140,36 @@ where
     fn admit(&mut self, stream: TcpStream, peer: SocketAddr) {
         let activity = Arc::new(Activity::new());
         let service = Counted::new((self.make)(peer), activity.clone());
-        let started = self.start.start(stream, &activity);
+        let started = self.start.start(stream);
         let place = (activity.clone(), self.slots.take());
         let watch = Watch::new(self.roster.join(peer, activity), self.options.limits);
+        let seat = watch.seat();
         let protocol = Protocol::new(started, place, service, self.options.clone());
-        self.tasks.spawn(Connection::new(protocol, watch));
+        self.roster.keep(seat, quoit::spawn(Connection::new(protocol, watch)));
     }
 
-    fn count(&mut self, ended: Ended) {
+    fn count(&mut self, news: News) {
         let report = &mut self.report;
-        let trouble = match ended {
-            Ok((_, End::Done)) => return,
-            Ok((_, End::Idle)) => {
+        let trouble = match news {
+            News::Ended(_, End::Done) => return,
+            News::Ended(_, End::Idle) => {
                 report.idle_timeouts += 1;
                 return;
             }
-            Ok((peer, End::Unshaken(error))) => {
+            News::Ended(peer, End::Unshaken(error)) => {
                 report.handshake_errors += 1;
                 Trouble::Handshake { peer, error }
             }
-            Ok((peer, End::Failed(error))) => {
+            News::Ended(peer, End::Failed(error)) => {
                 report.errors += 1;
                 Trouble::Connection { peer, error }
             }
-            Ok((peer, End::Silent)) => {
+            News::Ended(peer, End::Silent) => {
                 report.header_timeouts += 1;
                 Trouble::HeaderTimeout { peer }
             }
-            Err(error) => {
+            News::Lost(peer, error) => {
                 report.panics += 1;
-                let peer = self.roster.find_lost(error.id()).unwrap_or(UNKNOWN);
                 Trouble::Panic { peer, error }
             }
         };
@@ -191,18 +186,27 @@ where
         }
         let mut time = pin!(wait(self.drain_timeout));
         let over = poll_fn(|cx| {
-            while let Poll::Ready(Some(ended)) = self.tasks.poll_join_next(cx) {
-                self.count(ended);
+            while let Poll::Ready(news) = self.roster.poll_news(cx) {
+                self.count(news);
             }
-            if self.tasks.is_empty() && self.slots.poll_all_free(cx).is_ready() {
+            if self.roster.is_empty() && self.slots.poll_all_free(cx).is_ready() {
                 return Poll::Ready(());
             }
             time.as_mut().poll(cx)
         });
         over.await;
         self.report.cut = self.roster.peers();
-        self.tasks.shutdown().await;
+        for task in self.roster.cut() {
+            drop(task.await);
+        }
         self.report.upgraded = self.slots.open();
+    }
+}
+
+impl<M, H> Drop for Server<M, H> {
+    /// Without a server there is nobody to serve for.
+    fn drop(&mut self) {
+        self.roster.cut();
     }
 }
 

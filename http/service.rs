@@ -13,13 +13,13 @@ use std::task::{Context, Poll, Waker, ready};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::header::{CONNECTION, EXPECT, HeaderValue};
-use hyper::http::Extensions;
 use hyper::{Method, Request, Response, StatusCode, Version};
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use crate::activity::{Activity, InFlight};
 use crate::body::RequestBody;
+use crate::handshake::Carry;
 use crate::report::BoxError;
 
 /// What hyper asks of a service, in one word.
@@ -46,22 +46,21 @@ where
     type Body = B;
 }
 
-#[derive(Debug)]
 pub(crate) struct Counted<S> {
     service: S,
     activity: Arc<Activity>,
     /// What a handshake has left for each request.
-    extensions: Option<Extensions>,
+    carry: Option<Carry>,
 }
 
 impl<S> Counted<S> {
     pub(crate) fn new(service: S, activity: Arc<Activity>) -> Self {
-        Self { service, activity, extensions: None }
+        Self { service, activity, carry: None }
     }
 
     /// Has each request carry these.
-    pub(crate) fn carry(&mut self, extensions: Extensions) {
-        self.extensions = (!extensions.is_empty()).then_some(extensions);
+    pub(crate) fn carry(&mut self, carry: Option<Carry>) {
+        self.carry = carry;
     }
 }
 
@@ -71,8 +70,8 @@ impl<S: Application> hyper::service::Service<Request<Incoming>> for Counted<S> {
     type Future = Answer<S>;
 
     fn call(&self, mut request: Request<Incoming>) -> Answer<S> {
-        if let Some(extensions) = &self.extensions {
-            request.extensions_mut().extend(extensions.clone());
+        if let Some(carry) = &self.carry {
+            carry(request.extensions_mut());
         }
         let is_http1 = request.version() < Version::HTTP_2;
         let is_connect = request.method() == Method::CONNECT;

@@ -16,13 +16,13 @@
 //! set anew for each request: a timer that fires looks at how things stand, and is set to the time
 //! that follows from that.
 
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use quoit::time::{Instant, Sleep, sleep_until};
 
+use crate::connection::End;
 use crate::options::Limits;
 use crate::roster::Member;
 use crate::wire::Version;
@@ -96,9 +96,14 @@ impl Watch {
         }
     }
 
-    /// The connection is over. Answers whose it was.
-    pub(crate) fn end(&mut self) -> SocketAddr {
-        self.member.leave()
+    /// The connection is over.
+    pub(crate) fn end(&mut self, end: End) {
+        self.member.leave(end);
+    }
+
+    /// For [`Roster::keep`](crate::roster::Roster::keep).
+    pub(crate) fn seat(&self) -> Option<usize> {
+        self.member.seat()
     }
 
     /// Whether it was closed because it was idle.
@@ -244,6 +249,7 @@ impl Watch {
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;
+    use std::net::SocketAddr;
     use std::rc::Rc;
     use std::sync::Arc;
 
