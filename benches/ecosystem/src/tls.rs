@@ -13,11 +13,17 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Router;
+use axum::body::Body;
 use axum::routing::get;
 use bytes::Bytes;
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::rt::bounds::Http2ServerConnExec;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
-use hyper_util::service::TowerToHyperService;
+use hyper_util::service::{TowerToHyperService, TowerToHyperServiceFuture};
+use quoit::rt::QuoitExecutor;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::ring::Ticketer;
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
@@ -25,6 +31,10 @@ use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 use crate::runtimes::{self, READINESS, TOKIO, URING};
 use crate::suite::{Load, Measured, Suite, Terms, measure_server};
 use crate::tools;
+
+/// Not `quoit-http`, but the loop that the reference is, word for word.
+const LOOP_URING: &str = "loop-uring";
+const LOOP_READINESS: &str = "loop-readiness";
 
 /// As much as one record of TLS holds.
 const LENGTH: usize = 16 * 1024;
@@ -66,7 +76,7 @@ impl Suite for Tls {
     }
 
     fn contenders(&self) -> &'static [&'static str] {
-        &[TOKIO, URING, READINESS]
+        &[TOKIO, URING, READINESS, LOOP_URING, LOOP_READINESS]
     }
 
     fn cells(&self) -> Vec<Cell> {
@@ -138,28 +148,59 @@ pub fn serve(contender: &str, listener: TcpListener) -> io::Result<()> {
             quoit_http::serve(listener, router()).tls(acceptor).await.map(drop)
         });
     }
-    listener.set_nonblocking(true)?;
+    let by_hand = ByHand { acceptor: tokio_rustls::TlsAcceptor::from(config), router: router() };
     match contender {
-        TOKIO => runtimes::tokio()?.block_on(serve_tokio(listener, config)),
+        LOOP_URING => by_hand.on_quoit(runtimes::quoit(URING), listener),
+        LOOP_READINESS => by_hand.on_quoit(runtimes::quoit(READINESS), listener),
+        TOKIO => by_hand.on_tokio(listener),
         _ => Err(runtimes::unknown(contender)),
     }
 }
 
-/// As people write it, without a limit of time.
-async fn serve_tokio(listener: TcpListener, config: Arc<ServerConfig>) -> io::Result<()> {
-    let listener = tokio::net::TcpListener::from_std(listener)?;
-    let acceptor = tokio_rustls::TlsAcceptor::from(config);
-    let router = router();
-    loop {
-        let (stream, _) = listener.accept().await?;
-        let service = TowerToHyperService::new(router.clone());
-        let acceptor = acceptor.clone();
-        tokio::spawn(async move {
-            // A client that went away is no failure of the server.
-            let Ok(stream) = acceptor.accept(stream).await else { return };
-            let builder = auto::Builder::new(TokioExecutor::new());
-            let _ = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).await;
-        });
+/// A server as people write it themselves, without a limit of time: the same on every runtime, but
+/// for the names of listener and `spawn`.
+#[derive(Clone)]
+struct ByHand {
+    acceptor: tokio_rustls::TlsAcceptor,
+    router: Router,
+}
+
+impl ByHand {
+    fn on_tokio(self, listener: TcpListener) -> io::Result<()> {
+        listener.set_nonblocking(true)?;
+        runtimes::tokio()?.block_on(async {
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            loop {
+                let (stream, _) = listener.accept().await?;
+                tokio::spawn(self.clone().serve_one(stream, TokioExecutor::new()));
+            }
+        })
+    }
+
+    fn on_quoit(
+        self,
+        runtime: Option<io::Result<quoit::Runtime>>,
+        listener: TcpListener,
+    ) -> io::Result<()> {
+        runtime.unwrap_or_else(|| Err(runtimes::unknown("by hand")))?.block_on(async {
+            let listener = quoit::net::TcpListener::from_std(listener)?;
+            loop {
+                let (stream, _) = listener.accept().await?;
+                quoit::spawn(self.clone().serve_one(stream, QuoitExecutor));
+            }
+        })
+    }
+
+    async fn serve_one<S, E>(self, stream: S, executor: E)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        E: Http2ServerConnExec<TowerToHyperServiceFuture<Router, Request<Incoming>>, Body>,
+    {
+        // A client that went away is no failure of the server.
+        let Ok(stream) = self.acceptor.accept(stream).await else { return };
+        let (builder, stream) = (auto::Builder::new(executor), TokioIo::new(stream));
+        let service = TowerToHyperService::new(self.router);
+        let _ = builder.serve_connection_with_upgrades(stream, service).await;
     }
 }
 
