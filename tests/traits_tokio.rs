@@ -40,6 +40,30 @@ fn vectored_writes_go_out_whole_and_as_one() {
     }
 }
 
+/// A short answer has emptied the socket, the first one of a stream too.
+#[test]
+fn a_short_read_is_not_asked_again() {
+    for ring in [RingChoice::Uring, RingChoice::Readiness] {
+        let Ok(runtime) = Runtime::builder().ring(ring).build() else { continue };
+        let (mut stream, mut peer) = runtime.block_on(with_std());
+        for word in [&b"first"[..], b"second"] {
+            peer.write_all(word).unwrap();
+            let mut into = [0; 64];
+            // The watch may have to tell of the second.
+            assert_eq!(runtime.block_on(stream.read(&mut into)).unwrap(), word.len());
+            let before = runtime.metrics().ring.direct_calls;
+            runtime.block_on(async {
+                let waits = poll_fn(|cx| {
+                    let mut buffer = ReadBuf::new(&mut into);
+                    Poll::Ready(Pin::new(&mut stream).poll_read(cx, &mut buffer).is_pending())
+                });
+                assert!(waits.await);
+            });
+            assert_eq!(runtime.metrics().ring.direct_calls, before, "{ring:?}");
+        }
+    }
+}
+
 #[quoit::test]
 async fn shutdown_sends_fin_behind_committed_bytes() {
     let (stream, mut peer) = with_std().await;

@@ -1,6 +1,7 @@
 //! Read: a dropped, timed out or concurrent read never loses, repeats or moves a byte.
 
 use std::cell::Cell;
+use std::future::poll_fn;
 use std::io::{self, ErrorKind};
 use std::pin::pin;
 use std::rc::Rc;
@@ -333,6 +334,26 @@ async fn an_unread_stream_stops_at_its_budget_and_goes_on() {
 }
 
 #[quoit::test(seeds = 12)]
+async fn a_polled_peek_waits_and_takes_nothing() {
+    let (stream, mut peer) = pair().await;
+    let mut first = [0; 2];
+    let peek = async || {
+        let mut seen = [0; 2];
+        let count = within("peek", poll_fn(|cx| stream.poll_peek(cx, &mut seen))).await.unwrap();
+        (count, seen[0])
+    };
+    assert!(poll_fn(|cx| Poll::Ready(stream.poll_peek(cx, &mut first))).await.is_pending());
+    let (peeked, ()) = futures::join!(peek(), async {
+        some_turns().await;
+        peer.write_all(b"x").await.unwrap();
+    });
+    assert_eq!((peeked, peek().await), ((1, b'x'), (1, b'x')));
+    assert_eq!(received(&stream, 1).await, b"x");
+    drop(peer);
+    assert_eq!(peek().await, (0, 0), "the end");
+}
+
+#[quoit::test(seeds = 12)]
 async fn zero_length_reads_return_at_once() {
     let (stream, _peer) = pair().await;
     assert_eq!(within("read", stream.read(&mut [])).await.unwrap(), 0);
@@ -340,6 +361,8 @@ async fn zero_length_reads_return_at_once() {
     assert_eq!(within("recv_into", stream.recv_into(Vec::new())).await.unwrap().0, 0);
     assert_eq!(within("peek", stream.peek(&mut [])).await.unwrap(), 0);
     assert_eq!(stream.try_read(&mut []).unwrap(), 0);
+    let polled = poll_fn(|cx| stream.poll_peek(cx, &mut []));
+    assert_eq!(within("poll_peek", polled).await.unwrap(), 0);
 }
 
 #[quoit::test(seeds = 12)]
