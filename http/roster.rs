@@ -119,9 +119,9 @@ impl Roster {
         if let Some((peer, end)) = seats.ended.pop_front() {
             return Poll::Ready(News::Ended(peer, end));
         }
-        if !seats.lost.is_empty() {
-            let mut lost = mem::take(&mut seats.lost);
-            drop(seats);
+        let mut lost = mem::take(&mut seats.lost);
+        drop(seats); // a waker may run anything
+        if !lost.is_empty() {
             let found = find_lost(&mut lost, cx);
             self.seats.borrow_mut().lost.append(&mut lost);
             if let Some((peer, error)) = found {
@@ -189,11 +189,18 @@ fn find_lost(
     lost: &mut Vec<(SocketAddr, JoinHandle<()>)>,
     cx: &mut Context<'_>,
 ) -> Option<(SocketAddr, JoinError)> {
-    let told = lost.iter_mut().enumerate().find_map(|(place, (_, task))| {
-        let Poll::Ready(Err(error)) = Pin::new(task).poll(cx) else { return None };
-        Some((place, error))
-    });
-    told.map(|(place, error)| (lost.swap_remove(place).0, error))
+    let mut place = 0;
+    while let Some((_, task)) = lost.get_mut(place) {
+        let Poll::Ready(told) = Pin::new(task).poll(cx) else {
+            place += 1;
+            continue;
+        };
+        let (peer, _) = lost.swap_remove(place);
+        if let Err(error) = told {
+            return Some((peer, error));
+        }
+    }
+    None
 }
 
 /// A connection's entry, as long as its task runs.

@@ -287,7 +287,7 @@ impl Runtime {
 
 impl AsFd for Runtime {
     /// Becomes readable when something comes up for [`turn`](Runtime::turn) after it has returned
-    /// `false`, timers apart. Do not read it.
+    /// `false`, timers apart; now and then it does so for nothing. Do not read it.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.core.proactor().as_fd()
     }

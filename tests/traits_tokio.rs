@@ -64,6 +64,27 @@ fn a_short_read_is_not_asked_again() {
     }
 }
 
+/// No watch has told of it, for none was asked for.
+#[test]
+fn what_came_after_a_short_read_is_there_for_who_does_not_wait() {
+    for ring in [RingChoice::Uring, RingChoice::Readiness] {
+        let Ok(runtime) = Runtime::builder().ring(ring).build() else { continue };
+        let (stream, mut peer) = runtime.block_on(with_std());
+        let mut arrive = |bytes: &[u8]| {
+            peer.write_all(bytes).unwrap();
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        let mut into = [0; 64];
+        arrive(b"short");
+        assert_eq!(runtime.block_on(stream.read(&mut into)).unwrap(), 5);
+        for _ in 0..2 {
+            arrive(b"more");
+            let tried = runtime.block_on(async { stream.try_read(&mut into) });
+            assert_eq!(tried.unwrap(), 4, "{ring:?}");
+        }
+    }
+}
+
 #[quoit::test]
 async fn shutdown_sends_fin_behind_committed_bytes() {
     let (stream, mut peer) = with_std().await;

@@ -38,7 +38,8 @@ pub(super) struct KernelTimer {
 impl KernelTimer {
     /// # Errors
     ///
-    /// Those of timerfd_create(2), but for a kernel or a seccomp profile without that call.
+    /// When there is no descriptor or no memory left. Where the call itself is refused, by a
+    /// seccomp profile say, it does without.
     pub(super) fn new() -> io::Result<Self> {
         let flags = libc::TFD_CLOEXEC | libc::TFD_NONBLOCK;
         // SAFETY: no pointers.
@@ -46,8 +47,8 @@ impl KernelTimer {
         if number < 0 {
             let error = io::Error::last_os_error();
             return match error.raw_os_error() {
-                Some(libc::ENOSYS | libc::EPERM) => Ok(Self { timer: None, set: None }),
-                _ => Err(error),
+                Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM) => Err(error),
+                _ => Ok(Self { timer: None, set: None }),
             };
         }
         // SAFETY: the kernel just gave us this number; nobody else owns it.
@@ -149,16 +150,22 @@ mod tests {
         let mut timer = KernelTimer::new().unwrap();
         let mut poll =
             libc::pollfd { fd: timer.number().unwrap(), events: libc::POLLIN, revents: 0 };
-        // Set to a later time it does not ring for the earlier one; set again, not for the past.
-        for _ in 0..2 {
-            let deadline = system::now() + NEAR * 2;
-            assert_eq!(timer.take_over(until(deadline)), Waiting::Until(None));
+        let mut fired = 0;
+        while fired < 2 {
+            let deadline = system::now() + 10 * NEAR;
+            let is_set = timer.take_over(until(deadline)) == Waiting::Until(None);
             // SAFETY: one valid entry.
-            assert_eq!(unsafe { libc::poll(&raw mut poll, 1, 0) }, 0);
+            let is_early = unsafe { libc::poll(&raw mut poll, 1, 0) } > 0;
+            // This thread may have slept in between.
+            if !is_set && system::now() + NEAR >= deadline {
+                continue;
+            }
+            assert!(is_set && (!is_early || system::now() >= deadline));
             // SAFETY: one valid entry.
             assert_eq!(unsafe { libc::poll(&raw mut poll, 1, 5_000) }, 1);
             assert!(system::now() >= deadline);
             timer.fired();
+            fired += 1;
         }
     }
 

@@ -65,6 +65,8 @@ impl Receiving {
         if !self.waiters.may_go(None) {
             return Err(io::ErrorKind::WouldBlock.into());
         }
+        // Without a watch nobody has told of what has come since: this is the one to look.
+        self.ready |= self.watch == Watch::Idle;
         self.try_slice(key, number, into, services)
     }
 
