@@ -40,7 +40,7 @@
 //!
 //! ```text
 //!   serve.rs ──► server.rs   accepts, drains           slots.rs    how many are open
-//!                  │         a task per connection     roster.rs   who is there to be told
+//!                  │         a task per connection     roster.rs   who is there, how they end
 //!                connection.rs ──► protocol.rs   hyper's HTTP/1 or HTTP/2
 //!                  │                 ├─ handshake.rs before it: TLS (tls.rs), or nothing
 //!                  │                 ├─ wire.rs      below it: the socket

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::io::buffer::PoolConfig;
 use crate::io::pool::Pool;
 use crate::io::proactor::{Config, Proactor};
+use crate::io::ring::readiness::epoll::EVENTS_MAX;
 use crate::io::ring::{Prepared, RingChoice, prepare};
 use crate::io::services::Limits;
 use crate::io::system::{self, Threads};
@@ -27,7 +28,9 @@ pub(crate) const DROP_DEADLINE: Duration = Duration::from_secs(5);
 /// readiness ring that the socket is empty and saves it a call; and the buffers begin at different
 /// places in the sets of the cache.
 const BUFFER_SIZE: u32 = 64 * 1024 + 256;
+/// See [`EVENTS_MAX`] for the least that the readiness ring is fast with.
 const BUFFERS: u16 = 32;
+const _: () = assert!(BUFFERS as usize >= EVENTS_MAX, "each event may fill a buffer");
 
 /// The choices for a runtime; [`Runtime::builder`] makes one with the defaults.
 ///

@@ -12,15 +12,11 @@ use crate::io::trace::{self, SpanKind};
 /// buffers at the start, for each may fill one: a turn then works within what stays in the cache,
 /// and ends no receive for want of a buffer. With twice as many, 1024 connections of short messages
 /// took 1.12 times as long.
-pub(super) const EVENTS_MAX: usize = 32;
+pub(crate) const EVENTS_MAX: usize = 32;
 
 const NANOSECONDS_PER_MILLISECOND: u64 = 1_000_000;
 
-/// What is watched for: every change of either direction.
-pub(super) const EDGES: u32 =
-    (libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLET) as u32;
-
-/// The doorbell's: only that it was rung.
+/// Of the doorbell, and of what else only rings.
 pub(in crate::io::ring) const EDGES_OF_DOORBELL: u32 = (libc::EPOLLIN | libc::EPOLLET) as u32;
 
 pub(in crate::io::ring) struct Epoll {
@@ -58,8 +54,8 @@ impl Epoll {
     pub(in crate::io::ring) fn register(&self, number: i32, events: u32, data: u64) -> i32 {
         let result = self.control(libc::EPOLL_CTL_ADD, number, events, data);
         if result == -libc::EEXIST {
-            // It was forgotten but not closed, and has come back. Modifying reports its present
-            // state just as adding does.
+            // It was forgotten but not closed, and has come back; or its other side is watched.
+            // Modifying reports its present state just as adding does.
             return self.control(libc::EPOLL_CTL_MOD, number, events, data);
         }
         result

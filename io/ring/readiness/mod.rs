@@ -11,12 +11,12 @@
 //!                      │          │ └────► blocking: a pool thread ──► mailbox ──► Completion
 //!                      │          ▼ would block
 //!                      └─────── wait in the list of (descriptor, direction)
-//!                        event            registered once, edge-triggered, both directions
+//!                        event            registered once for each direction, edge-triggered
 //! ```
 //!
 //! An answer to an event costs one share of `epoll_wait` and one attempt; `epoll_ctl` is called
-//! once in a descriptor's life. Completions come from `turn` alone, never from `submit` or
-//! `cancel`.
+//! once in a descriptor's life for each direction in which somebody ever waits. Completions come
+//! from `turn` alone, never from `submit` or `cancel`.
 //!
 //! **Fairness.** A turn makes one round: each descriptor and direction that may be ready has its
 //! requests tried once, or once more if an event follows on a drained answer (an accept, which
@@ -25,7 +25,7 @@
 //! gets one buffer per turn, like any other, and the last one only if nobody else wants it.
 
 mod buffers;
-pub(super) mod epoll;
+pub(crate) mod epoll;
 mod pending;
 mod sources;
 #[cfg(test)]

@@ -13,9 +13,11 @@
 //!                                  an epoll event
 //! ```
 //!
-//! Only a registered descriptor is ever BLOCKED: without the registration no event would come to
-//! end it. And the answer that drained it counts only while no hang-up or error was seen: those
-//! events come once, so the end of the stream has to be fetched by trying on until `EAGAIN`.
+//! Only a direction that epoll watches is ever BLOCKED: otherwise no event would come to end it. It
+//! watches one from the first time that somebody waits there: who only reads is not told, first of
+//! all, that he may write. And the answer that drained it counts only while no hang-up or error was
+//! seen: those events come once, so the end of the stream has to be fetched by trying on until
+//! `EAGAIN`.
 //!
 //! The generation counts how often the number was forgotten. It travels in the epoll data, so an
 //! event of the descriptor that had the number before is recognized as stale.
@@ -54,14 +56,14 @@ impl Side {
     }
 }
 
-/// One bit per side, and two for the whole.
+/// One bit per side, and one for the whole.
 mod bits {
-    pub(super) const READY: u8 = 1;
-    pub(super) const QUEUED: u8 = 1 << 2;
-    pub(super) const POLLED: u8 = 1 << 4;
-    pub(super) const REGISTERED: u8 = 1 << 6;
-    pub(super) const HANG_UP: u8 = 1 << 7;
-    pub(super) const UNKNOWN: u8 = READY | READY << 1;
+    pub(super) const READY: u16 = 1;
+    pub(super) const QUEUED: u16 = 1 << 2;
+    pub(super) const POLLED: u16 = 1 << 4;
+    pub(super) const WATCHED: u16 = 1 << 6;
+    pub(super) const HANG_UP: u16 = 1 << 8;
+    pub(super) const UNKNOWN: u16 = READY | READY << 1;
 }
 
 /// One descriptor number: 16 bytes.
@@ -69,7 +71,7 @@ mod bits {
 pub(super) struct Source {
     generation: u32,
     waiting: [List; 2],
-    bits: u8,
+    bits: u16,
 }
 
 impl Source {
@@ -81,7 +83,7 @@ impl Source {
     }
 
     #[inline]
-    fn has(&self, bit: u8) -> bool {
+    fn has(&self, bit: u16) -> bool {
         self.bits & bit != 0
     }
 
@@ -94,7 +96,7 @@ impl Source {
     /// Notes that nothing more can be had. Meaningless, and ignored, where no event could end it.
     #[inline]
     pub(super) fn block(&mut self, side: Side) {
-        if self.is_registered() {
+        if self.is_watched(side) {
             self.bits &= !(bits::READY << side as u8);
         }
     }
@@ -105,13 +107,26 @@ impl Source {
         self.has(bits::HANG_UP)
     }
 
+    /// Epoll tells of it.
     #[inline]
     pub(super) fn is_registered(&self) -> bool {
-        self.has(bits::REGISTERED)
+        self.has(bits::WATCHED | bits::WATCHED << 1)
     }
 
-    pub(super) fn set_registered(&mut self) {
-        self.bits |= bits::REGISTERED;
+    /// Epoll tells of this side.
+    #[inline]
+    pub(super) fn is_watched(&self, side: Side) -> bool {
+        self.has(bits::WATCHED << side as u8)
+    }
+
+    pub(super) fn set_watched(&mut self, side: Side) {
+        self.bits |= bits::WATCHED << side as u8;
+    }
+
+    /// What epoll is to tell of, if `side` is watched, too: changes only.
+    pub(super) fn edges_with(&self, side: Side) -> u32 {
+        let watched = Side::BOTH.into_iter().filter(|one| *one == side || self.is_watched(*one));
+        watched.fold(libc::EPOLLET as u32, |edges, one| edges | one.events())
     }
 
     /// The side stands in the queue of those to try. It does so once.
@@ -218,12 +233,15 @@ mod tests {
     }
 
     #[test]
-    fn only_a_registered_side_is_blocked_and_an_event_ends_it() {
+    fn only_a_watched_side_is_blocked_and_an_event_ends_it() {
         let mut source = Source::NEW;
         source.block(Side::Read);
         assert!(!source.is_blocked(Side::Read), "no event would ever end it");
 
-        source.set_registered();
+        source.set_watched(Side::Read);
+        source.block(Side::Write);
+        assert!(!source.is_blocked(Side::Write), "nor of this side");
+        source.set_watched(Side::Write);
         source.block(Side::Read);
         source.block(Side::Write);
         source.see(libc::EPOLLIN as u32);
@@ -239,7 +257,7 @@ mod tests {
     #[test]
     fn forgetting_keeps_only_the_place_in_the_queue() {
         let mut source = Source::NEW;
-        source.set_registered();
+        source.set_watched(Side::Read);
         source.block(Side::Read);
         source.set_queued(Side::Write, true);
         source.set_polled(Side::Read, true);

@@ -1,6 +1,6 @@
 //! Who is tried when: what an event sets in motion, and what each attempt's answer leads to.
 
-use super::epoll::{EDGES, Event};
+use super::epoll::Event;
 use super::sources::Side;
 use super::{Readiness, TIMER};
 use crate::io::request::{Attempt, Completion, Poll, Request};
@@ -176,9 +176,9 @@ impl Readiness {
             return Visit::Settled;
         }
         let source = &self.sources[number];
-        if !source.is_registered() {
+        if !source.is_watched(side) {
             // Registering reports the present state as the first event.
-            let refusal = self.register(number);
+            let refusal = self.register(number, side);
             if refusal == 0 {
                 return Visit::Settled;
             }
@@ -190,7 +190,7 @@ impl Readiness {
         } else if source.is_blocked(side) && !source.is_hung_up() {
             return Visit::Settled;
         }
-        let watched = self.sources[number].is_registered();
+        let watched = self.sources[number].is_watched(side);
         self.counters.direct_calls += 1;
         // SAFETY: the submitter keeps the descriptor open until the terminal completion.
         match unsafe { poll.attempt() } {
@@ -215,7 +215,7 @@ impl Readiness {
         index: u32,
         completions: &mut Vec<Completion>,
     ) -> Visit {
-        let refusal = self.register(number);
+        let refusal = self.register(number, side);
         if refusal < 0 {
             self.end(index, refusal, completions);
             return Visit::Settled;
@@ -224,18 +224,19 @@ impl Readiness {
         Visit::Blocked
     }
 
-    /// Has epoll watch a descriptor: once in its life. Zero, or the negated error number (`ENOSPC`:
-    /// the user's `max_user_watches` are used up).
+    /// Has epoll watch a side: once in a descriptor's life, whatever waits there. Zero, or the
+    /// negated error number (`ENOSPC`: the user's `max_user_watches` are used up).
     #[inline]
-    fn register(&mut self, number: u32) -> i32 {
-        if self.sources[number].is_registered() {
+    fn register(&mut self, number: u32, side: Side) -> i32 {
+        let source = &self.sources[number];
+        if source.is_watched(side) {
             return 0;
         }
         self.counters.registrations += 1;
-        let data = u64::from(self.sources[number].generation()) << 32 | u64::from(number);
-        let result = self.epoll.register(number as i32, EDGES, data);
+        let data = u64::from(source.generation()) << 32 | u64::from(number);
+        let result = self.epoll.register(number as i32, source.edges_with(side), data);
         if result == 0 {
-            self.sources[number].set_registered();
+            self.sources[number].set_watched(side);
         }
         result
     }

@@ -26,6 +26,27 @@ fn a_message_costs_one_wait_and_one_receive() {
 }
 
 #[test]
+fn who_waits_on_one_side_is_not_told_of_the_other() {
+    let (ours, mut theirs) = pair();
+    let mut bench = Bench::new(2);
+    bench.receive(1, &ours);
+    assert!(bench.next_is_idle(), "that it may write ends no wait");
+    // Until somebody waits for that.
+    let bytes = vec![7; 1 << 20];
+    bench.submit(2, send_bytes(&ours, &bytes));
+    let [(2, first, LAST)] = bench.next()[..] else { panic!("a part is taken at once") };
+    bench.submit(3, send_bytes(&ours, &bytes[first as usize..]));
+    assert!(bench.next_is_idle());
+    theirs.write_all(b"x").unwrap();
+    assert_eq!(bench.next(), [(1, 1, MORE)], "one side's events leave the other as it was");
+    bench.bytes();
+    theirs.read_exact(&mut vec![0; first as usize]).unwrap();
+    let [(3, more, LAST)] = bench.next()[..] else { panic!("{:?}", bench.found) };
+    assert!(more > 0);
+    assert_eq!(bench.ring.counters().registrations, 2);
+}
+
+#[test]
 fn a_run_of_buffers_comes_in_one_turn_and_a_short_one_waits() {
     let (ours, mut theirs) = pair();
     let mut bench = Bench::new(16);
