@@ -54,11 +54,16 @@ impl Epoll {
     pub(in crate::io::ring) fn register(&self, number: i32, events: u32, data: u64) -> i32 {
         let result = self.control(libc::EPOLL_CTL_ADD, number, events, data);
         if result == -libc::EEXIST {
-            // It was forgotten but not closed, and has come back; or its other side is watched.
-            // Modifying reports its present state just as adding does.
-            return self.control(libc::EPOLL_CTL_MOD, number, events, data);
+            // It was forgotten but not closed, and has come back.
+            return self.change(number, events, data);
         }
         result
+    }
+
+    /// Watches a descriptor for other events than before. That reports its present state, just as
+    /// registering does.
+    pub(super) fn change(&self, number: i32, events: u32, data: u64) -> i32 {
+        self.control(libc::EPOLL_CTL_MOD, number, events, data)
     }
 
     /// Stops watching; it does not matter if nothing was watched.

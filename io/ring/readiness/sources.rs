@@ -119,13 +119,16 @@ impl Source {
         self.has(bits::WATCHED << side as u8)
     }
 
-    pub(super) fn set_watched(&mut self, side: Side) {
-        self.bits |= bits::WATCHED << side as u8;
+    pub(super) fn set_watched(&mut self, sides: &[Side]) {
+        for side in sides {
+            self.bits |= bits::WATCHED << *side as u8;
+        }
     }
 
-    /// What epoll is to tell of, if `side` is watched, too: changes only.
-    pub(super) fn edges_with(&self, side: Side) -> u32 {
-        let watched = Side::BOTH.into_iter().filter(|one| *one == side || self.is_watched(*one));
+    /// What epoll is to tell of, if it watches `sides`, too: changes only.
+    pub(super) fn edges_with(&self, sides: &[Side]) -> u32 {
+        let watched =
+            Side::BOTH.into_iter().filter(|one| sides.contains(one) || self.is_watched(*one));
         watched.fold(libc::EPOLLET as u32, |edges, one| edges | one.events())
     }
 
@@ -152,7 +155,8 @@ impl Source {
         self.bits = if polled { self.bits | bit } else { self.bits & !bit };
     }
 
-    /// Takes in an event: epoll tells the whole state of the descriptor, not only what changed.
+    /// Takes in an event: epoll tells the whole state of what it watches, not only what changed. It
+    /// never comes to watch less, so what it does not tell any more is over.
     #[inline]
     pub(super) fn see(&mut self, events: u32) {
         for side in Side::BOTH {
@@ -238,10 +242,10 @@ mod tests {
         source.block(Side::Read);
         assert!(!source.is_blocked(Side::Read), "no event would ever end it");
 
-        source.set_watched(Side::Read);
+        source.set_watched(&[Side::Read]);
         source.block(Side::Write);
         assert!(!source.is_blocked(Side::Write), "nor of this side");
-        source.set_watched(Side::Write);
+        source.set_watched(&[Side::Write]);
         source.block(Side::Read);
         source.block(Side::Write);
         source.see(libc::EPOLLIN as u32);
@@ -251,13 +255,13 @@ mod tests {
         assert!(!source.is_blocked(Side::Write), "a hang-up concerns both sides");
         assert!(source.is_hung_up());
         source.see(libc::EPOLLOUT as u32);
-        assert!(!source.is_hung_up(), "each event tells the whole state");
+        assert!(!source.is_hung_up(), "each event tells the whole state of what is watched");
     }
 
     #[test]
     fn forgetting_keeps_only_the_place_in_the_queue() {
         let mut source = Source::NEW;
-        source.set_watched(Side::Read);
+        source.set_watched(&[Side::Read]);
         source.block(Side::Read);
         source.set_queued(Side::Write, true);
         source.set_polled(Side::Read, true);

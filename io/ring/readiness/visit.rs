@@ -50,10 +50,12 @@ impl Readiness {
             if event.events & side.events() == 0 || self.sources[number].waiting(side).is_empty() {
                 continue;
             }
-            if self.sources[number].is_polled(side) {
+            // A hang-up or an error is of both sides, also while one is not watched yet: who waits
+            // there has that done first, and is told then.
+            if self.sources[number].is_polled(side) && self.sources[number].is_watched(side) {
                 self.tell(number, side, event.events, completions);
             }
-            // Who stands in the queue was tried in this turn already.
+            // Who stands in the queue was tried in this turn already, or has yet to be.
             if self.sources[number].is_queued(side) {
                 continue;
             }
@@ -178,7 +180,9 @@ impl Readiness {
         let source = &self.sources[number];
         if !source.is_watched(side) {
             // Registering reports the present state as the first event.
-            let refusal = self.register(number, side);
+            let own = [side];
+            let sides = if poll.multishot { &own[..] } else { &Side::BOTH };
+            let refusal = self.register(number, sides);
             if refusal == 0 {
                 return Visit::Settled;
             }
@@ -215,7 +219,7 @@ impl Readiness {
         index: u32,
         completions: &mut Vec<Completion>,
     ) -> Visit {
-        let refusal = self.register(number, side);
+        let refusal = self.register(number, &[side]);
         if refusal < 0 {
             self.end(index, refusal, completions);
             return Visit::Settled;
@@ -224,19 +228,27 @@ impl Readiness {
         Visit::Blocked
     }
 
-    /// Has epoll watch a side: once in a descriptor's life, whatever waits there. Zero, or the
-    /// negated error number (`ENOSPC`: the user's `max_user_watches` are used up).
+    /// Has epoll watch sides of a descriptor, each once in its life, whatever waits there. Zero, or
+    /// the negated error number (`ENOSPC`: the user's `max_user_watches` are used up).
+    ///
+    /// Who asks for readiness once gets both: that is a descriptor of who knows what, and a driver
+    /// may take its waiters down only when it is added, and only for what is asked for then.
     #[inline]
-    fn register(&mut self, number: u32, side: Side) -> i32 {
+    fn register(&mut self, number: u32, sides: &[Side]) -> i32 {
         let source = &self.sources[number];
-        if source.is_watched(side) {
+        if sides.iter().all(|side| source.is_watched(*side)) {
             return 0;
         }
         self.counters.registrations += 1;
         let data = u64::from(source.generation()) << 32 | u64::from(number);
-        let result = self.epoll.register(number as i32, source.edges_with(side), data);
+        let (edges, is_known) = (source.edges_with(sides), source.is_registered());
+        let result = if is_known {
+            self.epoll.change(number as i32, edges, data)
+        } else {
+            self.epoll.register(number as i32, edges, data)
+        };
         if result == 0 {
-            self.sources[number].set_watched(side);
+            self.sources[number].set_watched(sides);
         }
         result
     }

@@ -82,6 +82,34 @@ fn a_poller_learns_of_an_error_that_stands_where_nothing_can_be_received() {
     assert!(!bench.ring.wants_turn());
 }
 
+/// An error is told to both sides, and is no answer to who is not watched yet.
+#[test]
+fn an_error_before_the_watch_does_not_take_its_place() {
+    let closed = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let ours = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    ours.connect(closed).unwrap();
+    set_option(ours.as_raw_fd(), libc::IPPROTO_IP, libc::IP_RECVERR, 1_i32).unwrap();
+    let mut bench = Bench::new(2);
+    bench.poll(1, &ours, Interest::Writable, true);
+    assert_eq!(bench.next(), [(1, i32::from(libc::POLLOUT), MORE)]);
+    // So many that the last has to wait for the next turn.
+    let idle: Vec<_> = (0..EVENTS_MAX).map(|_| pair()).collect();
+    for (token, (ours, _)) in idle.iter().enumerate() {
+        bench.poll(100 + token as u64, ours, Interest::Readable, true);
+    }
+    bench.poll(2, &ours, Interest::Readable, true);
+    ours.send(b"anyone?").unwrap();
+    let mut told = bench.turn();
+    told.extend(bench.turn());
+    assert!(told.contains(&(2, i32::from(libc::POLLERR), MORE)), "{told:?}");
+    assert!(ours.recv(&mut [0]).is_err());
+    let peer = std::net::UdpSocket::bind(closed).unwrap();
+    peer.send_to(b"here", ours.local_addr().unwrap()).unwrap();
+    let told = bench.next();
+    let is_told = |told: &(u64, i32, bool)| told.0 == 2 && told.1 & i32::from(libc::POLLIN) != 0;
+    assert!(told.iter().any(is_told), "{told:?}");
+}
+
 #[test]
 fn a_regular_file_is_always_ready() {
     let file = temporary_file();
