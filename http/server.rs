@@ -1,7 +1,7 @@
 //! The loop that accepts, and the end of it.
 //!
 //! ```text
-//!   accept ──► a task per connection ──► its end, if that says something, is counted  (for ever)
+//!   accept ──► a task per connection ──► an end that says something is counted   (again and again)
 //!   stop ──► listener closed ──► everybody told ──► all ended, or time is over ──► Report
 //! ```
 
