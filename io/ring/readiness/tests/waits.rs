@@ -1,5 +1,6 @@
 //! Waiting: for readiness itself, for threads, for time.
 
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
@@ -62,13 +63,18 @@ fn pollers_and_a_receive_share_a_side() {
     assert_eq!(bench.next(), [(4, ended, LAST)]);
 }
 
-#[test]
-fn a_poller_learns_of_an_error_that_stands_where_nothing_can_be_received() {
-    // A datagram to a closed port; the refusal stays in the socket's error queue (ip(7)).
-    let closed = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let ours = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+/// A socket whose datagrams go to a closed port; each refusal stays in its error queue (ip(7)).
+fn refused() -> (UdpSocket, SocketAddr) {
+    let closed = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let ours = UdpSocket::bind("127.0.0.1:0").unwrap();
     ours.connect(closed).unwrap();
     set_option(ours.as_raw_fd(), libc::IPPROTO_IP, libc::IP_RECVERR, 1_i32).unwrap();
+    (ours, closed)
+}
+
+#[test]
+fn a_poller_learns_of_an_error_that_stands_where_nothing_can_be_received() {
+    let (ours, _) = refused();
     let mut bench = Bench::new(2);
     bench.receive(1, &ours);
     assert_eq!(bench.turn(), []);
@@ -85,10 +91,7 @@ fn a_poller_learns_of_an_error_that_stands_where_nothing_can_be_received() {
 /// An error is told to both sides, and is no answer to who is not watched yet.
 #[test]
 fn an_error_before_the_watch_does_not_take_its_place() {
-    let closed = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let ours = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-    ours.connect(closed).unwrap();
-    set_option(ours.as_raw_fd(), libc::IPPROTO_IP, libc::IP_RECVERR, 1_i32).unwrap();
+    let (ours, closed) = refused();
     let mut bench = Bench::new(2);
     bench.poll(1, &ours, Interest::Writable, true);
     assert_eq!(bench.next(), [(1, i32::from(libc::POLLOUT), MORE)]);
@@ -103,7 +106,7 @@ fn an_error_before_the_watch_does_not_take_its_place() {
     told.extend(bench.turn());
     assert!(told.contains(&(2, i32::from(libc::POLLERR), MORE)), "{told:?}");
     assert!(ours.recv(&mut [0]).is_err());
-    let peer = std::net::UdpSocket::bind(closed).unwrap();
+    let peer = UdpSocket::bind(closed).unwrap();
     peer.send_to(b"here", ours.local_addr().unwrap()).unwrap();
     let told = bench.next();
     let is_told = |told: &(u64, i32, bool)| told.0 == 2 && told.1 & i32::from(libc::POLLIN) != 0;
