@@ -149,12 +149,13 @@ pub fn serve(contender: &str, listener: TcpListener) -> io::Result<()> {
         });
     }
     let by_hand = ByHand { acceptor: tokio_rustls::TlsAcceptor::from(config), router: router() };
-    match contender {
-        LOOP_URING => by_hand.on_quoit(runtimes::quoit(URING), listener),
-        LOOP_READINESS => by_hand.on_quoit(runtimes::quoit(READINESS), listener),
-        TOKIO => by_hand.on_tokio(listener),
-        _ => Err(runtimes::unknown(contender)),
-    }
+    let ring = match contender {
+        TOKIO => return by_hand.on_tokio(listener),
+        LOOP_URING => URING,
+        LOOP_READINESS => READINESS,
+        _ => contender,
+    };
+    by_hand.on_quoit(runtimes::quoit(ring).ok_or_else(|| runtimes::unknown(contender))??, listener)
 }
 
 /// A server as people write it themselves, without a limit of time: the same on every runtime, but
@@ -177,12 +178,8 @@ impl ByHand {
         })
     }
 
-    fn on_quoit(
-        self,
-        runtime: Option<io::Result<quoit::Runtime>>,
-        listener: TcpListener,
-    ) -> io::Result<()> {
-        runtime.unwrap_or_else(|| Err(runtimes::unknown("by hand")))?.block_on(async {
+    fn on_quoit(self, runtime: quoit::Runtime, listener: TcpListener) -> io::Result<()> {
+        runtime.block_on(async {
             let listener = quoit::net::TcpListener::from_std(listener)?;
             loop {
                 let (stream, _) = listener.accept().await?;
