@@ -328,8 +328,11 @@ impl Proactor {
     }
 
     fn turn_ring(&self, waiting: Waiting, completions: &mut Vec<Completion>) -> io::Result<()> {
-        let services = &mut self.tables.borrow_mut().services;
+        let Tables { services, streams, .. } = &mut **self.tables.borrow_mut();
+        let now = || self.clock.now();
+        services.batching.before_turn(now);
         let outcome = services.ring.turn(waiting, completions);
+        services.batching.after_turn(completions.len(), streams.len(), now);
         services.batches.record(completions.len() as u64);
         services.telling = !completions.is_empty();
         outcome
@@ -525,15 +528,16 @@ impl std::fmt::Debug for Proactor {
     }
 }
 
-/// The error of a resource that is polled on a core which does not own it.
-pub(crate) fn off_core(what: &str, owner: CoreId) -> io::Error {
+/// The error of what is polled on a core which does not own it.
+#[cold]
+pub(crate) fn off_core(what: &str, owner: CoreId, has_detach: bool) -> io::Error {
     if mailbox::find(owner).is_none() {
         let text = format!("{what} belonged to core {owner}, which is gone");
         return io::Error::new(io::ErrorKind::NotConnected, text);
     }
+    let or_else = if has_detach { ", or detach it first" } else { "" };
     io::Error::other(format!(
-        "{what} belongs to core {owner} and was polled on core {}; poll it there, or detach it \
-         first",
+        "{what} belongs to core {owner} and was polled on core {}; poll it there{or_else}",
         mailbox::current_core()
     ))
 }

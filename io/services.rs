@@ -13,6 +13,7 @@ use crate::io::buffer::BufferPool;
 use crate::io::clock::Clock;
 use crate::io::histogram::Histogram;
 use crate::io::mailbox::{Key, WaiterId};
+use crate::io::net::batching::Batching;
 use crate::io::payload::AnyPayload;
 use crate::io::request::{Request, Token};
 use crate::io::ring::Ring;
@@ -100,8 +101,17 @@ pub(crate) struct Limits {
     pub(crate) receive_ahead: usize,
     /// Committed bytes that wait for the kernel, per stream.
     pub(crate) send_ahead: usize,
-    /// Whether a send is tried at once, and submitted only for what is left.
-    pub(crate) send_inline: bool,
+    pub(crate) sends: Sends,
+}
+
+/// How a buffer goes out that nothing stands before.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Sends {
+    /// Tried at once; only what is left is submitted.
+    AtOnce,
+    Submitted,
+    /// Submitted while that is cheaper, otherwise tried at once.
+    ByLoad,
 }
 
 impl Default for Limits {
@@ -110,7 +120,7 @@ impl Default for Limits {
             accept_ahead: 64,
             receive_ahead: 256 * 1024,
             send_ahead: 256 * 1024,
-            send_inline: true,
+            sends: Sends::ByLoad,
         }
     }
 }
@@ -263,6 +273,7 @@ pub(crate) struct Services {
     pub(crate) at_once: AtOnce,
     /// No new receives: the runtime is shutting down.
     pub(crate) closing: bool,
+    pub(crate) batching: Batching,
     /// Completions have come whose resources have not heard of them yet.
     pub(crate) telling: bool,
     next_waiter: WaiterId,
@@ -286,6 +297,7 @@ impl Services {
             starved: Starved::default(),
             at_once: AtOnce::FRESH,
             closing: false,
+            batching: Batching::new(),
             telling: false,
             next_waiter: crate::io::waiters::POLLER,
             returned: Vec::new(),
@@ -325,6 +337,16 @@ impl Services {
         let old = line.observe(self.waiter(waiter), caller);
         self.effects.discard(old);
         Poll::Pending
+    }
+
+    /// Whether a send that nothing stands before is submitted, and not tried at once.
+    #[inline]
+    pub(crate) fn submits_sends(&self) -> bool {
+        match self.limits.sends {
+            Sends::AtOnce => false,
+            Sends::Submitted => true,
+            Sends::ByLoad => self.batching.is_on() && self.ring.gains_by_batches(),
+        }
     }
 
     /// Submits for a resource.

@@ -38,12 +38,13 @@ pub(crate) fn start(
 
 /// The runtime that is measured.
 pub(crate) fn runtime(driver: Driver, spin: u64) -> io::Result<Runtime> {
-    let choice = match driver {
-        Driver::Readiness => RingChoice::Readiness,
-        Driver::Uring | Driver::UringSubmit => RingChoice::Uring,
+    let builder = Runtime::builder().spin(Duration::from_micros(spin));
+    let builder = match driver {
+        Driver::Readiness => builder.ring(RingChoice::Readiness),
+        Driver::Uring => builder.ring(RingChoice::Uring),
+        Driver::UringSubmit => builder.ring(RingChoice::Uring).send_inline(false),
     };
-    let inline = driver != Driver::UringSubmit;
-    Runtime::builder().ring(choice).send_inline(inline).spin(Duration::from_micros(spin)).build()
+    builder.build()
 }
 
 /// `--serve`: serves until killed or, with `--control`, until stdin ends.

@@ -1,5 +1,6 @@
 //! TCP: listeners, streams, and the state machines behind them. `guide.md` is the public text.
 
+pub(crate) mod batching;
 pub(crate) mod binding;
 mod connect;
 pub(crate) mod handle;

@@ -153,7 +153,9 @@ impl TcpStream {
     ///
     /// The buffer commits at the first poll that finds room: from then on it belongs to the stream
     /// and goes out whole, before any later write. The future resolves when the kernel has taken
-    /// the last byte. [`SendBuffer::timeout`] stops it and tells the exact count.
+    /// the last byte: at its first poll where the send is tried at once, else a turn later
+    /// ([`Builder::send_inline`](crate::Builder::send_inline)). [`SendBuffer::timeout`]
+    /// stops it and tells the exact count.
     ///
     /// # Errors
     ///

@@ -226,6 +226,12 @@ impl Ring {
         }
     }
 
+    /// Whether requests handed in together cost less than calls of their own.
+    #[inline]
+    pub(crate) fn gains_by_batches(&self) -> bool {
+        !matches!(self, Self::Readiness(_))
+    }
+
     /// Somebody is about to wait for the descriptor instead of a turn. What shows there from now on
     /// is news; true: there is nothing else.
     pub(crate) fn rest(&mut self) -> bool {

@@ -68,7 +68,8 @@ struct Limits {
     accept_ahead: usize,
     receive_ahead: usize,
     send_ahead: usize,
-    send_inline: bool,
+    /// `None`: by load.
+    send_inline: Option<bool>,
     task_budget: usize,
 }
 
@@ -98,7 +99,7 @@ impl Settings {
                 accept_ahead: chance.up_to(16),
                 receive_ahead: 16 << chance.below(13),
                 send_ahead: 16 << chance.below(13),
-                send_inline: chance.one_in(2),
+                send_inline: [None, Some(true), Some(false)][chance.below(3)],
                 task_budget: chance.up_to(64),
             },
             rings: Rings::drawn(&mut chance),
@@ -116,13 +117,16 @@ impl Settings {
 
     pub(crate) fn builder(&self) -> Builder {
         let Limits { buffers: (count, size, limit), .. } = self.limits;
-        Runtime::builder()
+        let builder = Runtime::builder()
             .buffers(count, size, limit)
             .accept_ahead(self.limits.accept_ahead)
             .receive_ahead(self.limits.receive_ahead)
             .send_ahead(self.limits.send_ahead)
-            .send_inline(self.limits.send_inline)
-            .task_budget(self.limits.task_budget)
+            .task_budget(self.limits.task_budget);
+        match self.limits.send_inline {
+            Some(inline) => builder.send_inline(inline),
+            None => builder,
+        }
     }
 }
 
@@ -138,7 +142,11 @@ impl fmt::Display for Settings {
             "    {} connections ahead, {} bytes received and {} bytes sent ahead,",
             self.limits.accept_ahead, self.limits.receive_ahead, self.limits.send_ahead
         )?;
-        let inline = if self.limits.send_inline { "tried at once" } else { "submitted" };
+        let inline = match self.limits.send_inline {
+            Some(true) => "tried at once",
+            Some(false) => "submitted",
+            None => "by load",
+        };
         writeln!(f, "    {} polls before the ring's turn, sends {inline}", self.limits.task_budget)
     }
 }

@@ -114,7 +114,7 @@ impl Sending {
         }
         let overtakes = planted::is(Bug::SendOutOfOrder);
         let is_behind = (self.bytes() > 0 || self.in_flight) && !overtakes;
-        if is_behind || !services.limits.send_inline {
+        if is_behind || services.submits_sends() {
             return SendNow::Room { taken: 0 };
         }
         services.direct_calls += 1;
