@@ -21,7 +21,7 @@ use crate::key_value::server;
 use crate::key_value::session::{Flow, Local, Session};
 use crate::key_value::{Limits, Shard};
 use crate::process::{self, Server, pin_command};
-use crate::runtimes::{self, READINESS, TOKIO, URING};
+use crate::runtimes::{self, READINESS, SUBMIT, TOKIO, URING};
 use crate::suite::{Load, Measured, Suite, Terms};
 use crate::tools;
 
@@ -63,7 +63,7 @@ impl Suite for Kv {
     }
 
     fn contenders(&self) -> &'static [&'static str] {
-        &[TOKIO, URING, READINESS, SHARED, REDIS]
+        &[TOKIO, URING, READINESS, SUBMIT, SHARED, REDIS]
     }
 
     fn cells(&self) -> Vec<Cell> {

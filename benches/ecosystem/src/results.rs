@@ -5,6 +5,8 @@
 //!   ratio     the figure over the mean of the reference's two in the same round
 //!   verdict   level   the median ratio is within 5 % of 1, or its range meets the reference's own
 //!             ahead, behind   otherwise
+//!   95 %      between these two ratios the median lies, whatever the distribution: narrower with
+//!             every round, where the range is wider; from six rounds on
 //! ```
 
 use std::collections::BTreeMap;
@@ -95,6 +97,9 @@ struct Summary {
     ratios: Vec<f64>,
     verdicts: Vec<Verdict>,
     tails: Vec<Verdict>,
+    /// Cells whose median is surely above or below 1, however little.
+    above: usize,
+    below: usize,
 }
 
 impl Results {
@@ -117,13 +122,14 @@ impl Results {
             "Ratio to {reference} within a round, median (range): more is better. Level: within"
         );
         println!(
-            "5 %, or the ranges meet. The tail is ahead or behind outside {reference}'s range.\n"
+            "5 %, or the ranges meet. The tail is ahead or behind outside {reference}'s range."
         );
+        println!("95 %: the interval of the median, from six rounds on.\n");
         println!(
-            "| cell | contender | ratio | range | verdict | CPU us/{unit} | range | thousand/s \
-             | p50 us | p99 us | range | tail | max us |"
+            "| cell | contender | ratio | 95 % | range | verdict | CPU us/{unit} | range \
+             | thousand/s | p50 us | p99 us | range | tail | max us |"
         );
-        println!("|---|---|---:|---:|---|---:|---:|---:|---:|---:|---:|---|---:|");
+        println!("|---|---|---:|---:|---:|---|---:|---:|---:|---:|---:|---:|---|---:|");
         let mut summaries: BTreeMap<&str, Summary> = BTreeMap::new();
         for cell in &self.cells {
             for name in &self.contenders {
@@ -131,21 +137,24 @@ impl Results {
             }
         }
         println!(
-            "\n| contender | cells | median ratio | least | ahead | level | behind | tails behind |"
+            "\n| contender | cells | median ratio | least | ahead | level | behind | 95 % above 1 \
+             | below | tails behind |"
         );
-        println!("|---|---:|---:|---:|---:|---:|---:|---:|");
+        println!("|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|");
         for name in &self.contenders[1..] {
             let Some(summary) = summaries.get(name.as_str()) else { continue };
             let Some(spread) = Spread::of(&summary.ratios) else { continue };
             let count = |list: &[Verdict], what| list.iter().filter(|v| **v == what).count();
             println!(
-                "| {name} | {} | {:.3} | {:.3} | {} | {} | {} | {} |",
+                "| {name} | {} | {:.3} | {:.3} | {} | {} | {} | {} | {} | {} |",
                 summary.ratios.len(),
                 spread.median,
                 spread.min,
                 count(&summary.verdicts, Verdict::Ahead),
                 count(&summary.verdicts, Verdict::Level),
                 count(&summary.verdicts, Verdict::Behind),
+                summary.above,
+                summary.below,
                 count(&summary.tails, Verdict::Behind),
             );
         }
@@ -162,12 +171,15 @@ impl Results {
         let p99 = self.spread(cell, name, |s| s.measured.load.p99);
         let own_p99 = self.spread(cell, reference, |s| s.measured.load.p99);
         let max = self.spread(cell, name, |s| s.measured.load.max).map(|spread| spread.max);
+        let surely = surely(&ratios);
         let (mut verdict, mut tail) = ("reference", "");
         if name != reference {
             let of_ratio = Verdict::of(ratio, own);
             verdict = of_ratio.text();
             summary.ratios.push(ratio.median);
             summary.verdicts.push(of_ratio);
+            summary.above += usize::from(surely.is_some_and(|(low, _)| low > 1.0));
+            summary.below += usize::from(surely.is_some_and(|(_, high)| high < 1.0));
             if let (Some(p99), Some(own)) = (p99, own_p99) {
                 let of_tail = tail_verdict(p99, own);
                 tail = of_tail.text();
@@ -175,9 +187,10 @@ impl Results {
             }
         }
         println!(
-            "| {cell} | {name} | {:.3} | {:.3}-{:.3} | {verdict} | {} | {} | {} | {} | {} | {} \
-             | {tail} | {} |",
+            "| {cell} | {name} | {:.3} | {} | {:.3}-{:.3} | {verdict} | {} | {} | {} | {} | {} \
+             | {} | {tail} | {} |",
             ratio.median,
+            surely.map(|(low, high)| format!("{low:.3}-{high:.3}")).unwrap_or_default(),
             ratio.min,
             ratio.max,
             median(cpu, 2),
@@ -214,6 +227,27 @@ impl Results {
     }
 }
 
+/// Where the median of what these are samples of lies, with a probability of 95 % or more.
+///
+/// Each sample is as likely below that median as above. So it lies below the `k`-th smallest with
+/// the probability that a coin thrown as often shows heads less than `k` times; and above the
+/// `k`-th largest with the same. `None`: so few that not even the whole range is as sure, or so
+/// many that half to their power is nothing.
+fn surely(samples: &[f64]) -> Option<(f64, f64)> {
+    const EITHER: f64 = 0.025;
+    let mut sorted = samples.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let count = sorted.len();
+    let throws = i32::try_from(count).ok().filter(|count| *count <= 1000)?;
+    let (mut rank, mut term, mut below) = (0, 0.5_f64.powi(throws), 0.0);
+    while below + term <= EITHER {
+        below += term;
+        term *= (count - rank) as f64 / (rank + 1) as f64;
+        rank += 1;
+    }
+    (rank > 0).then(|| (sorted[rank - 1], sorted[count - rank]))
+}
+
 /// Less is better here.
 fn tail_verdict(p99: Spread, own: Spread) -> Verdict {
     if p99.median > own.max * (1.0 + TOLERANCE) {
@@ -233,4 +267,29 @@ fn range(spread: Option<Spread>, digits: usize) -> String {
     spread
         .map(|spread| format!("{:.digits$}-{:.digits$}", spread.min, spread.max))
         .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::surely;
+
+    /// Ranks as the tables of the sign test have them.
+    #[test]
+    fn the_median_lies_between_these_ranks() {
+        for (count, ranks) in [
+            (0, None),
+            (5, None),
+            (6, Some((1, 6))),
+            (8, Some((1, 8))),
+            (9, Some((2, 8))),
+            (15, Some((4, 12))),
+            (25, Some((8, 18))),
+            (50, Some((18, 33))),
+            (2000, None),
+        ] {
+            let samples: Vec<_> = (1..=count).rev().map(f64::from).collect();
+            let interval = surely(&samples).map(|(low, high)| (low as i32, high as i32));
+            assert_eq!(interval, ranks, "{count} samples");
+        }
+    }
 }

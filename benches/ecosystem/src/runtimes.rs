@@ -8,15 +8,19 @@ use quoit::{RingChoice, Runtime};
 pub const TOKIO: &str = "tokio";
 pub const URING: &str = "quoit-uring";
 pub const READINESS: &str = "quoit-readiness";
+/// On io_uring, with every send a submission: those of a turn go to the kernel in one call.
+pub const SUBMIT: &str = "uring-submit";
 
 /// The runtime of a contender of that name on quoit; `None` for any other name.
 pub fn quoit(contender: &str) -> Option<io::Result<Runtime>> {
-    let ring = match contender {
-        URING => RingChoice::Uring,
-        READINESS => RingChoice::Readiness,
+    let builder = Runtime::builder();
+    let builder = match contender {
+        URING => builder.ring(RingChoice::Uring),
+        READINESS => builder.ring(RingChoice::Readiness),
+        SUBMIT => builder.ring(RingChoice::Uring).send_inline(false),
         _ => return None,
     };
-    Some(Runtime::builder().ring(ring).build())
+    Some(builder.build())
 }
 
 /// tokio's `current_thread`.
