@@ -10,11 +10,14 @@
 #![cfg(feature = "macros")]
 
 use std::env;
+use std::future::pending;
 use std::io::{self, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use quoit::net::{TcpListener, TcpStream};
+use quoit::time::{Instant, timeout};
 use quoit::{RingChoice, Runtime};
 use serde_json::{Value, json};
 
@@ -24,6 +27,7 @@ const CHILD: &str = "QUOIT_TEST_CONTAINED";
 const SETUP: i64 = libc::SYS_io_uring_setup;
 const ENTER: i64 = libc::SYS_io_uring_enter;
 const REGISTER: i64 = libc::SYS_io_uring_register;
+const TIMER: i64 = libc::SYS_timerfd_create;
 
 const BY_SECCOMP: &str = "forbidden, most likely by a seccomp profile";
 const NOT_THERE: &str = "this kernel or sandbox has no io_uring";
@@ -45,13 +49,16 @@ async fn work() -> io::Result<()> {
     let stream = TcpStream::connect(address).await?;
     stream.send_all("from inside").await?;
     assert_eq!(&stream.recv().await?[..], b"from inside");
+    // Far enough for the kernel's timer, where there is one.
+    let (began, limit) = (Instant::now(), Duration::from_millis(20));
+    assert!(timeout(limit, pending::<()>()).await.is_err() && began.elapsed() >= limit);
 
     let path = env::temp_dir().join(format!("quoit-containers-{}", std::process::id()));
     quoit::fs::write(&path, "on the disk").await?;
     let read = quoit::fs::read(&path).await;
     std::fs::remove_file(&path)?;
     assert_eq!(read?, b"on the disk");
-    println!("echo and file: well");
+    println!("echo, timeout and file: well");
     Ok(())
 }
 
@@ -150,7 +157,7 @@ fn assert_falls_back(container: &Container, reason: &str, remedy: &str) {
     let output = container.run("auto");
     let (said, told) = texts(&output);
     assert!(output.status.success(), "{}\n{said}\n{told}", output.status);
-    assert!(said.contains("echo and file: well"), "{said}");
+    assert!(said.contains("echo, timeout and file: well"), "{said}");
     let line = told.lines().find(|line| line.starts_with("quoit: readiness: "));
     let line = line.unwrap_or_else(|| panic!("it did not say that it fell back:\n{told}"));
     assert!(line.contains(reason), "{line}");
@@ -214,8 +221,26 @@ fn readiness_by_choice_says_nothing() {
     let container = Container::refusing(&[SETUP, ENTER, REGISTER], libc::EPERM);
     let output = container.run("readiness");
     let (said, told) = texts(&output);
-    assert!(output.status.success() && said.contains("echo and file: well"), "{said}\n{told}");
+    assert!(
+        output.status.success() && said.contains("echo, timeout and file: well"),
+        "{said}\n{told}"
+    );
     assert!(!told.contains("quoit"), "{told}");
+}
+
+/// The timer spares work, and nothing depends on it: there is nothing to say, either.
+#[test]
+fn a_profile_that_refuses_the_timer() {
+    let rings = if has_uring() { &["uring", "readiness"][..] } else { &["readiness"] };
+    for ring in rings {
+        for number in [libc::EPERM, libc::EACCES, libc::ENOSYS] {
+            let output = Container::refusing(&[TIMER], number).run(ring);
+            let (said, told) = texts(&output);
+            let is_well = said.contains("echo, timeout and file: well");
+            assert!(output.status.success() && is_well, "{ring}, {number}: {said}\n{told}");
+            assert!(!told.contains("quoit"), "{told}");
+        }
+    }
 }
 
 #[test]

@@ -108,6 +108,7 @@ fn register(ring: RawFd, operation: u32, place: &mut Place) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::io::ring::uring::tests::setup;
 
     fn ring() -> IoUring {
         IoUring::new(8).expect("io_uring can be used here")
@@ -126,6 +127,9 @@ mod tests {
 
     #[test]
     fn more_rings_than_the_table_has_places_can_be_entered() {
+        if setup().is_none() {
+            return;
+        }
         // A new thread: its table is empty.
         let test = std::thread::spawn(|| {
             let mut rings: Vec<_> = (0..20).map(|_| ring()).collect();
@@ -141,6 +145,9 @@ mod tests {
 
     #[test]
     fn places_are_given_back() {
+        if setup().is_none() {
+            return;
+        }
         let test = std::thread::spawn(|| {
             for _ in 0..100 {
                 let mut ring = ring();

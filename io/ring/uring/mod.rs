@@ -15,6 +15,8 @@ mod buffers;
 mod enter;
 mod notice;
 pub(crate) mod setup;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::io;

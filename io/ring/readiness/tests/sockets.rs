@@ -94,6 +94,28 @@ fn the_end_is_found_behind_a_short_answer() {
     }
 }
 
+/// Who waits to write is not told of the peer's end. So the answer that drains the socket comes
+/// before any event that says so, and the watch that the reader then begins has to bring it.
+#[test]
+fn the_end_is_found_behind_a_short_answer_though_only_writing_was_watched() {
+    let (ours, mut theirs) = pair();
+    let mut bench = Bench::new(4);
+    bench.poll(1, &ours, Interest::Writable, true);
+    assert_eq!(bench.next(), [(1, i32::from(libc::POLLOUT), MORE)]);
+    theirs.write_all(&[1; 9]).unwrap();
+    theirs.shutdown(Shutdown::Write).unwrap();
+    // It may be told once more that it may write.
+    bench.turn();
+    bench.receive(2, &ours);
+    let mut found = bench.next();
+    while !found.contains(&(2, 0, LAST)) {
+        found.extend(bench.next());
+    }
+    let received: Vec<_> = found.into_iter().filter(|(token, ..)| *token == 2).collect();
+    assert_eq!(received, [(2, 9, MORE), (2, 0, LAST)]);
+    assert_eq!(bench.ring.counters().registrations, 2);
+}
+
 #[test]
 fn a_reset_ends_a_receive_with_its_error() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -217,6 +239,40 @@ fn a_descriptor_that_was_forgotten_but_not_closed_may_come_back() {
     assert_eq!(bench.turn(), []);
     theirs.write_all(b"again").unwrap();
     assert_eq!(bench.next(), [(3, 5, MORE)]);
+}
+
+/// It was watched on both sides, and comes back for one: the other's events are over.
+#[test]
+fn who_comes_back_for_one_side_is_watched_on_that_alone() {
+    let (ours, mut theirs) = pair();
+    let mut bench = Bench::new(4);
+    let bytes = vec![7; 1 << 20];
+    bench.receive(1, &ours);
+    bench.submit(2, send_bytes(&ours, &bytes));
+    let [(2, sent, LAST)] = bench.next()[..] else { panic!("{:?}", bench.found) };
+    bench.submit(3, send_bytes(&ours, &bytes));
+    assert!(bench.next_is_idle());
+    for token in [1, 3] {
+        bench.ring.cancel(Token(token));
+    }
+    bench.turn();
+    bench.ring.forget(ours.as_raw_fd());
+
+    bench.receive(4, &ours);
+    assert!(bench.next_is_idle());
+    // There is room to write now, and something to read.
+    theirs.read_exact(&mut vec![0; sent as usize]).unwrap();
+    assert!(bench.ring.sources[ours.as_raw_fd() as u32].is_watched(Side::Read));
+    assert_eq!(bench.ring.epoll.wait(Waiting::No).unwrap(), 0, "nobody waits to write");
+    theirs.write_all(b"more").unwrap();
+    assert_eq!(bench.next(), [(4, 4, MORE)]);
+    // And is watched on the other again when somebody waits there.
+    bench.submit(5, send_bytes(&ours, &bytes));
+    let [(5, sent, LAST)] = bench.next()[..] else { panic!("{:?}", bench.found) };
+    bench.submit(6, send_bytes(&ours, &bytes));
+    assert!(bench.next_is_idle());
+    theirs.read_exact(&mut vec![0; sent as usize]).unwrap();
+    assert!(matches!(bench.next()[..], [(6, 1.., LAST)]));
 }
 
 #[test]
