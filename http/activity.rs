@@ -34,8 +34,9 @@ pub(crate) struct Activity {
     /// and when that was, in nanoseconds since birth.
     ended: AtomicU64,
     ended_after: AtomicU64,
-    /// A body of HTTP/1 was dropped before its end: in its next poll hyper reads what is there of
-    /// it, and has come to its end, or closes.
+    /// A body of HTTP/1 was dropped before its end: hyper reads what is there of it, and has come
+    /// to its end, or closes. What it has already, no read tells of; so it is over, too, when a
+    /// read finds nothing.
     unread: AtomicBool,
     /// Reads that brought something, and writes that did something for a request.
     reads: AtomicU64,
@@ -84,6 +85,16 @@ impl Activity {
         // What ended before is not followed by this as a part of it.
         self.settle();
         count(&self.reads);
+    }
+
+    /// A read found nothing: what was left of a body that nobody wants has been read, or will not
+    /// be.
+    pub(crate) fn has_read_all(&self) {
+        self.settle();
+        if self.unread.load(Relaxed) {
+            self.unread.store(false, Relaxed);
+            self.reads_then.store(self.reads.load(Relaxed), Relaxed);
+        }
     }
 
     /// The peer has taken something of a response, or may send more of a request.

@@ -196,9 +196,14 @@ impl<T> Shaking<T> {
             match self {
                 Self::Silent(slot, handshake) => {
                     let stream = slot.as_ref().expect("a stream is begun with once");
-                    if ready!(stream.poll_peek(cx, &mut [0]))? == 0 {
-                        return Poll::Ready(Ok(None));
-                    }
+                    match ready!(stream.poll_peek(cx, &mut [0])) {
+                        Ok(0) => return Poll::Ready(Ok(None)),
+                        // Some of those who only look whether somebody listens go like this.
+                        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
+                            return Poll::Ready(Ok(None));
+                        }
+                        peeked => peeked?,
+                    };
                     activity.has_read();
                     let stream = slot.take().expect("it was there");
                     *self = Self::Begun(handshake.clone().begin(stream));

@@ -163,8 +163,13 @@ impl Watch {
     /// would drop one in the middle of a further head as if it were idle.
     fn may_drain(&mut self, version: Option<Version>) -> bool {
         let activity = self.member.activity();
-        // Who is in the middle of a handshake is about to ask, and has time for that afterwards.
-        if self.head.is_some() || activity.is_in_handshake() {
+        if self.head.is_some() {
+            return false;
+        }
+        // Who is in the middle of a handshake is about to ask, and has time for that afterwards,
+        // however long he waited before he began.
+        if activity.is_in_handshake() {
+            self.first_until = None;
             return false;
         }
         if version == Some(Version::Http2) || activity.requests() > 0 {
@@ -198,7 +203,8 @@ impl Watch {
             return None;
         }
         if let Some(Closing::Idle { until, .. }) = self.closing {
-            return Some(until);
+            // A request that was on its way may still have made a tunnel.
+            return (!activity.is_tunnel()).then_some(until);
         }
         if activity.is_stalled() {
             return None;
@@ -328,5 +334,21 @@ mod tests {
         });
         assert_eq!(poll_fn(|cx| watch.poll(Some(Version::Http1), cx)).await, Step::CutIdle);
         assert!(start.elapsed() >= 43 * SECOND, "{:?}", start.elapsed());
+    }
+
+    /// A request that was on its way when an idle connection was closed may still make a tunnel,
+    /// and a tunnel may be silent.
+    #[quoit::test(start_paused = true)]
+    async fn a_tunnel_is_not_cut_for_having_come_late() {
+        let activity = Arc::new(Activity::new());
+        let mut watch = watch(&activity, SECOND, 3 * SECOND);
+        drop(InFlight::begin(&activity));
+        assert_eq!(poll_fn(|cx| watch.poll(Some(Version::Http2), cx)).await, Step::Close);
+        let late = InFlight::begin(&activity);
+        activity.become_tunnel();
+        activity.has_written();
+        drop(late);
+        let cut = poll_fn(|cx| watch.poll(Some(Version::Http2), cx));
+        assert!(quoit::time::timeout(600 * SECOND, cut).await.is_err());
     }
 }

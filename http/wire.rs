@@ -107,7 +107,11 @@ impl<T: Read + Unpin> Read for Wire<T> {
             this.taken += count;
             return Poll::Ready(Ok(()));
         }
-        ready!(Pin::new(&mut this.io).poll_read(cx, buffer))?;
+        let Poll::Ready(read) = Pin::new(&mut this.io).poll_read(cx, buffer) else {
+            this.activity.has_read_all();
+            return Poll::Pending;
+        };
+        read?;
         this.activity.has_read();
         Poll::Ready(Ok(()))
     }
@@ -187,8 +191,9 @@ impl<T: Write + Unpin> Write for Wire<T> {
         self.activity.end_reading();
         match ready!(Pin::new(&mut self.io).poll_shutdown(cx)) {
             // All that HTTP had to say was flushed before. TLS says goodbye, and a peer that has
-            // gone, as it may, is none the worse for not hearing it.
-            Err(error) if is_gone(&error) => Poll::Ready(Ok(())),
+            // gone, as it may, is none the worse for not hearing it. But who has upgraded may not
+            // have flushed: then something is lost.
+            Err(error) if is_gone(&error) && !self.unflushed => Poll::Ready(Ok(())),
             shut => Poll::Ready(shut),
         }
     }
@@ -202,5 +207,52 @@ fn is_gone(error: &io::Error) -> bool {
 impl<T: fmt::Debug> fmt::Debug for Wire<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Wire").field("io", &self.io).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+    use crate::slots::Slots;
+
+    /// It takes everything, and its peer has gone when it is to say goodbye.
+    struct Gone;
+
+    impl Write for Gone {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()))
+        }
+    }
+
+    #[test]
+    fn a_goodbye_that_nobody_hears_is_a_failure_only_if_something_is_lost() {
+        let mut cx = Context::from_waker(Waker::noop());
+        for is_flushed in [true, false] {
+            let slot = Slots::new(1).take();
+            let mut wire = Wire::new(Gone, Arc::new(Activity::new()), slot);
+            let mut wire = Pin::new(&mut wire);
+            assert!(wire.as_mut().poll_write(&mut cx, b"bytes").is_ready());
+            if is_flushed {
+                assert!(wire.as_mut().poll_flush(&mut cx).is_ready());
+            }
+            let Poll::Ready(shut) = wire.as_mut().poll_shutdown(&mut cx) else {
+                panic!("it waits")
+            };
+            assert_eq!(shut.is_ok(), is_flushed, "{shut:?}");
+        }
     }
 }

@@ -177,7 +177,7 @@ async fn what_was_agreed_on_is_meant() {
 async fn a_failed_handshake_is_told_and_holds_nobody_up() {
     let identity = Identity::new();
     let (server, told) = start(&identity, BOTH).await;
-    // Garbage, an end in the middle, a client that does not trust us; one says nothing and goes.
+    // Garbage, an end in the middle, a client that does not trust us; two say nothing and go.
     let garbage = server.client().await;
     garbage.send("GET / HTTP/1.1\r\nhost: test\r\n\r\n").await;
     let half = server.client().await;
@@ -185,6 +185,7 @@ async fn a_failed_handshake_is_told_and_holds_nobody_up() {
     half.stream.shutdown().await.unwrap();
     let peers = [&garbage, &half].map(|client| client.stream.local_addr().unwrap());
     drop(server.client().await);
+    server.client().await.stream.abort();
     let error = connect(&server, &Identity::new().connector(BOTH)).await.unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::InvalidData);
     until("all are told", || told.lock().unwrap().len() == 3).await;
@@ -201,7 +202,7 @@ async fn a_failed_handshake_is_told_and_holds_nobody_up() {
     let stream = connect(&server, &identity.connector(&[])).await.unwrap();
     assert!(get1(stream, "/").await.starts_with("HTTP/1.1"));
     let report = server.end().await;
-    assert_eq!((report.connections, report.handshake_errors, report.errors), (5, 3, 0));
+    assert_eq!((report.connections, report.handshake_errors, report.errors), (6, 3, 0));
 }
 
 /// The time is for both, the handshake and the head.
@@ -227,6 +228,13 @@ async fn a_handshake_that_takes_too_long_is_cut() {
 
 #[quoit::test]
 async fn a_shutdown_waits_for_handshakes_that_have_begun() {
+    for begins_after in [false, true] {
+        a_handshake_may_end(begins_after).await;
+    }
+}
+
+/// The client begins before the server is to stop, or soon after.
+async fn a_handshake_may_end(begins_after: bool) {
     let identity = Identity::new();
     let acceptor = TlsAcceptor::from(Arc::new(identity.server(&[])));
     let server = started(move |listener, stopped| {
@@ -237,16 +245,22 @@ async fn a_shutdown_waits_for_handshakes_that_have_begun() {
     let busy = connect(&server, &identity.connector(&[])).await.unwrap();
     let busy = quoit::spawn(get1(busy, "/slow"));
 
-    // The client's first words come in two parts, with the shutdown in between.
+    // The client's first words come in two parts, and the second late.
     let stream = TcpStream::connect(server.address).await.unwrap();
     let config = identity.connector(&[]).config().clone();
     let name = ServerName::try_from("test").unwrap();
     let mut session = quoit_tls::rustls::ClientConnection::new(config, name).unwrap();
     let mut hello = Vec::new();
     session.write_tls(&mut hello).unwrap();
+    if begins_after {
+        server.stop();
+        sleep(20 * MS).await;
+    }
     stream.send_all(hello[..10].to_vec()).await.unwrap();
-    sleep(20 * MS).await;
-    server.stop();
+    if !begins_after {
+        sleep(20 * MS).await;
+        server.stop();
+    }
     silent.end().await;
     sleep(LIMIT).await;
     stream.send_all(hello[10..].to_vec()).await.unwrap();

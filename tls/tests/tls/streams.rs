@@ -2,7 +2,9 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
+use quoit::time::sleep;
 use quoit_tls::{TlsAcceptor, TlsConnector, TlsStream};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 
@@ -84,6 +86,25 @@ async fn much_goes_both_ways_at_once() {
     assert!(back == data, "something else came back");
     sender.await.unwrap();
     assert_eq!(echo.await.unwrap(), (data.len() as u64, true));
+}
+
+/// A read that fails has an alert sent. That takes the place of the writer who waits for room, and
+/// he is to be told all the same.
+#[quoit::test]
+async fn a_read_that_fails_leaves_no_writer_behind() {
+    let (client, server) = pair().await;
+    let (below, _) = client.into_inner();
+    let (mut read, mut write) = server.into_split();
+    let writer = quoit::spawn(async move { write.write_all(&vec![7; 32 << 20]).await });
+    sleep(Duration::from_millis(50)).await;
+    assert!(!writer.is_finished(), "it waits for room");
+    let mut record = vec![23, 3, 3, 0, 32];
+    record.extend_from_slice(&[7; 32]);
+    below.send_all(record).await.unwrap();
+    let reader = quoit::spawn(async move { read.read(&mut [0]).await.unwrap_err().kind() });
+    assert_eq!(soon(reader).await.unwrap(), io::ErrorKind::InvalidData);
+    below.abort();
+    assert!(soon(writer).await.unwrap().is_err(), "there is nobody to write to");
 }
 
 /// Both talk at once, and neither waits for the other to read: 2 MiB each way, by tasks of one
