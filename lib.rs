@@ -22,6 +22,19 @@
 //!
 //! Guides, for those who come from elsewhere and for those who deploy, are in [`guide`].
 //!
+//! # Features
+//!
+//! | feature | what it adds |
+//! |---|---|
+//! | `macros` (default) | `#[quoit::main]` and `#[quoit::test]` |
+//! | `tokio-io` | tokio's `AsyncRead`, `AsyncBufRead`, `AsyncWrite` on the streams |
+//! | `futures-io` | those of `futures-io` |
+//! | `futures-core` | `Stream` of connections, leases, ticks |
+//! | `hyper` | hyper's `Read` and `Write` on the streams; `rt`, with its `Executor` and `Timer` |
+//! | `bytes` | a lease is `Bytes` and a `Buf`; `Bytes` and `BytesMut` are buffers |
+//! | `tracing` | tasks are spans, as tokio-console wants them |
+//! | `stacks` | the stall detector tells where a core stands |
+//!
 //! # Reading the code
 //!
 //! The folders are the architecture: `io/` is the proactor and everything that does I/O, `runtime/`

@@ -172,7 +172,7 @@ const COUNTERS: [Family; 26] = [
     }),
 ];
 
-const GAUGES: [Family; 16] = [
+const GAUGES: [Family; 17] = [
     ("tasks_alive", "Tasks that have not ended", |m| m.tasks_alive as f64),
     ("tasks_ready", "Tasks that wait for their turn", |m| m.tasks_ready as f64),
     ("tasks_ready_peak", "The most that ever did", |m| m.tasks_ready_peak as f64),
@@ -181,6 +181,9 @@ const GAUGES: [Family; 16] = [
     ("streams_starved", "Streams that wait for a buffer", |m| m.streams_starved as f64),
     ("listeners_open", "Listeners that are open", |m| m.listeners_open as f64),
     ("connections_waiting", "Connections that wait for accept", |m| m.connections_waiting as f64),
+    ("descriptors_watched", "Descriptors of others that are watched", |m| {
+        m.descriptors_watched as f64
+    }),
     ("operations_open", "Operations in flight or not taken", |m| m.operations_open as f64),
     ("requests_in_flight", "Requests without their last completion", |m| {
         m.requests_in_flight as f64

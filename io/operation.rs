@@ -171,7 +171,7 @@ impl<P: 'static> Pending<P> {
         let key = self.key.expect("polled after completion");
         let taken = Proactor::with_current(|proactor| {
             if proactor.id() != self.core {
-                return Poll::Ready(Err(off_core("this operation", self.core)));
+                return Poll::Ready(Err(off_core("this operation", self.core, false)));
             }
             Caller::run(cx.waker(), |caller| {
                 proactor.with_tables(|tables| {

@@ -172,6 +172,10 @@ impl<T> JoinSet<T> {
     /// Runs work that may block on a thread of the pool, as
     /// [`spawn_blocking`](crate::task::spawn_blocking), and puts its task into the set.
     ///
+    /// # Panics
+    ///
+    /// Outside a runtime.
+    ///
     /// ```
     /// quoit::block_on(async {
     ///     let mut set = quoit::task::JoinSet::new();
@@ -430,6 +434,10 @@ fn without_id<T>(next: Option<Result<(TaskId, T), JoinError>>) -> Option<Result<
 
 impl<T: 'static, F: Future<Output = T> + 'static> Extend<F> for JoinSet<T> {
     /// Starts a task for each future, as [`spawn`](JoinSet::spawn).
+    ///
+    /// # Panics
+    ///
+    /// Outside a runtime.
     #[track_caller]
     fn extend<I: IntoIterator<Item = F>>(&mut self, futures: I) {
         let location = Location::caller();

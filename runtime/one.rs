@@ -25,6 +25,10 @@ use crate::runtime::traced::Label;
 ///
 /// When the runtime cannot be built; see [`Builder::build`].
 ///
+/// # Panics
+///
+/// Inside a runtime, whose core it would block.
+///
 /// # Examples
 ///
 /// ```

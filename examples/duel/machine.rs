@@ -33,7 +33,8 @@ impl Machine {
         Self {
             cpu: cpu.map_or("unknown CPU", |(_, name)| name).to_owned(),
             cores: allowed_cores(),
-            kernel: kernel.trim().to_owned(),
+            // What stands behind the version is the name of somebody's build.
+            kernel: kernel.trim().split('-').next().unwrap_or_default().to_owned(),
             rustc: compiler().unwrap_or_else(|| "unknown rustc".to_owned()),
             commit: commit(),
             congestion: congestion().unwrap_or_else(|error| format!("default ({error})")),

@@ -17,6 +17,8 @@ use crate::io::tables::Tables;
 pub(crate) enum ForeignEntry {}
 
 impl Entry for ForeignEntry {
+    const HAS_DETACH: bool = true;
+
     fn message(key: Key) -> Message {
         Message::ReleaseForeign(key)
     }

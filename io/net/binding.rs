@@ -41,6 +41,9 @@ pub(crate) struct Binding<E: Entry> {
 
 /// What kind of entry: how its core is told that the last handle is gone.
 pub(crate) trait Entry {
+    /// Whether its handle has a `detach`.
+    const HAS_DETACH: bool;
+
     /// Elsewhere.
     fn message(key: Key) -> Message;
 
@@ -55,6 +58,8 @@ pub(crate) enum StreamEntry {}
 pub(crate) enum ListenerEntry {}
 
 impl Entry for StreamEntry {
+    const HAS_DETACH: bool = true;
+
     fn message(key: Key) -> Message {
         Message::ReleaseStream(key)
     }
@@ -65,6 +70,8 @@ impl Entry for StreamEntry {
 }
 
 impl Entry for ListenerEntry {
+    const HAS_DETACH: bool = false;
+
     fn message(key: Key) -> Message {
         Message::ReleaseListener(key)
     }
@@ -110,7 +117,9 @@ impl<E: Entry> Binding<E> {
                 bound.1 = here;
                 Ok(key)
             }
-            Err(owner) if owner & UNBOUND == 0 => Err(off_core(&format!("this {what}"), owner)),
+            Err(owner) if owner & UNBOUND == 0 => {
+                Err(off_core(&format!("this {what}"), owner, E::HAS_DETACH))
+            }
             Err(_) => Err(io::Error::other(format!(
                 "this {what} is being bound to another core at this moment"
             ))),

@@ -209,7 +209,7 @@ pub(crate) trait Bound {
         mut f: impl FnMut(&mut Tables, Key, &mut Option<WaiterId>, &mut Caller<'_>) -> R,
     ) -> io::Result<R> {
         if place.waiter.is_some() && place.core != mailbox::current_core() {
-            return Err(off_core("this future", place.core));
+            return Err(off_core("this future", place.core, false));
         }
         let done = Caller::run(waker, |caller| {
             self.on_entry(|tables, key| {
