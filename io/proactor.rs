@@ -329,10 +329,9 @@ impl Proactor {
 
     fn turn_ring(&self, waiting: Waiting, completions: &mut Vec<Completion>) -> io::Result<()> {
         let Tables { services, streams, .. } = &mut **self.tables.borrow_mut();
-        let now = || self.clock.now();
-        services.batching.before_turn(now);
+        services.batching.before_turn(|| self.clock.now());
         let outcome = services.ring.turn(waiting, completions);
-        services.batching.after_turn(completions.len(), streams.len(), now);
+        services.batching.after_turn(completions.len(), streams.len());
         services.batches.record(completions.len() as u64);
         services.telling = !completions.is_empty();
         outcome

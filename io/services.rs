@@ -13,7 +13,7 @@ use crate::io::buffer::BufferPool;
 use crate::io::clock::Clock;
 use crate::io::histogram::Histogram;
 use crate::io::mailbox::{Key, WaiterId};
-use crate::io::net::batching::Batching;
+use crate::io::net::batching::{Batching, Way};
 use crate::io::payload::AnyPayload;
 use crate::io::request::{Request, Token};
 use crate::io::ring::Ring;
@@ -285,6 +285,7 @@ impl Services {
     pub(crate) fn new(ring: Ring, buffers: BufferPool, clock: Rc<Clock>, limits: Limits) -> Self {
         Self {
             timers: Timers::new(clock.now()),
+            batching: Batching::new(clock.is_simulated()),
             ring,
             buffers,
             clock,
@@ -297,7 +298,6 @@ impl Services {
             starved: Starved::default(),
             at_once: AtOnce::FRESH,
             closing: false,
-            batching: Batching::new(),
             telling: false,
             next_waiter: crate::io::waiters::POLLER,
             returned: Vec::new(),
@@ -341,11 +341,20 @@ impl Services {
 
     /// Whether a send that nothing stands before is submitted, and not tried at once.
     #[inline]
-    pub(crate) fn submits_sends(&self) -> bool {
+    pub(crate) fn submits_send(&mut self, hurries: bool) -> bool {
         match self.limits.sends {
+            _ if hurries => false,
             Sends::AtOnce => false,
             Sends::Submitted => true,
-            Sends::ByLoad => self.batching.is_on() && self.ring.gains_by_batches(),
+            Sends::ByLoad if !self.ring.gains_by_batches() => false,
+            Sends::ByLoad => match self.batching.way(|| self.clock.now()) {
+                Way::AtOnce => false,
+                Way::Submitted => true,
+                Way::Late => {
+                    self.ring.hand_in();
+                    false
+                }
+            },
         }
     }
 

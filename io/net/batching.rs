@@ -5,69 +5,104 @@
 //! is told. Which is cheaper depends on the load, so the core looks at what it gets:
 //!
 //! ```text
-//!   few completions at a time ──────► a call would be shared by nobody ──────────┐
-//!   many streams ───────────────────► the second look finds them out of cache ───┼──► at once
-//!   a program that takes its time ──► the first answers would wait for the last ─┘
-//!   otherwise ──► submitted
+//!   few completions at a time ───────► a call would be shared by nobody ──────────┐
+//!   many streams ────────────────────► the second look finds them out of cache ───┼──► at once
+//!   a first send that waits too long ► the program takes its time: hand them in, ─┘
+//!   otherwise ──► submitted            and leave it for a while
 //! ```
 //!
 //! On one core with its client (AMD EPYC, Linux 6.18), 64-byte echo by a hand-written ring costs 4
 //! to 8 % less with submissions for 16 and 64 connections, and nothing for 1024. Only the
 //! completion ring gains: on readiness, a submission is tried by a call, too.
 
+use std::mem;
+
 /// As many completions of one turn are a batch.
 const FEW: usize = 4;
+
+/// The same in a simulation, where more would seldom come together.
+const FEW_SIMULATED: usize = 2;
 
 /// The streams of a core, above which a second look is not for free.
 const MANY: usize = 128;
 
-/// What the program may take for each completion, in nanoseconds. A turn of io_uring brings some
-/// twenty, so the first answer waits for less than half a millisecond.
-const QUICK: u64 = 20_000;
+/// How long the first send of a turn may wait to be handed in, in nanoseconds. It is looked at with
+/// every `LOOK`th send and at the end of the turn, so it is overstepped by the time that so many
+/// polls take, or by one that blocks the core.
+const PATIENCE: u64 = 250_000;
+const LOOK: u32 = 4;
+
+/// For so many turns with completions a program that took its time sends at once.
+const PENANCE: u32 = 100;
+
+/// How a send that nothing stands before goes out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Way {
+    AtOnce,
+    Submitted,
+    /// At once, and those that are queued are to be handed in: they have waited for long.
+    Late,
+}
 
 /// What was learned from the turns so far.
 #[derive(Debug)]
 pub(crate) struct Batching {
-    /// The batch that the program has now: its size, and since when.
-    handed: Option<(u64, u64)>,
-    was_quick: bool,
+    few: usize,
+    /// The last completions were a batch.
     is_on: bool,
+    /// Sends that were submitted since the last turn, and when the first of them was.
+    queued: u32,
+    first: u64,
+    penance: u32,
 }
 
 impl Batching {
-    pub(crate) fn new() -> Self {
-        Self { handed: None, was_quick: true, is_on: false }
+    pub(crate) fn new(is_simulated: bool) -> Self {
+        let few = if is_simulated { FEW_SIMULATED } else { FEW };
+        Self { few, is_on: false, queued: 0, first: 0, penance: 0 }
     }
 
-    /// Whether what is sent now is to be submitted.
+    /// How the next send goes out.
     #[inline]
-    pub(crate) fn is_on(&self) -> bool {
-        self.is_on
+    pub(crate) fn way(&mut self, now: impl FnOnce() -> u64) -> Way {
+        if !self.is_on {
+            return Way::AtOnce;
+        }
+        if self.queued == 0 {
+            self.first = now();
+        } else if self.queued % LOOK == 0 && self.has_waited(now()) {
+            self.queued = 0;
+            return Way::Late;
+        }
+        self.queued += 1;
+        Way::Submitted
     }
 
-    /// The program has had its turn, and the ring has the next.
+    /// The ring has the next turn, in which it hands in what is queued.
     #[inline]
     pub(crate) fn before_turn(&mut self, now: impl FnOnce() -> u64) {
-        if let Some((count, since)) = self.handed.take() {
-            self.was_quick = now().saturating_sub(since) <= count * QUICK;
+        if mem::take(&mut self.queued) > 0 {
+            self.has_waited(now());
         }
     }
 
-    /// The ring has had its turn. One without completions says nothing: the program still has those
-    /// from before.
+    /// The ring has had its turn. One without completions says nothing: timers and other cores wake
+    /// tasks, too.
     #[inline]
-    pub(crate) fn after_turn(
-        &mut self,
-        completions: usize,
-        streams: usize,
-        now: impl FnOnce() -> u64,
-    ) {
-        if completions == 0 {
-            return;
+    pub(crate) fn after_turn(&mut self, completions: usize, streams: usize) {
+        if completions > 0 {
+            self.penance = self.penance.saturating_sub(1);
+            self.is_on = self.penance == 0 && completions >= self.few && streams <= MANY;
         }
-        let is_batch = completions >= FEW && streams <= MANY;
-        self.handed = is_batch.then(|| (completions as u64, now()));
-        self.is_on = is_batch && self.was_quick;
+    }
+
+    /// Whether the first send has waited for too long.
+    fn has_waited(&mut self, now: u64) -> bool {
+        let is_late = now.saturating_sub(self.first) > PATIENCE;
+        if is_late {
+            (self.is_on, self.penance) = (false, PENANCE);
+        }
+        is_late
     }
 }
 
@@ -75,56 +110,62 @@ impl Batching {
 mod tests {
     use super::*;
 
-    /// A turn that brings `completions`, after the program took so long for the ones before.
-    fn turn(batching: &mut Batching, took: u64, completions: usize, streams: usize) -> bool {
-        // What is handed out at zero is back at `took`.
-        batching.before_turn(|| took);
-        batching.after_turn(completions, streams, || 0);
-        batching.is_on()
+    fn is_on_after(batching: &mut Batching, completions: usize, streams: usize) -> bool {
+        batching.before_turn(|| panic!("nothing was sent"));
+        batching.after_turn(completions, streams);
+        batching.is_on
     }
 
     #[test]
     fn a_batch_on_few_streams_is_answered_together() {
-        let mut batching = Batching::new();
-        assert!(!batching.is_on());
+        let mut batching = Batching::new(false);
+        assert_eq!(batching.way(|| panic!("at first")), Way::AtOnce);
         for (completions, streams, on) in [
             (FEW, MANY, true),
+            // Nothing: what tasks are woken by besides changes nothing.
+            (0, MANY, true),
             (FEW - 1, MANY, false),
+            (0, MANY, false),
             (FEW, 1, true),
             (FEW, MANY + 1, false),
             (1000, MANY, true),
             (1, 1, false),
         ] {
-            assert_eq!(
-                turn(&mut batching, 0, completions, streams),
-                on,
-                "{completions}, {streams}"
-            );
+            assert_eq!(is_on_after(&mut batching, completions, streams), on, "{completions}");
         }
+        assert!(is_on_after(&mut Batching::new(true), FEW_SIMULATED, 1));
     }
 
     #[test]
-    fn a_turn_that_brings_nothing_changes_nothing() {
-        let mut batching = Batching::new();
-        assert!(!turn(&mut batching, 0, 0, 1));
-        assert!(turn(&mut batching, 0, FEW, 1));
-        assert!(turn(&mut batching, 0, 0, 1));
-        assert!(!turn(&mut batching, 0, 1, 1));
-        assert!(!turn(&mut batching, 0, 0, 1));
+    fn the_first_send_is_handed_in_when_it_has_waited_for_long() {
+        let mut batching = Batching::new(false);
+        batching.after_turn(FEW, 1);
+        for _ in 0..5 * LOOK {
+            assert_eq!(batching.way(|| 7), Way::Submitted);
+        }
+        assert_eq!(batching.way(|| 7 + PATIENCE), Way::Submitted, "not yet");
+        for _ in 1..LOOK {
+            assert_eq!(batching.way(|| panic!("not with each")), Way::Submitted);
+        }
+        assert_eq!(batching.way(|| 8 + PATIENCE), Way::Late);
+        assert_eq!(batching.way(|| panic!("it is off")), Way::AtOnce);
+        // What was handed in does not wait any more.
+        assert!(!is_on_after(&mut batching, FEW, 1));
     }
 
     #[test]
-    fn who_takes_his_time_sends_at_once_until_he_is_quick_again() {
-        let mut batching = Batching::new();
-        let limit = FEW as u64 * QUICK;
-        assert!(turn(&mut batching, 0, FEW, 1));
-        assert!(turn(&mut batching, limit, FEW, 1));
-        assert!(!turn(&mut batching, limit + 1, FEW, 1));
-        assert!(!turn(&mut batching, limit + 1, FEW, 1));
-        // A turn that brought nothing in between, and one that was no batch, keep what is known.
-        assert!(!turn(&mut batching, limit + 1, 0, 1));
-        assert!(!turn(&mut batching, 0, 1, 1));
-        assert!(!turn(&mut batching, 0, FEW, 1));
-        assert!(turn(&mut batching, limit, FEW, 1));
+    fn who_takes_his_time_sends_at_once_for_a_while() {
+        let mut batching = Batching::new(false);
+        batching.after_turn(FEW, 1);
+        assert_eq!(batching.way(|| 0), Way::Submitted);
+        batching.before_turn(|| PATIENCE);
+        batching.after_turn(FEW, 1);
+        assert_eq!(batching.way(|| 0), Way::Submitted, "that was quick");
+        batching.before_turn(|| PATIENCE + 1);
+        for _ in 1..PENANCE {
+            assert!(!is_on_after(&mut batching, FEW, 1));
+            assert!(!is_on_after(&mut batching, 0, 1), "and that is none of them");
+        }
+        assert!(is_on_after(&mut batching, FEW, 1));
     }
 }

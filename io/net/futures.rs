@@ -121,8 +121,12 @@ impl<'a, B: IoBuf> SendBuffer<'a, B> {
 
     /// Stops sending after `limit`. What the kernel had taken by then stays taken: the answer is
     /// `Ok((count, buffer))` with the exact count, or the error
-    /// [`TimedOut`](io::ErrorKind::TimedOut) with the buffer when not a byte went out.
-    pub fn timeout(self, limit: Duration) -> Timed<Self> {
+    /// [`TimedOut`](io::ErrorKind::TimedOut) with the buffer when not a byte went out. With a limit
+    /// of zero it is tried at once, and only once.
+    pub fn timeout(mut self, limit: Duration) -> Timed<Self> {
+        if limit.is_zero() {
+            self.place.hurry();
+        }
         Timed::new(self, limit)
     }
 
@@ -133,10 +137,11 @@ impl<'a, B: IoBuf> SendBuffer<'a, B> {
         // SAFETY: `IoBuf` promises that many initialised bytes there, still while we hold the
         // buffer.
         let bytes = unsafe { std::slice::from_raw_parts(buffer.stable_ptr(), length) };
+        let hurries = self.place.hurries();
         let tried = self.stream.poll_in_line(&mut self.place, cx, |tables, key, waiter, caller| {
             let entry = tables.streams.get_mut(key)?;
             let (number, services) = (entry.number(), &mut tables.services);
-            let now = entry.send.try_send(number, *waiter, bytes, services);
+            let now = entry.send.try_send(number, *waiter, (bytes, hurries), services);
             match now {
                 SendNow::Wait => return Some(entry.send.wait(waiter, caller, services)),
                 // The place is kept until the rest is committed: whoever is woken now may run at

@@ -39,6 +39,8 @@ enum Purpose {
     Wait(Wait),
     /// A read that has taken a part, and the socket says so.
     Hold,
+    /// A write that has no time to wait for a turn.
+    Hurry,
 }
 
 impl Place {
@@ -50,7 +52,17 @@ impl Place {
         match self.purpose {
             Purpose::Wait(wait) => wait,
             Purpose::Hold => Wait::Read,
+            Purpose::Hurry => Wait::Write,
         }
+    }
+
+    /// A write is to be tried at once, whatever others do.
+    pub(super) fn hurry(&mut self) {
+        self.purpose = Purpose::Hurry;
+    }
+
+    pub(super) fn hurries(&self) -> bool {
+        self.purpose == Purpose::Hurry
     }
 
     fn holds(&self) -> bool {

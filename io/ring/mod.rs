@@ -226,6 +226,13 @@ impl Ring {
         }
     }
 
+    /// Hands in what is queued before the turn comes to it, where somebody would do it at once.
+    pub(crate) fn hand_in(&mut self) {
+        if let Self::Uring(ring) = self {
+            ring.hand_in();
+        }
+    }
+
     /// Whether requests handed in together cost less than calls of their own.
     #[inline]
     pub(crate) fn gains_by_batches(&self) -> bool {

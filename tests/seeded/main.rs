@@ -76,13 +76,16 @@ fn builder(seed: u64) -> Builder {
     let dice = Dice::of_seed(!seed);
     let count = dice.up_to(4) as u16;
     let limit = count + dice.below(4) as u16;
-    Runtime::builder()
+    let builder = Runtime::builder()
         .buffers(count, dice.up_to(64) as u32, limit)
         .accept_ahead(dice.up_to(4))
         .receive_ahead(dice.up_to(200))
-        .send_ahead(dice.up_to(200))
-        .send_inline(dice.one_in(2))
-        .task_budget(dice.up_to(8))
+        .send_ahead(dice.up_to(200));
+    let builder = match dice.below(3) {
+        0 => builder,
+        mode => builder.send_inline(mode == 1),
+    };
+    builder.task_budget(dice.up_to(8))
 }
 
 /// What came is what went plus what is there; and at the end nothing is there.

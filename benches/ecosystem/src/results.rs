@@ -124,7 +124,7 @@ impl Results {
         println!(
             "5 %, or the ranges meet. The tail is ahead or behind outside {reference}'s range."
         );
-        println!("95 %: the interval of the median, from six rounds on.\n");
+        println!("95 %: the interval of the median, from six rounds on; one in twenty is wrong.\n");
         println!(
             "| cell | contender | ratio | 95 % | range | verdict | CPU us/{unit} | range \
              | thousand/s | p50 us | p99 us | range | tail | max us |"
@@ -171,7 +171,8 @@ impl Results {
         let p99 = self.spread(cell, name, |s| s.measured.load.p99);
         let own_p99 = self.spread(cell, reference, |s| s.measured.load.p99);
         let max = self.spread(cell, name, |s| s.measured.load.max).map(|spread| spread.max);
-        let surely = surely(&ratios);
+        // Those of the reference are over their own mean, and come in pairs.
+        let surely = if name == reference { None } else { surely(&ratios) };
         let (mut verdict, mut tail) = ("reference", "");
         if name != reference {
             let of_ratio = Verdict::of(ratio, own);

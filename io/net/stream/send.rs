@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   send(buffer) ── nothing before it: tried at once ──► all taken: done, nothing was queued
-//!        │                                                │ the rest
+//!        │            (or `batching` says: with others)   │ the rest
 //!        └── room ──► committed: owned here, goes out ◄───┘
 //!                     whole, even if the future is dropped
 //!   write(slice) ── waits until nothing is committed, then direct: what it reports taken, is taken
@@ -72,7 +72,7 @@ pub(crate) enum SendNow {
 
 #[derive(Default)]
 pub(crate) struct Sending {
-    /// There once a send could not go out at once, and from then on.
+    /// There once a send did not go out at once, and from then on.
     backlog: Option<Box<Backlog>>,
     in_flight: bool,
     watch: Watch,
@@ -103,7 +103,7 @@ impl Sending {
         &mut self,
         number: RawFd,
         waiter: Option<WaiterId>,
-        bytes: &[u8],
+        (bytes, hurries): (&[u8], bool),
         services: &mut Services,
     ) -> SendNow {
         if let Err(error) = self.check() {
@@ -114,7 +114,7 @@ impl Sending {
         }
         let overtakes = planted::is(Bug::SendOutOfOrder);
         let is_behind = (self.bytes() > 0 || self.in_flight) && !overtakes;
-        if is_behind || services.submits_sends() {
+        if is_behind || services.submits_send(hurries) {
             return SendNow::Room { taken: 0 };
         }
         services.direct_calls += 1;

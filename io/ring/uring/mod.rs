@@ -129,7 +129,7 @@ impl Uring {
     }
 
     /// Submits what is queued before the turn comes to it.
-    fn hand_in(&mut self) {
+    pub(super) fn hand_in(&mut self) {
         (self.for_device, self.lot) = (0, self.lot.saturating_mul(2));
         self.counters.enters += 1;
         let queued = self.ring.submission().len() as u32;

@@ -338,11 +338,14 @@ fn small(seed: u64) -> Builder {
     let mut chance = Chance::new(!seed);
     let count = chance.up_to(4) as u16;
     let limit = count + chance.below(4) as u16;
-    Runtime::builder()
+    let builder = Runtime::builder()
         .buffers(count, chance.up_to(64) as u32, limit)
         .accept_ahead(chance.up_to(4))
         .receive_ahead(chance.up_to(200))
-        .send_ahead(chance.up_to(200))
-        .send_inline(chance.one_in(2))
-        .task_budget(chance.up_to(8))
+        .send_ahead(chance.up_to(200));
+    let builder = match chance.below(3) {
+        0 => builder,
+        mode => builder.send_inline(mode == 1),
+    };
+    builder.task_budget(chance.up_to(8))
 }

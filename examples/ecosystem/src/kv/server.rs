@@ -35,8 +35,9 @@ const DRAIN: Duration = Duration::from_secs(2);
 const SWEEP: Duration = Duration::from_millis(100);
 const SWEPT: usize = 1000;
 
-/// Above this, the buffer of replies is not used again.
+/// Above this, a buffer of replies is not used again; and so many are kept.
 const KEPT: usize = 64 * 1024;
+const SPARES: usize = 64;
 
 /// What the clients of a core share.
 #[derive(Debug)]
@@ -45,9 +46,9 @@ struct Core {
     /// The ways to the others, if there are any.
     cores: Option<Cores>,
     limits: Limits,
-    /// For the replies of the next turn. Nearly always the kernel takes them at once, and one
-    /// buffer is enough for all.
-    spare: RefCell<Vec<u8>>,
+    /// For the replies of those that come next: as many as have ever been on their way to the
+    /// kernel at once, and at most `SPARES`.
+    spares: RefCell<Vec<Vec<u8>>>,
     clients: RefCell<HashMap<u64, Rc<TcpStream>>>,
 }
 
@@ -65,7 +66,7 @@ pub async fn serve(listener: TcpListener, limits: Limits, stop: impl Future) -> 
         shard: Rc::default(),
         cores: None,
         limits,
-        spare: RefCell::default(),
+        spares: RefCell::default(),
         clients: RefCell::default(),
     };
     Rc::new(core).serve(listener, stop).await
@@ -84,7 +85,7 @@ pub async fn serve_core(
         shard,
         cores: Some(cores),
         limits,
-        spare: RefCell::default(),
+        spares: RefCell::default(),
         clients: RefCell::default(),
     };
     let served = Rc::new(core).serve(listener, stop).await;
@@ -154,7 +155,7 @@ impl Core {
             }
             let mut input = &lease[..];
             loop {
-                let mut replies = self.spare.take();
+                let mut replies = self.spares.borrow_mut().pop().unwrap_or_default();
                 let flow = match &self.cores {
                     None => self.shard.with(|store| {
                         let (replies, limits) = (&mut replies, self.limits);
@@ -171,9 +172,11 @@ impl Core {
                     replies = stream.send(replies).await?.1;
                     replies.clear();
                 }
-                if replies.capacity() <= KEPT {
-                    *self.spare.borrow_mut() = replies;
+                let mut spares = self.spares.borrow_mut();
+                if replies.capacity() <= KEPT && spares.len() < SPARES {
+                    spares.push(replies);
                 }
+                drop(spares);
                 match flow {
                     Flow::Read => break,
                     Flow::Again => {}
