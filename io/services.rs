@@ -339,14 +339,14 @@ impl Services {
         Poll::Pending
     }
 
-    /// Whether a send that nothing stands before is submitted, and not tried at once. Who asks for
-    /// it to be `alone` gets that, unless the program has chosen.
+    /// Whether a send that nothing stands before is submitted, and not tried at once.
     #[inline]
-    pub(crate) fn submits_send(&mut self, alone: bool) -> bool {
+    pub(crate) fn submits_send(&mut self, hurries: bool) -> bool {
         match self.limits.sends {
+            _ if hurries => false,
             Sends::AtOnce => false,
             Sends::Submitted => true,
-            Sends::ByLoad if alone || !self.ring.gains_by_batches() => false,
+            Sends::ByLoad if !self.ring.gains_by_batches() => false,
             Sends::ByLoad => match self.batching.way(|| self.clock.now()) {
                 Way::AtOnce => false,
                 Way::Submitted => true,

@@ -210,11 +210,11 @@ impl Builder {
     }
 
     /// Whether a send of a buffer is tried at once and submitted only for what the socket did not
-    /// take, or always submitted, with all others of its turn. Default: by load. On io_uring, sends
-    /// of up to 32 KiB are submitted while completions come four or more at a time and the core has
-    /// at most 128 streams; unless the first of a turn then waits for more than 250 microseconds:
-    /// those that wait are handed in, and for a while all are tried at once, as they are otherwise,
-    /// and on readiness.
+    /// take, or always submitted, with all others of its turn. Default: by load. On io_uring sends
+    /// are submitted while completions come four or more at a time and the core has at most 128
+    /// streams; unless the first of a turn then waits for more than 250 microseconds: those that
+    /// wait are handed in, and for a while all are tried at once, as they are otherwise, and on
+    /// readiness.
     pub fn send_inline(mut self, inline: bool) -> Self {
         self.limits.sends = if inline { Sends::AtOnce } else { Sends::Submitted };
         self

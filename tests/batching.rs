@@ -116,41 +116,6 @@ async fn who_takes_his_time_keeps_no_answer_back() {
     assert!(sent <= ROUNDS, "{sent} of {}", ROUNDS * 16);
 }
 
-/// Its bytes are in the cache now.
-#[quoit::test(ring = "uring", start_paused = true)]
-async fn a_large_buffer_is_sent_at_once() {
-    for (length, is_submitted) in [(32 << 10, true), ((32 << 10) + 1, false)] {
-        let answer = move |stream: TcpStream| async move {
-            while stream.recv().await.is_ok_and(|lease| !lease.is_empty()) {
-                stream.send(vec![7; length]).await.unwrap();
-            }
-        };
-        let mut peers = peers_of(16, answer).await;
-        let mut sent = [0; 2];
-        for sent in &mut sent {
-            let before = books_here().ring.submissions;
-            for peer in &mut peers {
-                peer.write_all(b"?").unwrap();
-            }
-            for peer in &mut peers {
-                let mut left = length;
-                while left > 0 {
-                    match peer.read(&mut vec![0; left]) {
-                        Ok(count) => left -= count,
-                        Err(error) => {
-                            assert_eq!(error.kind(), ErrorKind::WouldBlock);
-                            yield_now().await;
-                        }
-                    }
-                }
-            }
-            *sent = books_here().ring.submissions - before;
-        }
-        // The receives were submitted in the first round.
-        assert_eq!(sent[1] > 0, is_submitted, "{length} bytes: {sent:?}");
-    }
-}
-
 /// A submission would be tried by a call, too.
 #[quoit::test(ring = "readiness")]
 async fn on_readiness_each_is_sent_at_once() {

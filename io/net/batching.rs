@@ -6,16 +6,14 @@
 //!
 //! ```text
 //!   few completions at a time ───────► a call would be shared by nobody ──────────┐
-//!   many streams ────────────────────► the second look finds them out of cache ───┤
-//!   a large buffer ──────────────────► the kernel's copy finds it out of cache ───┼──► at once
+//!   many streams ────────────────────► the second look finds them out of cache ───┼──► at once
 //!   a first send that waits too long ► the program takes its time: hand them in, ─┘
 //!   otherwise ──► submitted            and leave it for a while
 //! ```
 //!
 //! On one core with its client (AMD EPYC, Linux 6.18), 64-byte echo by a hand-written ring costs 4
-//! to 8 % less with submissions for 16 and 64 connections, and nothing for 1024; ours of 16 KiB 3 %
-//! less, and of 64 KiB 6 % more. Only the completion ring gains: on readiness, a submission is
-//! tried by a call, too.
+//! to 8 % less with submissions for 16 and 64 connections, and nothing for 1024. Only the
+//! completion ring gains: on readiness, a submission is tried by a call, too.
 
 use std::mem;
 
@@ -27,9 +25,6 @@ const FEW_SIMULATED: usize = 2;
 
 /// The streams of a core, above which a second look is not for free.
 const MANY: usize = 128;
-
-/// Above so many bytes a buffer is sent while it is in the cache.
-pub(crate) const LARGE: usize = 32 * 1024;
 
 /// How long the first send of a turn may wait to be handed in, in nanoseconds. It is looked at with
 /// every `LOOK`th send and at the end of the turn, so it is overstepped by the time that so many

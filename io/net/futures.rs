@@ -122,7 +122,7 @@ impl<'a, B: IoBuf> SendBuffer<'a, B> {
     /// Stops sending after `limit`. What the kernel had taken by then stays taken: the answer is
     /// `Ok((count, buffer))` with the exact count, or the error
     /// [`TimedOut`](io::ErrorKind::TimedOut) with the buffer when not a byte went out. With a limit
-    /// of zero it is tried at once, and only once, unless all sends are submitted.
+    /// of zero it is tried at once, and only once.
     pub fn timeout(mut self, limit: Duration) -> Timed<Self> {
         if limit.is_zero() {
             self.place.hurry();

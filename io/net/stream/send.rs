@@ -18,7 +18,6 @@ use std::task::Poll;
 
 use super::receive::{Watch, submit_watch};
 use crate::io::mailbox::{Key, WaiterId};
-use crate::io::net::batching::LARGE;
 use crate::io::operation::{self, Operations};
 use crate::io::planted::{self, Bug};
 use crate::io::request::{self, Completion, Request, SendBytes, call};
@@ -115,7 +114,7 @@ impl Sending {
         }
         let overtakes = planted::is(Bug::SendOutOfOrder);
         let is_behind = (self.bytes() > 0 || self.in_flight) && !overtakes;
-        if is_behind || services.submits_send(hurries || bytes.len() > LARGE) {
+        if is_behind || services.submits_send(hurries) {
             return SendNow::Room { taken: 0 };
         }
         services.direct_calls += 1;
