@@ -116,7 +116,7 @@ pub(crate) enum Driver {
     /// Completion: io_uring.
     #[value(alias = "io_uring")]
     Uring,
-    /// Completion, and sends too are submissions instead of calls that are tried first.
+    /// Completion, and sends too are submissions, whatever the load.
     UringSubmit,
 }
 

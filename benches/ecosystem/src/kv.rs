@@ -4,6 +4,7 @@
 //! | contender | |
 //! |---|---|
 //! | `tokio` | what one would write there: two buffers a connection, one `write_all` per read |
+//! | `uring-submit` | quoit on io_uring, with every send a submission, whatever the load |
 //! | `tokio-shared` | one pair of buffers for all, read into when there is something |
 
 use std::cell::RefCell;
